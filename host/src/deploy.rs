@@ -1,0 +1,3 @@
+//! Deployment: manifests, files, versions, migrations, reload.
+
+pub mod manifest;

@@ -1,0 +1,162 @@
+//! `handler.toml`: what a handler says about itself.
+//!
+//! The same shape is what the operator writes under `[handler.NAME]`; [`Spec`] is what results when the common
+//! defaults, the manifest and the operator's overrides are laid over each other. Reading runs nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::policy::{Backoff, Policy};
+use crate::settings::{DeadLetter, DeadLetterPartition, Limits};
+
+/// A manifest, or an operator's overrides: every part may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// `name`: required in a manifest, refused in an override.
+    pub name: Option<String>,
+    /// `group`: the consumer group. Default the name.
+    pub group: Option<String>,
+    /// `store`: the database. Default the name.
+    pub store: Option<String>,
+    /// `topics`
+    pub topics: Option<Vec<String>>,
+    /// `pattern`: a regular expression on topic names, from `^`.
+    pub pattern: Option<String>,
+    /// `start`
+    pub start: Option<Start>,
+    /// `event-id`
+    pub event_id: Option<EventId>,
+    /// `[retry]`
+    pub retry: Retry,
+    /// `[dead-letter]`
+    pub dead_letter: DeadLetterPart,
+    /// `[[route]]`
+    pub routes: Option<Vec<Route>>,
+    /// `[publish]`: destination = topic.
+    pub publish: BTreeMap<String, String>,
+    /// `[settings]`: values that the handler reads; written as strings, integers, floats or booleans.
+    pub settings: BTreeMap<String, String>,
+    /// `[limits]`
+    pub limits: LimitsPart,
+    /// `[consumer]`
+    pub consumer: ConsumerPart,
+}
+
+/// `[retry]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// `max-attempts`, from 1.
+    pub max_attempts: Option<u32>,
+    /// `backoff = { kind = "fixed", interval = "1s" }`
+    pub backoff: Option<Backoff>,
+}
+
+/// `[dead-letter]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetterPart {
+    /// `topic`
+    pub topic: Option<String>,
+    /// `partition`
+    pub partition: Option<DeadLetterPartition>,
+}
+
+/// `[limits]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsPart {
+    /// `time`
+    pub time: Option<Duration>,
+    /// `memory`
+    pub memory: Option<usize>,
+    /// `sql-rows`
+    pub sql_rows: Option<usize>,
+    /// `sql-bytes`
+    pub sql_bytes: Option<usize>,
+    /// `events`
+    pub events: Option<usize>,
+    /// `event-bytes`
+    pub event_bytes: Option<usize>,
+    /// `log-bytes`
+    pub log_bytes: Option<usize>,
+}
+
+/// `[consumer]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerPart {
+    /// `session-timeout`
+    pub session_timeout: Option<Duration>,
+    /// `high-mark`: records of one lane in memory at which its partition is paused.
+    pub high_mark: Option<usize>,
+}
+
+/// Where a group without offsets starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The oldest record (default).
+    Earliest,
+    /// Records that arrive from now on.
+    Latest,
+}
+
+/// Where a record's event id is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventId {
+    /// `"/eventId"`: a JSON pointer (RFC 6901) into the value.
+    Pointer(String),
+    /// `"ce_id"`: the name of a header.
+    Header(String),
+    /// `"offset"`: topic id, partition and offset (default).
+    Offset,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `method`, upper case.
+    pub method: String,
+    /// `path`, such as `/api/orders/{id}`.
+    pub path: String,
+    /// `auth = "jwt"`: a bearer token is needed; absent (or `"none"`), anybody may call.
+    pub jwt: bool,
+}
+
+impl Route {
+    /// `GET` and `HEAD` read; everything else writes.
+    pub fn reads(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD")
+    }
+}
+
+/// A handler's configuration, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Unique among the handlers of a daemon.
+    pub name: String,
+    /// The consumer group; no other handler has it.
+    pub group: String,
+    /// The store's name.
+    pub store: String,
+    /// Topics by name.
+    pub topics: Vec<String>,
+    /// Topics by pattern.
+    pub pattern: Option<String>,
+    /// Where it starts.
+    pub start: Start,
+    /// Where event ids are.
+    pub event_id: EventId,
+    /// What follows a failure.
+    pub retry: Policy,
+    /// Where a record goes at last.
+    pub dead_letter: DeadLetter,
+    /// HTTP routes.
+    pub routes: Vec<Route>,
+    /// Destination = topic.
+    pub publish: BTreeMap<String, String>,
+    /// For `config.get`.
+    pub settings: BTreeMap<String, String>,
+    /// For each delivery.
+    pub limits: Limits,
+    /// `session.timeout.ms` of the consumer. Default 45 s (6 s on the embedded broker).
+    pub session_timeout: Option<Duration>,
+    /// Records of one lane in memory at which its partition is paused. Default 2,000.
+    pub high_mark: usize,
+}

@@ -1,0 +1,13 @@
+//! Tidemill: business logic as WebAssembly components on Kafka records, with every effect of a record committed once.
+//!
+//! The modules stand in the order in which a record meets them.
+
+pub mod settings;
+pub mod record;
+pub mod broker;
+pub mod kafka;
+pub mod http;
+pub mod policy;
+pub mod deploy;
+pub mod clock;
+pub mod cli;

@@ -1,0 +1,146 @@
+//! What comes in: records from Kafka and requests from HTTP, as the rest of the host passes them on.
+//!
+//! A value here is exactly what arrived; nothing in this file interprets or changes a key, a value or a header.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+/// One header of a record. Names may repeat, and order is kept; `None` is a null value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Any text, as Kafka has it.
+    pub name: String,
+    /// The bytes, or `None` for null.
+    pub value: Option<Bytes>,
+}
+
+/// When a record was written, in milliseconds since the Unix epoch, and by whom (KIP-32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamp {
+    /// The record has none.
+    None,
+    /// Set by the producer.
+    CreateTime(i64),
+    /// Set by the broker.
+    LogAppendTime(i64),
+}
+
+impl Timestamp {
+    /// Milliseconds since the Unix epoch, if there is a timestamp.
+    pub fn millis(self) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::CreateTime(at) | Self::LogAppendTime(at) => Some(at),
+        }
+    }
+
+    /// The name that Kafka's `TimestampType` gives it.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::None => "NoTimestampType",
+            Self::CreateTime(_) => "CreateTime",
+            Self::LogAppendTime(_) => "LogAppendTime",
+        }
+    }
+}
+
+/// One Kafka record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The topic it was read from.
+    pub topic: Arc<str>,
+    /// The partition, from 0.
+    pub partition: i32,
+    /// The offset within the partition.
+    pub offset: i64,
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// `None` is a null key.
+    pub key: Option<Bytes>,
+    /// `None` is a null value (a tombstone on a compacted topic).
+    pub value: Option<Bytes>,
+    /// In order, repeated names kept.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// About how many bytes of memory the record holds: key, value, headers and a flat charge for the rest.
+    pub fn size(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len) + 32)
+            .sum();
+        128 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// One HTTP request that was found to belong to a handler's route, with its body complete.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// In upper case.
+    pub method: String,
+    /// As sent, without the query.
+    pub path: String,
+    /// The route's path as the manifest writes it.
+    pub route: String,
+    /// Values of the route's parameters, percent-decoded, in the order of the route.
+    pub params: Vec<(String, String)>,
+    /// Without `?`.
+    pub query: Option<String>,
+    /// Lower-case names, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// Complete.
+    pub body: Bytes,
+    /// The token's subject, where the route asks for a token.
+    pub user: Option<String>,
+    /// The `Idempotency-Key`, if the client sent one.
+    pub idempotency_key: Option<String>,
+    /// The request must not run after this moment: its client has been answered 504.
+    pub deadline: Instant,
+}
+
+/// A handler's answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// 100 to 599.
+    pub status: u16,
+    /// Lower-case names, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why a request has no [`Response`] of its handler's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 404: the handler was removed while the request waited.
+    #[error("the handler of this route was removed")]
+    Gone,
+    /// 409: the first request with this `Idempotency-Key` still runs.
+    #[error("a request with this Idempotency-Key is still running")]
+    StillRunning,
+    /// 422: the `Idempotency-Key` was used before with another body or method.
+    #[error("this Idempotency-Key was used for a different request")]
+    KeyReused,
+    /// 500: the handler trapped or went over a limit; the operator's log says why.
+    #[error("the handler failed")]
+    Failed,
+    /// 503: too many requests wait already.
+    #[error("too many requests are waiting")]
+    Busy,
+    /// 503: the store cannot commit at present; nothing was changed.
+    #[error("the store cannot be written at present")]
+    StoreUnavailable,
+    /// 503: the daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// 504: the deadline passed before the request was run.
+    #[error("the request waited too long and was not run")]
+    Expired,
+}
+
+/// What a request ends in.
+pub type Answer = Result<Response, Refusal>;

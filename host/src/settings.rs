@@ -1,0 +1,186 @@
+//! `tidemill.toml`: what the operator sets, with `TIDEMILL_*` variables on top.
+//!
+//! Reading it reports every problem at once, each with its line and the closest valid key, and starts nothing.
+//! A value that this module hands out is complete: defaults are filled in and units are parsed.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::Policy;
+
+/// Everything that the operator can set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `data`: the folder of stores, compiled code, keys and the lock. Default `tidemill-data`.
+    pub data: PathBuf,
+    /// `handlers`: the folder that is watched for `.wasm` files. Default `handlers`.
+    pub handlers: PathBuf,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[[topic]]`: topics to create when missing.
+    pub topics: Vec<Topic>,
+    /// `[http]`
+    pub http: Http,
+    /// `[store]`
+    pub store: Store,
+    /// `[outbox]`
+    pub outbox: Outbox,
+    /// `[defaults]`: for every handler that says nothing else (S0.2).
+    pub defaults: Defaults,
+    /// `[handler.NAME]`: what the operator overrides in one handler's manifest.
+    pub overrides: BTreeMap<String, crate::deploy::manifest::Manifest>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// `bootstrap`: `embedded` (default) or a list `host:port,host:port`.
+    pub bootstrap: Bootstrap,
+    /// `[kafka.librdkafka]`: passed through to every client, except the keys that the host owns.
+    pub librdkafka: BTreeMap<String, String>,
+}
+
+/// Where Kafka is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// The broker that the daemon starts beside itself.
+    Embedded {
+        /// `keep-embedded`: leave it running when the daemon stops in order. Default false.
+        keep: bool,
+    },
+    /// A cluster: `bootstrap.servers`.
+    Servers(String),
+}
+
+/// `[[topic]]`: a topic to create when it is missing (and left alone when it is there).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// `name`
+    pub name: String,
+    /// `partitions`. Default 3.
+    pub partitions: i32,
+    /// `replicas`. Default 1.
+    pub replicas: i32,
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `listen`. Default `127.0.0.1:8080`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `body-limit`, bytes. Default 1 MiB.
+    pub body_limit: usize,
+    /// `deadline`: how long a request may take in all. Default 30 s.
+    pub deadline: Duration,
+    /// `max-waiting`: requests under way at once; more are answered 503. Default 1024.
+    pub max_waiting: usize,
+    /// `[http.jwt]`
+    pub jwt: Jwt,
+}
+
+/// `[http.jwt]`: which bearer tokens are good.
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    /// Where the key comes from.
+    pub key: JwtKey,
+    /// `issuer`: required `iss`, if set.
+    pub issuer: Option<String>,
+    /// `audience`: required `aud`, if set.
+    pub audience: Option<String>,
+}
+
+/// The key that tokens are checked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwtKey {
+    /// None set: an HS256 secret is made in the data folder (`jwt.secret`) at the first start.
+    Generated,
+    /// `secret`: HS256.
+    Secret(String),
+    /// `secret-file`: HS256; the file's content without trailing newline.
+    SecretFile(PathBuf),
+    /// `public-key-file` with `algorithm = "RS256"`: PEM.
+    Rs256(PathBuf),
+    /// `public-key-file` with `algorithm = "ES256"`: PEM.
+    Es256(PathBuf),
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// `group-max`: deliveries in one commit group at most. Default 500.
+    pub group_max: usize,
+    /// `group-time`: guest time after which a commit group closes. Default 5 ms.
+    pub group_time: Duration,
+    /// `synchronous`: SQLite's setting; `full` (default) survives a power cut, `normal` a crash of the process only.
+    pub synchronous_full: bool,
+}
+
+/// `[outbox]`
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// `keep`: how long a published row stays in the store. Default 0: removed with the next commit.
+    pub keep: Duration,
+    /// `sweep`: how often the relay looks for rows when nothing woke it. Default 1 s.
+    pub sweep: Duration,
+}
+
+/// `[defaults]`
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// `[defaults.retry]`
+    pub retry: Policy,
+    /// `[defaults.dead-letter]`
+    pub dead_letter: DeadLetter,
+    /// `[defaults.limits]`
+    pub limits: Limits,
+}
+
+/// `[dead-letter]`: where a record goes that was given up on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// `topic`: `{topic}` stands for the source topic. Default `{topic}.DLT`.
+    pub topic: String,
+    /// `partition`: `"same"` (default) as the source, or a fixed number.
+    pub partition: DeadLetterPartition,
+}
+
+/// Which partition of the dead letter topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterPartition {
+    /// The source record's.
+    Same,
+    /// Always this one.
+    Fixed(i32),
+}
+
+/// `[limits]` of each delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `time`. Default 250 ms.
+    pub time: Duration,
+    /// `memory`, bytes of linear memory. Default 64 MiB.
+    pub memory: usize,
+    /// `sql-rows`: rows that one query may return. Default 10,000.
+    pub sql_rows: usize,
+    /// `sql-bytes`: bytes that one query may return. Default 16 MiB.
+    pub sql_bytes: usize,
+    /// `events`: events that one delivery may enqueue. Default 1,000.
+    pub events: usize,
+    /// `event-bytes`: bytes of all events of one delivery. Default 4 MiB.
+    pub event_bytes: usize,
+    /// `log-bytes`: bytes of log lines of one delivery; more is cut. Default 64 KiB.
+    pub log_bytes: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `level`: a `tracing` filter such as `info` or `tidemill=debug`. Default `info`.
+    pub level: String,
+    /// `format`: `text` (default) or `json`.
+    pub json: bool,
+}
