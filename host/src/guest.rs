@@ -1,0 +1,16 @@
+//! Handlers as WebAssembly components: the engine, what a component may call, and one delivery at a time.
+//!
+//! Its invariant: a guest can harm only its own delivery. It is cut off at its limits, a fresh instance serves
+//! each delivery, and its state is thrown away with it. This module decides nothing about transactions or
+//! retries; it says how a delivery ended, and the executor does the rest.
+
+pub mod engine;
+pub mod component;
+pub mod delivery;
+mod bindings;
+mod imports;
+mod wasi;
+
+pub use component::Component;
+pub use delivery::{Context, Ended, Environment, Finished, LogLine};
+pub use engine::Engine;

@@ -1,0 +1,75 @@
+//! A compiled component with its imports linked and its exports found.
+//!
+//! Its invariant: what is here can be instantiated; a component that asks for an import the host lacks, or that
+//! exports nothing the host can call, was refused when it was loaded.
+
+use anyhow::{Result, bail};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{self, InstancePre, Linker};
+
+use super::Engine;
+use super::bindings::exports::tidemill::handler as exports;
+use super::delivery::State;
+
+/// The version of the contract in `wit/`.
+pub const CONTRACT: &str = "tidemill:handler@0.1.0";
+
+/// A component that is ready to be instantiated.
+pub struct Component {
+    pub(super) pre: InstancePre<State>,
+    pub(super) records: Option<exports::records::GuestIndices>,
+    pub(super) http: Option<exports::http::GuestIndices>,
+}
+
+impl Component {
+    pub(super) fn new(engine: &Engine, linker: &Linker<State>, component: component::Component) -> Result<Self> {
+        let names: Vec<String> =
+            component.component_type().exports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
+        let pre = match linker.instantiate_pre(&component) {
+            Ok(pre) => pre,
+            Err(error) => bail!("{}", explain(engine, &component, &error)),
+        };
+        let exported = |interface: &str| names.iter().any(|name| name.starts_with(&format!("tidemill:handler/{interface}@")));
+        let records = exported("records").then(|| exports::records::GuestIndices::new(&pre)).transpose();
+        let http = exported("http").then(|| exports::http::GuestIndices::new(&pre)).transpose();
+        let (Ok(records), Ok(http)) = (records, http) else {
+            bail!("it exports {}, but this daemon speaks {CONTRACT}: build it against that version", names.join(", "));
+        };
+        if records.is_none() && http.is_none() {
+            bail!(
+                "it exports neither `records` nor `http` of {CONTRACT} (it exports: {}): nothing could call it",
+                if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+            );
+        }
+        Ok(Self { pre, records, http })
+    }
+
+    /// Whether it can be given records.
+    pub fn takes_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// Whether it can be given requests.
+    pub fn takes_requests(&self) -> bool {
+        self.http.is_some()
+    }
+}
+
+/// Why the imports do not fit, in terms of the contract's version where that is the reason.
+fn explain(engine: &Engine, component: &component::Component, error: &wasmtime::Error) -> String {
+    let foreign: Vec<String> = component
+        .component_type()
+        .imports(engine.wasmtime())
+        .filter(|(name, item)| {
+            matches!(item.ty, ComponentItem::ComponentInstance(_))
+                && name.starts_with("tidemill:handler/")
+                && !name.ends_with("@0.1.0")
+        })
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    if foreign.is_empty() {
+        format!("its imports do not fit this daemon ({CONTRACT} and WASI 0.2): {error:#}")
+    } else {
+        format!("it was built against another contract ({}), but this daemon speaks {CONTRACT}: build it against that version", foreign.join(", "))
+    }
+}

@@ -1,0 +1,288 @@
+//! One delivery: a fresh instance, its input, its limits, and how it ended.
+//!
+//! Its invariant: whatever the guest does, the connection comes back, the call ends within the time limit, and
+//! the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha12Rng;
+use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap};
+
+use super::Component;
+use super::bindings::exports::tidemill::handler as exports;
+use super::bindings::tidemill::handler::{log::Level, types};
+use super::engine::TICK;
+use super::wasi::Wasi;
+use crate::deploy::manifest::Spec;
+use crate::id::{Seed, Stream};
+use crate::policy::Failure;
+use crate::record::{Record, Request, Response};
+use crate::store::{Connection, Error};
+
+/// What stays the same for all deliveries of a handler's version.
+pub struct Environment {
+    /// The handler's configuration.
+    pub spec: Spec,
+    /// Tells the handlers of a store apart in its statement cache.
+    pub owner: u32,
+}
+
+/// What one delivery is given.
+pub struct Context {
+    /// The handler's.
+    pub environment: Arc<Environment>,
+    /// The source of its ids and random numbers.
+    pub seed: Seed,
+    /// Its standing clock: the attempt's start, milliseconds since the Unix epoch.
+    pub now: i64,
+    /// The input's own time, with which its event ids begin.
+    pub input_time: i64,
+    /// From 1.
+    pub attempt: u32,
+    /// The id by which the inbox knows the input.
+    pub event_id: Option<String>,
+    /// Names the input in the outbox.
+    pub source: String,
+    /// The id of the next outbox row, or `None` where nothing may be published (reads).
+    pub next_outbox_id: Option<i64>,
+    /// The moment at which a request's client is given up; records have none.
+    pub deadline: Option<Instant>,
+}
+
+/// A line that a handler logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Its level.
+    pub level: tracing::Level,
+    /// Its text.
+    pub message: String,
+}
+
+/// How a delivery ended when it did not end well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The handler failed; its policy decides.
+    Failed(Failure),
+    /// A statement of the guest's ended the transaction, and with it the work of its whole group.
+    Broken(String),
+    /// The store failed; nobody is to blame.
+    Store(Error),
+}
+
+/// What is left of a delivery.
+pub struct Finished<T> {
+    /// The connection, as it was given.
+    pub connection: Box<Connection>,
+    /// How it ended.
+    pub result: Result<T, Ended>,
+    /// What the guest logged.
+    pub log: Vec<LogLine>,
+    /// How many events it put into the outbox.
+    pub enqueued: u32,
+    /// The id of the next outbox row.
+    pub next_outbox_id: Option<i64>,
+}
+
+/// The store's data while a guest runs.
+pub(super) struct State {
+    pub(super) connection: Option<Box<Connection>>,
+    pub(super) context: Context,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) wasi: Wasi,
+    pub(super) log: Vec<LogLine>,
+    pub(super) log_bytes: usize,
+    pub(super) enqueued: u32,
+    pub(super) enqueued_bytes: usize,
+    /// Set by an import that ends the delivery; says more than the trap that follows.
+    pub(super) ended: Option<Ended>,
+    memory: usize,
+    over_memory: bool,
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory + desired.saturating_sub(current);
+        if total > self.context.environment.spec.limits.memory {
+            self.over_memory = true;
+            return Ok(false);
+        }
+        self.memory = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 65_536)
+    }
+}
+
+/// Gives one record to a fresh instance.
+pub fn handle_record(component: &Component, connection: Box<Connection>, context: Context, record: &Record) -> Finished<()> {
+    run(component, connection, context, |store, instance| {
+        let Some(indices) = &component.records else {
+            return Ok(Err(types::Failure::Reject("the component does not export `records`".into())));
+        };
+        let guest = indices.load(&mut *store, instance)?;
+        guest.call_handle(store, &record_for_guest(record))
+    }, |answer| answer.map_err(|failure| Ended::Failed(failure_of_guest(failure))))
+}
+
+/// Gives one request to a fresh instance.
+pub fn handle_request(component: &Component, connection: Box<Connection>, context: Context, request: &Request) -> Finished<Response> {
+    run(component, connection, context, |store, instance| {
+        let Some(indices) = &component.http else { wasmtime::bail!("the component does not export `http`") };
+        let guest = indices.load(&mut *store, instance)?;
+        guest.call_handle(store, &request_for_guest(request))
+    }, |response| {
+        if !(100..=599).contains(&response.status) {
+            let message = format!("the handler answered with status {}, which HTTP does not have", response.status);
+            return Err(Ended::Failed(Failure::Trap { message }));
+        }
+        Ok(Response {
+            status: response.status,
+            headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
+            body: Bytes::from(response.body),
+        })
+    })
+}
+
+fn run<A, T>(
+    component: &Component,
+    connection: Box<Connection>,
+    context: Context,
+    call: impl FnOnce(&mut Store<State>, &wasmtime::component::Instance) -> wasmtime::Result<A>,
+    convert: impl FnOnce(A) -> Result<T, Ended>,
+) -> Finished<T> {
+    let limit = context.environment.spec.limits.time;
+    let started = Instant::now();
+    let deadline = context.deadline.map_or(started + limit, |d| d.min(started + limit));
+    connection.enter_delivery(context.now, context.seed.rng(Stream::Sql), deadline);
+    let state = State {
+        rng: context.seed.rng(Stream::Delivery),
+        wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
+        connection: Some(connection),
+        context,
+        log: Vec::new(),
+        log_bytes: 0,
+        enqueued: 0,
+        enqueued_bytes: 0,
+        ended: None,
+        memory: 0,
+        over_memory: false,
+    };
+    let mut store = Store::new(component.pre.engine(), state);
+    store.limiter(|state| state);
+    let ticks = deadline.saturating_duration_since(started).as_millis() / TICK.as_millis();
+    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1));
+    let answer = component.pre.instantiate(store.as_context_mut()).and_then(|instance| call(&mut store, &instance));
+    finish(store.into_data(), answer, convert)
+}
+
+fn finish<A, T>(mut state: State, answer: wasmtime::Result<A>, convert: impl FnOnce(A) -> Result<T, Ended>) -> Finished<T> {
+    let printed = state.wasi.take_output();
+    let result = match (state.ended.take(), answer) {
+        // What an import has found outweighs the guest's answer: its transaction is gone, or its limit passed.
+        (Some(ended), _) => Err(ended),
+        (None, Ok(answer)) => convert(answer),
+        (None, Err(error)) => Err(Ended::Failed(trapped(&state, &error, &printed))),
+    };
+    for line in printed.lines().filter(|line| !line.is_empty()) {
+        state.push_log(Level::Info, line.to_owned());
+    }
+    // The connection is taken only by `run`, which put it there.
+    let connection = match state.connection.take() {
+        Some(connection) => connection,
+        None => unreachable!("a delivery keeps its connection"),
+    };
+    connection.leave_delivery();
+    Finished { connection, result, log: state.log, enqueued: state.enqueued, next_outbox_id: state.context.next_outbox_id }
+}
+
+fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
+    let limits = &state.context.environment.spec.limits;
+    if state.over_memory {
+        return Failure::Limit { message: format!("memory limit of {} bytes (limits.memory)", limits.memory) };
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Failure::Limit { message: format!("time limit of {:?} (limits.time)", limits.time) },
+        Some(Trap::StackOverflow) => Failure::Limit { message: "call stack exhausted".into() },
+        _ => {
+            let cause = error.root_cause().to_string();
+            let said = printed.trim();
+            Failure::Trap { message: if said.is_empty() { cause } else { format!("{said} ({cause})") } }
+        }
+    }
+}
+
+impl State {
+    pub(super) fn push_log(&mut self, level: Level, message: String) {
+        let room = self.context.environment.spec.limits.log_bytes.saturating_sub(self.log_bytes);
+        if room == 0 {
+            return;
+        }
+        let mut message = message;
+        if message.len() > room {
+            let end = (0..=room).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
+            message.truncate(end);
+            message.push_str(" ... (cut: limits.log-bytes)");
+            self.log_bytes = usize::MAX;
+        } else {
+            self.log_bytes += message.len() + 32;
+        }
+        let level = match level {
+            Level::Error => tracing::Level::ERROR,
+            Level::Warn => tracing::Level::WARN,
+            Level::Info => tracing::Level::INFO,
+            Level::Debug => tracing::Level::DEBUG,
+            Level::Trace => tracing::Level::TRACE,
+        };
+        self.log.push(LogLine { level, message });
+    }
+}
+
+fn record_for_guest(record: &Record) -> exports::records::Record {
+    exports::records::Record {
+        topic: record.topic.to_string(),
+        partition: record.partition,
+        offset: record.offset,
+        timestamp: record.timestamp.millis(),
+        key: record.key.as_deref().map(<[u8]>::to_vec),
+        value: record.value.as_deref().map(<[u8]>::to_vec),
+        headers: record
+            .headers
+            .iter()
+            .map(|h| types::Header { name: h.name.clone(), value: h.value.as_deref().map(<[u8]>::to_vec) })
+            .collect(),
+    }
+}
+
+fn request_for_guest(request: &Request) -> exports::http::Request {
+    exports::http::Request {
+        method: request.method.clone(),
+        path: request.path.clone(),
+        route: request.route.clone(),
+        params: request
+            .params
+            .iter()
+            .map(|(name, value)| exports::http::PathParam { name: name.clone(), value: value.clone() })
+            .collect(),
+        query: request.query.clone(),
+        headers: request
+            .headers
+            .iter()
+            .map(|(name, value)| exports::http::Field { name: name.clone(), value: value.to_vec() })
+            .collect(),
+        body: request.body.to_vec(),
+        user: request.user.clone(),
+    }
+}
+
+fn failure_of_guest(failure: types::Failure) -> Failure {
+    let after = |trouble: &types::Trouble| trouble.after_ms.map(std::time::Duration::from_millis);
+    match failure {
+        types::Failure::Retry(trouble) => Failure::Retry { after: after(&trouble), message: trouble.message },
+        types::Failure::Unavailable(trouble) => Failure::Unavailable { after: after(&trouble), message: trouble.message },
+        types::Failure::Reject(message) => Failure::Reject { message },
+    }
+}

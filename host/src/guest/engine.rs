@@ -1,0 +1,135 @@
+//! The wasmtime engine: one for the process, with its instance pool, epoch ticker, linker and compiled-code cache.
+//!
+//! Its invariant: compiled code is taken from the cache only when it was made from the same bytes by the same
+//! engine and settings. It never runs a component.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use wasmtime::component::{self, HasSelf, Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::Component;
+use super::bindings::Handler;
+use super::delivery::State;
+use super::wasi;
+
+/// How long one tick of the epoch is: the grain of a delivery's time limit.
+pub(super) const TICK: Duration = Duration::from_millis(5);
+/// Instances that can exist at once: one for each executor and each reader thread, and one while deploying.
+const INSTANCES: u32 = 512;
+/// Linear memory that a slot of the pool keeps resident between two deliveries, in bytes.
+const KEEP_RESIDENT: usize = 1 << 20;
+/// The largest file that is taken for a component, in bytes.
+pub const COMPONENT_MAX: u64 = 128 << 20;
+
+/// The engine.
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    cache: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// An engine that keeps compiled code in `cache`.
+    pub fn new(cache: &Path) -> Result<Self> {
+        fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
+        let mut pool = PoolingAllocationConfig::default();
+        pool.total_component_instances(INSTANCES)
+            .total_core_instances(INSTANCES * 4)
+            .total_memories(INSTANCES)
+            .total_tables(INSTANCES * 4)
+            .max_core_instances_per_component(64)
+            .max_memories_per_component(4)
+            .max_tables_per_component(16)
+            .table_elements(65_536)
+            .max_unused_warm_slots(u32::try_from(std::thread::available_parallelism().map_or(2, |n| n.get())).unwrap_or(2) * 2)
+            .linear_memory_keep_resident(KEEP_RESIDENT)
+            .table_keep_resident(64 << 10)
+            .pagemap_scan(Enabled::Auto);
+        let mut config = Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).epoch_interruption(true);
+        let engine = wasmtime::Engine::new(&config).map_err(anyhow::Error::from).context("set up the WebAssembly engine")?;
+        let mut linker = Linker::new(&engine);
+        wasi::add_to_linker(&mut linker)?;
+        Handler::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ticked, stopped) = (engine.weak(), stop.clone());
+        std::thread::Builder::new().name("epoch".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                match ticked.upgrade() {
+                    Some(engine) => engine.increment_epoch(),
+                    None => break,
+                }
+            }
+        })?;
+        Ok(Self { engine, linker, cache: cache.to_owned(), stop })
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.engine
+    }
+
+    /// Compiles a component, or takes its compiled code from the cache, and checks it against the contract.
+    pub fn load(&self, bytes: &[u8], sha256: &str) -> Result<Component> {
+        if !bytes.starts_with(b"\0asm") {
+            bail!("this is not WebAssembly: build the handler for wasm32-wasip2");
+        }
+        if wasmparser::Parser::is_core_wasm(bytes) {
+            bail!("this is a core module, not a component: build the handler for wasm32-wasip2");
+        }
+        let component = match self.cached(sha256) {
+            Some(component) => component,
+            None => self.compile(bytes, sha256)?,
+        };
+        Component::new(self, &self.linker, component)
+    }
+
+    fn path(&self, sha256: &str) -> PathBuf {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.cache.join(format!("{sha256}-{:016x}.cwasm", hasher.finish()))
+    }
+
+    fn cached(&self, sha256: &str) -> Option<component::Component> {
+        let path = self.path(sha256);
+        if !path.exists() {
+            return None;
+        }
+        // SAFETY: the file was written by `compile` below into the daemon's own data folder, under the hash of its
+        // source and of the engine; whoever can change it can change the daemon's stores as well.
+        match unsafe { component::Component::deserialize_file(&self.engine, &path) } {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "compiled code cannot be used and is made anew");
+                None
+            }
+        }
+    }
+
+    fn compile(&self, bytes: &[u8], sha256: &str) -> Result<component::Component> {
+        let code = self.engine.precompile_component(bytes).map_err(anyhow::Error::from).context("compile the component")?;
+        let path = self.path(sha256);
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        let kept = fs::write(&partial, &code).and_then(|()| fs::rename(&partial, &path));
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept: the next start compiles again");
+            let _ = fs::remove_file(&partial);
+        }
+        // SAFETY: `code` was made by this engine on the line above.
+        Ok(unsafe { component::Component::deserialize(&self.engine, &code) }?)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

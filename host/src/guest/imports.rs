@@ -1,0 +1,216 @@
+//! What the contract's imports do: SQL, publishing, settings, log lines, the delivery's clock and randomness.
+//!
+//! Its invariant: an error that the guest can handle is a value it gets back; an error that ends the delivery is
+//! noted in the state and traps, so that the guest cannot go on past it.
+
+use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
+
+use super::bindings::tidemill::handler::{config, delivery, log, publisher, sql, types};
+use super::delivery::{Ended, State};
+use crate::ledger::outbox::{self, EventKind};
+use crate::policy::Failure;
+use crate::record::Header;
+use crate::store::connection::Bounds;
+use crate::store::{Connection, Error, Kind, Value};
+
+/// The most random bytes that one call returns.
+const RANDOM_MAX: u32 = 64 << 10;
+
+impl State {
+    /// Runs a guest's statement, and ends the delivery where the transaction or the store did not survive it.
+    fn statement<T>(
+        &mut self,
+        run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
+    ) -> wasmtime::Result<Result<T, sql::Error>> {
+        let owner = self.context.environment.owner;
+        let writes = self.context.next_outbox_id.is_some();
+        let Some(connection) = &self.connection else { wasmtime::bail!("the delivery has ended") };
+        let result = run(connection, owner);
+        if let Err(error) = &result
+            && error.kind == Kind::Store
+        {
+            return self.end(Ended::Store(error.clone()));
+        }
+        if writes && !connection.in_transaction() {
+            let why = result.as_ref().err().map_or_else(|| "it succeeded".to_owned(), Error::to_string);
+            return self.end(Ended::Broken(format!("a statement ended the transaction: {why}")));
+        }
+        match result {
+            Ok(value) => Ok(Ok(value)),
+            Err(error) if error.code & 0xff == 9 => {
+                let message = format!("time limit of {:?} (limits.time), in SQL", self.context.environment.spec.limits.time);
+                self.end(Ended::Failed(Failure::Limit { message }))
+            }
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
+    fn end<T>(&mut self, ended: Ended) -> wasmtime::Result<T> {
+        self.ended = Some(ended);
+        wasmtime::bail!("the delivery was ended by the host")
+    }
+}
+
+impl sql::Host for State {
+    fn execute(&mut self, statement: String, params: Vec<sql::Value>) -> wasmtime::Result<Result<u64, sql::Error>> {
+        let params: Vec<Value> = params.into_iter().map(Value::from).collect();
+        self.statement(|connection, owner| connection.guest_execute(owner, &statement, &params))
+    }
+
+    fn query(&mut self, statement: String, params: Vec<sql::Value>) -> wasmtime::Result<Result<sql::Rows, sql::Error>> {
+        let params: Vec<Value> = params.into_iter().map(Value::from).collect();
+        let limits = &self.context.environment.spec.limits;
+        let bounds = Bounds { rows: limits.sql_rows, bytes: limits.sql_bytes };
+        let rows = self.statement(|connection, owner| connection.guest_query(owner, &statement, &params, bounds))?;
+        Ok(rows.map(|rows| sql::Rows {
+            columns: rows.columns,
+            rows: rows.rows.into_iter().map(|row| row.into_iter().map(sql::Value::from).collect()).collect(),
+        }))
+    }
+}
+
+impl publisher::Host for State {
+    fn next_id(&mut self) -> wasmtime::Result<String> {
+        Ok(self.context.seed.event_id(self.enqueued, self.context.input_time).to_string())
+    }
+
+    fn enqueue(&mut self, event: publisher::Event) -> wasmtime::Result<Result<String, publisher::Error>> {
+        let refuse = |kind, message: String| Ok(Err(publisher::Error { kind, message }));
+        let Some(row_id) = self.context.next_outbox_id else {
+            return refuse(publisher::ErrorKind::ReadOnly, "a request that only reads cannot publish".into());
+        };
+        let environment = self.context.environment.clone();
+        let spec = &environment.spec;
+        let Some(topic) = spec.publish.get(&event.destination) else {
+            let message = format!("[publish] of handler {} names no destination `{}`", spec.name, event.destination);
+            return refuse(publisher::ErrorKind::Destination, message);
+        };
+        let size = event.key.as_ref().map_or(0, Vec::len)
+            + event.value.as_ref().map_or(0, Vec::len)
+            + event.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        if self.enqueued as usize >= spec.limits.events || self.enqueued_bytes + size > spec.limits.event_bytes {
+            let message = format!(
+                "one delivery may enqueue {} events (limits.events) of {} bytes in all (limits.event-bytes)",
+                spec.limits.events, spec.limits.event_bytes
+            );
+            return refuse(publisher::ErrorKind::Limit, message);
+        }
+        let event_id = match event.id {
+            Some(id) if id.trim().is_empty() => return refuse(publisher::ErrorKind::Id, "the event id is empty".into()),
+            Some(id) => id,
+            None => self.next_id()?,
+        };
+        let row = outbox::Event {
+            event_id: event_id.clone(),
+            event_type: event.event_type,
+            topic: topic.clone(),
+            partition: None,
+            key: event.key.map(Bytes::from),
+            value: event.value.map(Bytes::from),
+            headers: event.headers.into_iter().map(Header::from).collect(),
+            kind: EventKind::Event,
+        };
+        let Some(connection) = &self.connection else { wasmtime::bail!("the delivery has ended") };
+        match outbox::insert(connection, row_id, &row, &spec.name, &self.context.source, self.context.now) {
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::Constraint => {
+                return refuse(publisher::ErrorKind::Id, format!("the outbox has an event with the id {event_id} already"));
+            }
+            Err(error) if error.kind == Kind::Limit => {
+                return self.end(Ended::Failed(Failure::Limit { message: error.to_string() }));
+            }
+            Err(error) => return self.end(Ended::Store(error)),
+        }
+        self.context.next_outbox_id = Some(row_id + 1);
+        self.enqueued += 1;
+        self.enqueued_bytes += size;
+        Ok(Ok(event_id))
+    }
+}
+
+impl config::Host for State {
+    fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.context.environment.spec.settings.get(&name).cloned())
+    }
+
+    fn all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        Ok(self.context.environment.spec.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.push_log(level, message);
+        Ok(())
+    }
+}
+
+impl delivery::Host for State {
+    fn now(&mut self) -> wasmtime::Result<i64> {
+        Ok(self.context.now)
+    }
+
+    fn random(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
+        if len > RANDOM_MAX {
+            wasmtime::bail!("delivery.random: at most {RANDOM_MAX} bytes at a time, {len} were asked for");
+        }
+        let mut bytes = vec![0; len as usize];
+        self.rng.fill_bytes(&mut bytes);
+        Ok(bytes)
+    }
+
+    fn attempt(&mut self) -> wasmtime::Result<u32> {
+        Ok(self.context.attempt)
+    }
+
+    fn event_id(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(self.context.event_id.clone())
+    }
+}
+
+impl types::Host for State {}
+
+impl From<sql::Value> for Value {
+    fn from(value: sql::Value) -> Self {
+        match value {
+            sql::Value::Null => Self::Null,
+            sql::Value::Integer(value) => Self::Integer(value),
+            sql::Value::Real(value) => Self::Real(value),
+            sql::Value::Text(text) => Self::Text(text),
+            sql::Value::Blob(blob) => Self::Blob(blob),
+        }
+    }
+}
+
+impl From<Value> for sql::Value {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Integer(value) => Self::Integer(value),
+            Value::Real(value) => Self::Real(value),
+            Value::Text(text) => Self::Text(text),
+            Value::Blob(blob) => Self::Blob(blob),
+        }
+    }
+}
+
+impl From<Error> for sql::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind {
+            Kind::Statement => sql::ErrorKind::Statement,
+            Kind::Constraint => sql::ErrorKind::Constraint,
+            Kind::Denied => sql::ErrorKind::Denied,
+            Kind::ReadOnly => sql::ErrorKind::ReadOnly,
+            Kind::Limit => sql::ErrorKind::Limit,
+            Kind::Store | Kind::Other => sql::ErrorKind::Other,
+        };
+        Self { kind, code: error.code, message: error.message }
+    }
+}
+
+impl From<types::Header> for Header {
+    fn from(header: types::Header) -> Self {
+        Self { name: header.name, value: header.value.map(Bytes::from) }
+    }
+}

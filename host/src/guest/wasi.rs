@@ -1,0 +1,104 @@
+//! WASI 0.2 for guests: linked whole, with nothing granted but the delivery's own clock and random numbers.
+//!
+//! Its invariant: no WASI call waits. Time stands still, so a sleep is over at once; there is no network, no
+//! file, no environment, and standard input is closed. What a guest prints is kept for its log, up to a limit.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::clocks::WasiClocksView;
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::delivery::State;
+use crate::id::{Seed, Stream};
+
+const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
+
+/// A delivery's WASI state; made only when the guest first uses it.
+pub(super) struct Wasi {
+    now: i64,
+    seed: Seed,
+    output_limit: usize,
+    made: Option<(WasiCtx, ResourceTable, MemoryOutputPipe)>,
+}
+
+struct Standing(Duration);
+
+impl HostWallClock for Standing {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0
+    }
+}
+
+impl HostMonotonicClock for Standing {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+impl Wasi {
+    pub(super) fn new(now: i64, seed: Seed, output_limit: usize) -> Self {
+        Self { now, seed, output_limit, made: None }
+    }
+
+    fn view(&mut self) -> WasiCtxView<'_> {
+        let (ctx, table, _) = self.made.get_or_insert_with(|| {
+            let output = MemoryOutputPipe::new(self.output_limit);
+            let now = Duration::from_millis(u64::try_from(self.now).unwrap_or(0));
+            let ctx = WasiCtxBuilder::new()
+                .stdout(output.clone())
+                .stderr(output.clone())
+                .wall_clock(Standing(now))
+                .monotonic_clock(Standing(now))
+                .secure_random(self.seed.rng(Stream::Wasi))
+                .insecure_random(self.seed.rng(Stream::WasiInsecure))
+                .insecure_random_seed(u128::from_le_bytes(*self.seed.event_id(u32::MAX, 0).as_bytes()))
+                .max_random_size(1 << 20)
+                .allow_tcp(false)
+                .allow_udp(false)
+                .allow_ip_name_lookup(false)
+                .build();
+            (ctx, ResourceTable::new(), output)
+        });
+        WasiCtxView { ctx, table }
+    }
+
+    /// What the guest printed.
+    pub(super) fn take_output(&mut self) -> String {
+        let made = self.made.take();
+        made.map_or(String::new(), |(_, _, output)| String::from_utf8_lossy(&output.contents()).into_owned())
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.view()
+    }
+}
+
+/// Links WASI, with sleeps that are over at once.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    wasmtime_wasi::p2::add_to_linker_sync(linker)?;
+    linker.allow_shadowing(true);
+    let mut clock = linker.instance(MONOTONIC_CLOCK)?;
+    for name in ["subscribe-duration", "subscribe-instant"] {
+        clock.func_wrap(name, |mut store: wasmtime::StoreContextMut<'_, State>, (_,): (u64,)| {
+            let ready: Resource<DynPollable> = monotonic_clock::Host::subscribe_duration(&mut store.data_mut().clocks(), 0)?;
+            Ok((ready,))
+        })?;
+    }
+    linker.allow_shadowing(false);
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The host's own tables, `tm_*`, in each store.
+//!
+//! They are written only by the store's executor, inside the transaction of the group that causes the change,
+//! so that what they say and what the handlers' tables say is one state. A person reads them with `sqlite3`.
+
+pub mod schema;
+pub mod offset;
+pub mod inbox;
+pub mod pending;
+pub mod outbox;
+pub mod fallback;
+pub mod request;
+pub mod deployment;
+mod encoding;
+
+pub use schema::Identity;

@@ -1,0 +1,157 @@
+//! `tm_outbox`: events that were committed and are to be published, in the order of their ids.
+//!
+//! The executor gives the ids, ever growing while the store is open, so that the order of rows is the order of
+//! commits even after rows were removed; the relay only reads. A row leaves when the broker has acknowledged it, or for the fallback.
+
+use bytes::Bytes;
+
+use super::encoding;
+use crate::record::Header;
+use crate::store::{Connection, Error, Value};
+
+/// What kind of event a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Enqueued by a handler.
+    Event,
+    /// A record that was given up on.
+    DeadLetter,
+}
+
+impl EventKind {
+    /// As written in the column `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
+/// An event to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Unique in the store.
+    pub event_id: String,
+    /// For example `ORDER_CREATED`.
+    pub event_type: String,
+    /// Where to.
+    pub topic: String,
+    /// A fixed partition, or `None` for the partitioner.
+    pub partition: Option<i32>,
+    /// The record's key.
+    pub key: Option<Bytes>,
+    /// The record's value.
+    pub value: Option<Bytes>,
+    /// The record's headers.
+    pub headers: Vec<Header>,
+    /// Of a handler, or of the host.
+    pub kind: EventKind,
+}
+
+/// A row that waits for the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The row's id.
+    pub id: i64,
+    /// The event.
+    pub event: Event,
+    /// The handler that caused it.
+    pub handler: String,
+}
+
+/// The id for the first row after the store was opened.
+pub fn first_id(connection: &Connection) -> Result<i64, Error> {
+    let highest = connection.first("SELECT max(id) FROM main.tm_outbox", &[], |row| row.opt_integer(0))?.flatten();
+    Ok(highest.unwrap_or(0) + 1)
+}
+
+/// Adds an event. A repeated `event_id` is a constraint error.
+pub fn insert(
+    connection: &Connection,
+    id: i64,
+    event: &Event,
+    handler: &str,
+    source: &str,
+    now: i64,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO main.tm_outbox (id, event_id, event_type, topic, partition, partition_key, payload, headers,
+               kind, handler, source, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let params = [
+        id.into(),
+        event.event_id.as_str().into(),
+        event.event_type.as_str().into(),
+        event.topic.as_str().into(),
+        event.partition.into(),
+        event.key.as_deref().map_or(Value::Null, Value::readable),
+        event.value.as_deref().map_or(Value::Null, Value::readable),
+        encoding::write_headers(&event.headers).into(),
+        event.kind.name().into(),
+        handler.into(),
+        source.into(),
+        now.into(),
+    ];
+    connection.execute(sql, &params).map(drop)
+}
+
+/// Which rows to read.
+#[derive(Clone, Copy, Debug)]
+pub enum Span<'a> {
+    /// Rows after this id, of every topic.
+    After(i64),
+    /// Rows of one topic from the first id to the second, both included.
+    Of(&'a str, i64, i64),
+}
+
+/// Up to `limit` rows that wait for the broker, in order.
+pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64) -> Result<Vec<Waiting>, Error> {
+    const COLUMNS: &str =
+        "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler FROM main.tm_outbox";
+    let (filter, params) = match span {
+        Span::After(id) => ("id > ?1", vec![id.into(), limit.into()]),
+        Span::Of(topic, from, to) => {
+            ("id >= ?1 AND id <= ?3 AND topic = ?4", vec![from.into(), limit.into(), to.into(), topic.into()])
+        }
+    };
+    let sql = format!("{COLUMNS} WHERE status = 'waiting' AND {filter} ORDER BY id LIMIT ?2");
+    connection.query(&sql, &params, |row| {
+        Ok(Waiting {
+            id: row.integer(0)?,
+            event: Event {
+                event_id: row.text(1)?,
+                event_type: row.text(2)?,
+                topic: row.text(3)?,
+                partition: row.opt_integer(4)?.and_then(|p| i32::try_from(p).ok()),
+                key: row.opt_bytes(5)?.map(Bytes::from),
+                value: row.opt_bytes(6)?.map(Bytes::from),
+                headers: encoding::read_headers(&row.text(7)?)?,
+                kind: if row.text(8)? == "dead-letter" { EventKind::DeadLetter } else { EventKind::Event },
+            },
+            handler: row.text(9)?,
+        })
+    })
+}
+
+/// Removes acknowledged rows, from the first id to the second, both included.
+pub fn clear(connection: &Connection, from: i64, to: i64) -> Result<(), Error> {
+    connection.execute("DELETE FROM main.tm_outbox WHERE id BETWEEN ?1 AND ?2", &[from.into(), to.into()]).map(drop)
+}
+
+/// Keeps acknowledged rows, marked as published at `now`, for those who ask later.
+pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> Result<(), Error> {
+    let sql = "UPDATE main.tm_outbox SET status = 'published', published_at = ?3, attempts = attempts + 1
+               WHERE id BETWEEN ?1 AND ?2";
+    connection.execute(sql, &[from.into(), to.into(), now.into()]).map(drop)
+}
+
+/// Removes rows that were published before `before` (milliseconds since the Unix epoch).
+pub fn purge(connection: &Connection, before: i64) -> Result<u64, Error> {
+    let sql = "DELETE FROM main.tm_outbox WHERE status = 'published' AND published_at < ?1";
+    connection.execute(sql, &[before.into()])
+}
+
+/// Notes that a row could not be published, and waits.
+pub fn note_failure(connection: &Connection, id: i64, error: &str) -> Result<(), Error> {
+    let sql = "UPDATE main.tm_outbox SET attempts = attempts + 1, last_error = ?2 WHERE id = ?1";
+    connection.execute(sql, &[id.into(), error.into()]).map(drop)
+}

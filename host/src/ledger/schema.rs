@@ -1,0 +1,105 @@
+//! The ledger's tables, and the store's own identity.
+//!
+//! The schema only moves forward: each step runs once, in a transaction, and a store made by a newer version is
+//! refused rather than read wrongly.
+
+use uuid::Uuid;
+
+use crate::store::{Connection, Error, Kind};
+
+/// The version of the schema below.
+const VERSION: i64 = 1;
+
+const V1: &str = "
+CREATE TABLE tm_meta (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tm_offset (
+    handler TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+    topic_id TEXT NOT NULL, cluster_id TEXT NOT NULL,
+    next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    PRIMARY KEY (handler, topic, partition)) WITHOUT ROWID;
+CREATE TABLE tm_inbox (
+    handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
+    PRIMARY KEY (handler, event_id)) WITHOUT ROWID;
+CREATE TABLE tm_pending (
+    id INTEGER PRIMARY KEY,
+    handler TEXT NOT NULL, topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
+    timestamp INTEGER, timestamp_type TEXT NOT NULL, key, value, headers TEXT NOT NULL,
+    scope TEXT NOT NULL, attempts INTEGER NOT NULL, due INTEGER NOT NULL, errors TEXT NOT NULL,
+    UNIQUE (handler, topic, partition, \"offset\", topic_id));
+CREATE TABLE tm_outbox (
+    id INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE, event_type TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER,
+    partition_key, payload, headers TEXT NOT NULL, kind TEXT NOT NULL, handler TEXT NOT NULL, source TEXT NOT NULL,
+    created_at INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'waiting',
+    attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, published_at INTEGER);
+CREATE TABLE tm_fallback (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL, handler TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, event_type TEXT NOT NULL,
+    topic TEXT NOT NULL, partition INTEGER, key, value, headers TEXT NOT NULL, cause TEXT NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE tm_request (
+    handler TEXT NOT NULL, route TEXT NOT NULL, user TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    status INTEGER NOT NULL, headers TEXT NOT NULL, body, done_at INTEGER NOT NULL,
+    PRIMARY KEY (handler, route, user, key)) WITHOUT ROWID;
+CREATE TABLE tm_migration (
+    handler TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at INTEGER NOT NULL,
+    PRIMARY KEY (handler, name)) WITHOUT ROWID;
+CREATE TABLE tm_deployment (
+    id INTEGER PRIMARY KEY,
+    handler TEXT NOT NULL, version INTEGER NOT NULL, sha256 TEXT NOT NULL, manifest TEXT NOT NULL,
+    \"group\" TEXT NOT NULL, source TEXT NOT NULL, deployed_at INTEGER NOT NULL, status TEXT NOT NULL, error TEXT);
+CREATE INDEX tm_deployment_live ON tm_deployment (handler, status);
+";
+
+/// What tells this store from every other one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A UUID; stands in the metadata of Kafka offset commits.
+    pub store_id: String,
+    /// Keys the random numbers of deliveries, so that nobody outside can foretell them.
+    pub secret: String,
+}
+
+/// Brings the ledger up to date, and gives the store its identity the first time.
+pub fn prepare(connection: &Connection) -> Result<Identity, Error> {
+    let version = connection.first("PRAGMA user_version", &[], |row| row.integer(0))?.unwrap_or(0);
+    if version > VERSION {
+        let message = format!(
+            "the store was written by a newer Tidemill (ledger {version}; this one knows {VERSION}): run that version, or restore an older backup"
+        );
+        return Err(Error::new(Kind::Other, message));
+    }
+    if version == 0 {
+        let (store_id, secret) = (Uuid::new_v4().to_string(), Uuid::new_v4().simple().to_string());
+        connection.batch("BEGIN IMMEDIATE")?;
+        let made = connection
+            .batch(V1)
+            .and_then(|()| set(connection, "store-id", &store_id))
+            .and_then(|()| set(connection, "secret", &secret))
+            .and_then(|()| connection.batch(&format!("PRAGMA user_version = {VERSION}; COMMIT")));
+        if let Err(error) = made {
+            if connection.in_transaction() {
+                connection.batch("ROLLBACK")?;
+            }
+            return Err(error);
+        }
+    }
+    identity(connection)
+}
+
+/// The store's identity, as [`prepare`] has written it.
+pub fn identity(connection: &Connection) -> Result<Identity, Error> {
+    let value = |key: &str| {
+        get(connection, key)?.ok_or_else(|| Error::new(Kind::Other, format!("tm_meta has no {key}: the store is damaged")))
+    };
+    Ok(Identity { store_id: value("store-id")?, secret: value("secret")? })
+}
+
+fn get(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
+    connection.first("SELECT value FROM main.tm_meta WHERE key = ?1", &[key.into()], |row| row.text(0))
+}
+
+fn set(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
+    let sql = "INSERT INTO main.tm_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    connection.execute(sql, &[key.into(), value.into()]).map(drop)
+}

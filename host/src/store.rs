@@ -1,0 +1,14 @@
+//! One SQLite database: the handlers' tables and the host's own (`tm_*`).
+//!
+//! Its invariant: SQL of a guest never runs with the host's rights, and sees only the delivery's own clock and
+//! randomness. Nothing of rusqlite is visible outside this module, and it knows no handler, record or policy.
+
+pub mod value;
+pub mod error;
+pub mod connection;
+mod authorizer;
+mod surroundings;
+
+pub use connection::{Connection, Row};
+pub use error::{Error, Kind};
+pub use value::{Rows, Value};

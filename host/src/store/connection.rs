@@ -1,0 +1,289 @@
+//! A connection to one database file, for the host's SQL and for a guest's.
+//!
+//! Statements are cached for each owner: a handler's text never finds another's prepared statement, nor the
+//! host's. Guest SQL runs under the authorizer, within a deadline and with a bound on what it returns. This file
+//! begins and ends no transaction by itself.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rand_chacha::ChaCha12Rng;
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{OpenFlags, ToSql, ffi};
+
+use super::authorizer::{Actor, Running};
+use super::{Error, Kind, Rows, Value, surroundings};
+
+/// SQLite's virtual machine instructions between two looks at the clock.
+const PROGRESS_OPS: i32 = 1_000;
+/// The longest string, blob or row, in bytes.
+const MAX_LENGTH: i32 = 64 << 20;
+
+/// An open database.
+pub struct Connection {
+    inner: rusqlite::Connection,
+    running: Running,
+    /// Nanoseconds after `epoch` at which a guest's statement is interrupted; `u64::MAX` for never.
+    deadline: Arc<AtomicU64>,
+    epoch: Instant,
+}
+
+/// How many rows and bytes a guest's query may return.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+impl Connection {
+    /// Opens the file for its one writer, making it if it is not there.
+    pub fn open_writer(path: &Path, synchronous_full: bool) -> Result<Self, Error> {
+        let connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let synchronous = if synchronous_full { "FULL" } else { "NORMAL" };
+        connection.batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;
+             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384;"
+        ))?;
+        Ok(connection)
+    }
+
+    /// Opens the file for reading only; the writer must have made it.
+    pub fn open_reader(path: &Path) -> Result<Self, Error> {
+        let connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;")?;
+        Ok(connection)
+    }
+
+    fn open(path: &Path, flags: OpenFlags) -> Result<Self, Error> {
+        surroundings::register()?;
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut inner = rusqlite::Connection::open_with_flags_and_vfs(path, flags, surroundings::VFS)?;
+        inner.busy_timeout(std::time::Duration::from_secs(5))?;
+        inner.set_prepared_statement_cache_capacity(256);
+        inner.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        inner.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+        inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
+        inner.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 1 << 20)?;
+        surroundings::override_random(&inner)?;
+        let running = Running::default();
+        inner.authorizer(Some(running.hook()))?;
+        let (epoch, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
+        let watched = deadline.clone();
+        inner.progress_handler(
+            PROGRESS_OPS,
+            Some(move || {
+                let deadline = watched.load(Ordering::Relaxed);
+                deadline != u64::MAX && nanos_since(epoch) > deadline
+            }),
+        )?;
+        Ok(Self { inner, running, deadline, epoch })
+    }
+
+    /// Runs one statement of the host's; returns how many rows it changed.
+    pub fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        let mut statement = self.inner.prepare_cached(sql)?;
+        bind(&mut statement, params)?;
+        Ok(statement.raw_execute()? as u64)
+    }
+
+    /// Runs one query of the host's and maps each row.
+    pub fn query<T>(
+        &self,
+        sql: &str,
+        params: &[Value],
+        mut map: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut statement = self.inner.prepare_cached(sql)?;
+        bind(&mut statement, params)?;
+        let mut rows = statement.raw_query();
+        let mut out = Vec::new();
+        while let Some(row) = rows.next()? {
+            out.push(map(&Row(row))?);
+        }
+        Ok(out)
+    }
+
+    /// The first row of a query of the host's, if there is one.
+    pub fn first<T>(
+        &self,
+        sql: &str,
+        params: &[Value],
+        map: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut statement = self.inner.prepare_cached(sql)?;
+        bind(&mut statement, params)?;
+        let mut rows = statement.raw_query();
+        rows.next()?.map(|row| map(&Row(row))).transpose()
+    }
+
+    /// Runs several statements of the host's.
+    pub fn batch(&self, sql: &str) -> Result<(), Error> {
+        Ok(self.inner.execute_batch(sql)?)
+    }
+
+    /// Runs a migration: statements that may change the schema, but not the transaction or the ledger.
+    pub fn migrate(&self, sql: &str) -> Result<(), Error> {
+        let _guard = self.running.set(Actor::Migration);
+        Ok(self.inner.execute_batch(sql)?)
+    }
+
+    /// Whether a transaction is open. SQLite ends one by itself after some errors.
+    pub fn in_transaction(&self) -> bool {
+        !self.inner.is_autocommit()
+    }
+
+    /// Whether a deferred foreign key is violated at present, which would fail the COMMIT.
+    pub fn violates_deferred_keys(&self) -> bool {
+        let (mut current, mut highest) = (0, 0);
+        // SAFETY: the handle is open, and both places are valid for the call.
+        let code = unsafe {
+            ffi::sqlite3_db_status(
+                self.inner.handle(),
+                ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+                &raw mut current,
+                &raw mut highest,
+                0,
+            )
+        };
+        code == ffi::SQLITE_OK && current != 0
+    }
+
+    /// Guest SQL on this connection, and this thread, now sees `now` and `rng`, and is interrupted at `deadline`.
+    pub fn enter_delivery(&self, now: i64, rng: ChaCha12Rng, deadline: Instant) {
+        surroundings::enter(now, rng);
+        let nanos = deadline.saturating_duration_since(self.epoch).as_nanos();
+        self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Ends what [`Connection::enter_delivery`] began.
+    pub fn leave_delivery(&self) {
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        surroundings::leave();
+    }
+
+    /// Runs a guest's statement that returns no rows; returns how many rows it changed. `owner` tells handlers
+    /// apart.
+    pub fn guest_execute(&self, owner: u32, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        let _guard = self.running.set(Actor::Guest);
+        let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
+        if statement.column_count() > 0 {
+            return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
+        }
+        bind(&mut statement, params)?;
+        Ok(statement.raw_execute()? as u64)
+    }
+
+    /// Runs a guest's query.
+    pub fn guest_query(&self, owner: u32, sql: &str, params: &[Value], bounds: Bounds) -> Result<Rows, Error> {
+        let _guard = self.running.set(Actor::Guest);
+        let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
+        bind(&mut statement, params)?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut out = Rows { columns, rows: Vec::new() };
+        let mut bytes = 0;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            if out.rows.len() == bounds.rows {
+                return Err(Error::new(Kind::Limit, format!("the query returns more than {} rows", bounds.rows)));
+            }
+            let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
+            bytes += row.iter().map(Value::size).sum::<usize>();
+            if bytes > bounds.bytes {
+                return Err(Error::new(Kind::Limit, format!("the query returns more than {} bytes", bounds.bytes)));
+            }
+            out.rows.push(row);
+        }
+        Ok(out)
+    }
+}
+
+/// One row of a query of the host's.
+pub struct Row<'a>(&'a rusqlite::Row<'a>);
+
+impl Row<'_> {
+    /// Column `i` as it is.
+    pub fn value(&self, i: usize) -> Result<Value, Error> {
+        Ok(match self.0.get_ref(i)? {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(value) => Value::Integer(value),
+            ValueRef::Real(value) => Value::Real(value),
+            ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+            ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+        })
+    }
+
+    /// Column `i` as an integer.
+    pub fn integer(&self, i: usize) -> Result<i64, Error> {
+        Ok(self.0.get(i)?)
+    }
+
+    /// Column `i` as an integer, or `None` for NULL.
+    pub fn opt_integer(&self, i: usize) -> Result<Option<i64>, Error> {
+        Ok(self.0.get(i)?)
+    }
+
+    /// Column `i` as text.
+    pub fn text(&self, i: usize) -> Result<String, Error> {
+        Ok(self.0.get(i)?)
+    }
+
+    /// Column `i` as text, or `None` for NULL.
+    pub fn opt_text(&self, i: usize) -> Result<Option<String>, Error> {
+        Ok(self.0.get(i)?)
+    }
+
+    /// The bytes of column `i`, TEXT or BLOB, or `None` for NULL.
+    pub fn opt_bytes(&self, i: usize) -> Result<Option<Vec<u8>>, Error> {
+        match self.0.get_ref(i)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes.to_vec())),
+            _ => Err(Error::new(Kind::Other, format!("column {i} holds a number where bytes are expected"))),
+        }
+    }
+}
+
+struct Bound<'a>(&'a Value);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Integer(value) => ValueRef::Integer(*value),
+            Value::Real(value) => ValueRef::Real(*value),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Blob(blob) => ValueRef::Blob(blob),
+        }))
+    }
+}
+
+fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(), Error> {
+    let wanted = statement.parameter_count();
+    if wanted != params.len() {
+        let message = format!("the statement has {wanted} parameters, but {} values were given", params.len());
+        return Err(Error::new(Kind::Statement, message));
+    }
+    for (i, value) in params.iter().enumerate() {
+        statement.raw_bind_parameter(i + 1, Bound(value))?;
+    }
+    Ok(())
+}
+
+/// The text under which a guest's statement is prepared and cached. The comment makes it differ from the same
+/// words of another handler, or of the host: all begin with their owner, and a comment ends at its first `*/`.
+fn owned(owner: u32, sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len() + 16);
+    let _ = write!(text, "/*{owner}*/");
+    text.push_str(sql);
+    text
+}
+
+fn nanos_since(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
