@@ -82,9 +82,18 @@ impl Seed {
     /// The id of the `n`-th event of the delivery, from 0: a UUIDv8 (RFC 9562) that begins with `at` (the input's
     /// time, milliseconds since the Unix epoch), so that ids in the order of time lie beside each other.
     pub fn event_id(&self, n: u32, at: i64) -> Uuid {
+        self.uuid("event", n, at)
+    }
+
+    /// The id of the dead letter that the delivery's input becomes.
+    pub fn dead_letter_id(&self, at: i64) -> Uuid {
+        self.uuid("dead-letter", 0, at)
+    }
+
+    fn uuid(&self, purpose: &str, n: u32, at: i64) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(self.0);
-        hash.update(b"event");
+        hash.update(purpose);
         hash.update(n.to_le_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let mut bytes = [0u8; 16];

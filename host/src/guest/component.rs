@@ -29,7 +29,8 @@ impl Component {
             Ok(pre) => pre,
             Err(error) => bail!("{}", explain(engine, &component, &error)),
         };
-        let exported = |interface: &str| names.iter().any(|name| name.starts_with(&format!("tidemill:handler/{interface}@")));
+        let exported =
+            |interface: &str| names.iter().any(|name| name.starts_with(&format!("tidemill:handler/{interface}@")));
         let records = exported("records").then(|| exports::records::GuestIndices::new(&pre)).transpose();
         let http = exported("http").then(|| exports::http::GuestIndices::new(&pre)).transpose();
         let (Ok(records), Ok(http)) = (records, http) else {
@@ -70,6 +71,9 @@ fn explain(engine: &Engine, component: &component::Component, error: &wasmtime::
     if foreign.is_empty() {
         format!("its imports do not fit this daemon ({CONTRACT} and WASI 0.2): {error:#}")
     } else {
-        format!("it was built against another contract ({}), but this daemon speaks {CONTRACT}: build it against that version", foreign.join(", "))
+        format!(
+            "it was built against another contract ({}), but this daemon speaks {CONTRACT}: build it against that version",
+            foreign.join(", ")
+        )
     }
 }

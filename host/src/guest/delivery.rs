@@ -66,7 +66,7 @@ pub enum Ended {
     /// The handler failed; its policy decides.
     Failed(Failure),
     /// A statement of the guest's ended the transaction, and with it the work of its whole group.
-    Broken(String),
+    Broken(Failure),
     /// The store failed; nobody is to blame.
     Store(Error),
 }
@@ -118,33 +118,55 @@ impl ResourceLimiter for State {
 }
 
 /// Gives one record to a fresh instance.
-pub fn handle_record(component: &Component, connection: Box<Connection>, context: Context, record: &Record) -> Finished<()> {
-    run(component, connection, context, |store, instance| {
-        let Some(indices) = &component.records else {
-            return Ok(Err(types::Failure::Reject("the component does not export `records`".into())));
-        };
-        let guest = indices.load(&mut *store, instance)?;
-        guest.call_handle(store, &record_for_guest(record))
-    }, |answer| answer.map_err(|failure| Ended::Failed(failure_of_guest(failure))))
+pub fn handle_record(
+    component: &Component,
+    connection: Box<Connection>,
+    context: Context,
+    record: &Record,
+) -> Finished<()> {
+    run(
+        component,
+        connection,
+        context,
+        |store, instance| {
+            let Some(indices) = &component.records else {
+                return Ok(Err(types::Failure::Reject("the component does not export `records`".into())));
+            };
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_handle(store, &record_for_guest(record))
+        },
+        |answer| answer.map_err(|failure| Ended::Failed(failure_of_guest(failure))),
+    )
 }
 
 /// Gives one request to a fresh instance.
-pub fn handle_request(component: &Component, connection: Box<Connection>, context: Context, request: &Request) -> Finished<Response> {
-    run(component, connection, context, |store, instance| {
-        let Some(indices) = &component.http else { wasmtime::bail!("the component does not export `http`") };
-        let guest = indices.load(&mut *store, instance)?;
-        guest.call_handle(store, &request_for_guest(request))
-    }, |response| {
-        if !(100..=599).contains(&response.status) {
-            let message = format!("the handler answered with status {}, which HTTP does not have", response.status);
-            return Err(Ended::Failed(Failure::Trap { message }));
-        }
-        Ok(Response {
-            status: response.status,
-            headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
-            body: Bytes::from(response.body),
-        })
-    })
+pub fn handle_request(
+    component: &Component,
+    connection: Box<Connection>,
+    context: Context,
+    request: &Request,
+) -> Finished<Response> {
+    run(
+        component,
+        connection,
+        context,
+        |store, instance| {
+            let Some(indices) = &component.http else { wasmtime::bail!("the component does not export `http`") };
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_handle(store, &request_for_guest(request))
+        },
+        |response| {
+            if !(100..=599).contains(&response.status) {
+                let message = format!("the handler answered with status {}, which HTTP does not have", response.status);
+                return Err(Ended::Failed(Failure::Trap { message }));
+            }
+            Ok(Response {
+                status: response.status,
+                headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
+                body: Bytes::from(response.body),
+            })
+        },
+    )
 }
 
 fn run<A, T>(
@@ -179,7 +201,11 @@ fn run<A, T>(
     finish(store.into_data(), answer, convert)
 }
 
-fn finish<A, T>(mut state: State, answer: wasmtime::Result<A>, convert: impl FnOnce(A) -> Result<T, Ended>) -> Finished<T> {
+fn finish<A, T>(
+    mut state: State,
+    answer: wasmtime::Result<A>,
+    convert: impl FnOnce(A) -> Result<T, Ended>,
+) -> Finished<T> {
     let printed = state.wasi.take_output();
     let result = match (state.ended.take(), answer) {
         // What an import has found outweighs the guest's answer: its transaction is gone, or its limit passed.
@@ -196,7 +222,13 @@ fn finish<A, T>(mut state: State, answer: wasmtime::Result<A>, convert: impl FnO
         None => unreachable!("a delivery keeps its connection"),
     };
     connection.leave_delivery();
-    Finished { connection, result, log: state.log, enqueued: state.enqueued, next_outbox_id: state.context.next_outbox_id }
+    Finished {
+        connection,
+        result,
+        log: state.log,
+        enqueued: state.enqueued,
+        next_outbox_id: state.context.next_outbox_id,
+    }
 }
 
 fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
@@ -282,7 +314,9 @@ fn failure_of_guest(failure: types::Failure) -> Failure {
     let after = |trouble: &types::Trouble| trouble.after_ms.map(std::time::Duration::from_millis);
     match failure {
         types::Failure::Retry(trouble) => Failure::Retry { after: after(&trouble), message: trouble.message },
-        types::Failure::Unavailable(trouble) => Failure::Unavailable { after: after(&trouble), message: trouble.message },
+        types::Failure::Unavailable(trouble) => {
+            Failure::Unavailable { after: after(&trouble), message: trouble.message }
+        }
         types::Failure::Reject(message) => Failure::Reject { message },
     }
 }

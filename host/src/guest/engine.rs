@@ -48,13 +48,16 @@ impl Engine {
             .max_memories_per_component(4)
             .max_tables_per_component(16)
             .table_elements(65_536)
-            .max_unused_warm_slots(u32::try_from(std::thread::available_parallelism().map_or(2, |n| n.get())).unwrap_or(2) * 2)
+            .max_unused_warm_slots(
+                u32::try_from(std::thread::available_parallelism().map_or(2, |n| n.get())).unwrap_or(2) * 2,
+            )
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(64 << 10)
             .pagemap_scan(Enabled::Auto);
         let mut config = Config::new();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).epoch_interruption(true);
-        let engine = wasmtime::Engine::new(&config).map_err(anyhow::Error::from).context("set up the WebAssembly engine")?;
+        let engine =
+            wasmtime::Engine::new(&config).map_err(anyhow::Error::from).context("set up the WebAssembly engine")?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
         Handler::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -115,7 +118,8 @@ impl Engine {
     }
 
     fn compile(&self, bytes: &[u8], sha256: &str) -> Result<component::Component> {
-        let code = self.engine.precompile_component(bytes).map_err(anyhow::Error::from).context("compile the component")?;
+        let code =
+            self.engine.precompile_component(bytes).map_err(anyhow::Error::from).context("compile the component")?;
         let path = self.path(sha256);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let kept = fs::write(&partial, &code).and_then(|()| fs::rename(&partial, &path));

@@ -33,17 +33,22 @@ impl State {
             return self.end(Ended::Store(error.clone()));
         }
         if writes && !connection.in_transaction() {
-            let why = result.as_ref().err().map_or_else(|| "it succeeded".to_owned(), Error::to_string);
-            return self.end(Ended::Broken(format!("a statement ended the transaction: {why}")));
+            return self.end(Ended::Broken(match result {
+                Err(error) if error.interrupted() => self.over_time_in_sql(),
+                Err(error) => Failure::Trap { message: format!("a statement ended the transaction: {error}") },
+                Ok(_) => Failure::Trap { message: "a statement ended the transaction".into() },
+            }));
         }
         match result {
             Ok(value) => Ok(Ok(value)),
-            Err(error) if error.code & 0xff == 9 => {
-                let message = format!("time limit of {:?} (limits.time), in SQL", self.context.environment.spec.limits.time);
-                self.end(Ended::Failed(Failure::Limit { message }))
-            }
+            Err(error) if error.interrupted() => self.end(Ended::Failed(self.over_time_in_sql())),
             Err(error) => Ok(Err(error.into())),
         }
+    }
+
+    fn over_time_in_sql(&self) -> Failure {
+        let limit = self.context.environment.spec.limits.time;
+        Failure::Limit { message: format!("time limit of {limit:?} (limits.time), in SQL") }
     }
 
     fn end<T>(&mut self, ended: Ended) -> wasmtime::Result<T> {
@@ -97,7 +102,9 @@ impl publisher::Host for State {
             return refuse(publisher::ErrorKind::Limit, message);
         }
         let event_id = match event.id {
-            Some(id) if id.trim().is_empty() => return refuse(publisher::ErrorKind::Id, "the event id is empty".into()),
+            Some(id) if id.trim().is_empty() => {
+                return refuse(publisher::ErrorKind::Id, "the event id is empty".into());
+            }
             Some(id) => id,
             None => self.next_id()?,
         };
@@ -115,7 +122,10 @@ impl publisher::Host for State {
         match outbox::insert(connection, row_id, &row, &spec.name, &self.context.source, self.context.now) {
             Ok(()) => {}
             Err(error) if error.kind == Kind::Constraint => {
-                return refuse(publisher::ErrorKind::Id, format!("the outbox has an event with the id {event_id} already"));
+                return refuse(
+                    publisher::ErrorKind::Id,
+                    format!("the outbox has an event with the id {event_id} already"),
+                );
             }
             Err(error) if error.kind == Kind::Limit => {
                 return self.end(Ended::Failed(Failure::Limit { message: error.to_string() }));

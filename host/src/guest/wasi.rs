@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -95,7 +95,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     for name in ["subscribe-duration", "subscribe-instant"] {
         clock.func_wrap(name, |mut store: wasmtime::StoreContextMut<'_, State>, (_,): (u64,)| {
-            let ready: Resource<DynPollable> = monotonic_clock::Host::subscribe_duration(&mut store.data_mut().clocks(), 0)?;
+            let ready: Resource<DynPollable> =
+                monotonic_clock::Host::subscribe_duration(&mut store.data_mut().clocks(), 0)?;
             Ok((ready,))
         })?;
     }

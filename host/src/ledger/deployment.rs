@@ -52,11 +52,16 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
         match done.iter().find(|(done, _)| done == name) {
             Some((_, before)) if *before == sha256 => continue,
             Some(_) => {
-                let message = format!("migration {name} has run already with other text: add a new migration instead of changing it");
+                let message = format!(
+                    "migration {name} has run already with other text: add a new migration instead of changing it"
+                );
                 return Err(Error::new(Kind::Other, message));
             }
             None if last.as_deref().is_some_and(|last| name < last) => {
-                let message = format!("migration {name} comes before one that has run already ({}): give it a later name", last.as_deref().unwrap_or_default());
+                let message = format!(
+                    "migration {name} comes before one that has run already ({}): give it a later name",
+                    last.as_deref().unwrap_or_default()
+                );
                 return Err(Error::new(Kind::Other, message));
             }
             None => {}

@@ -3,7 +3,9 @@
 //! A row holds all that is needed to publish it later, and why it is here. Rows come from the outbox in one
 //! transaction; the host never removes one by itself.
 
-use crate::store::{Connection, Error};
+use super::encoding;
+use super::outbox::Event;
+use crate::store::{Connection, Error, Value};
 
 /// Moves an outbox row here. Does nothing when the row is gone.
 pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64) -> Result<(), Error> {
@@ -13,4 +15,32 @@ pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64)
                FROM main.tm_outbox WHERE id = ?1";
     connection.execute(sql, &[id.into(), cause.into(), now.into()])?;
     connection.execute("DELETE FROM main.tm_outbox WHERE id = ?1", &[id.into()]).map(drop)
+}
+
+/// Keeps an event that must not be published at all: the dead letter of a dead letter.
+pub fn insert(
+    connection: &Connection,
+    event: &Event,
+    handler: &str,
+    source: &str,
+    cause: &str,
+    now: i64,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO main.tm_fallback (kind, handler, source, event_id, event_type, topic, partition, key, value,
+               headers, cause, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let params = [
+        event.kind.name().into(),
+        handler.into(),
+        source.into(),
+        event.event_id.as_str().into(),
+        event.event_type.as_str().into(),
+        event.topic.as_str().into(),
+        event.partition.into(),
+        event.key.as_deref().map_or(Value::Null, Value::readable),
+        event.value.as_deref().map_or(Value::Null, Value::readable),
+        encoding::write_headers(&event.headers).into(),
+        cause.into(),
+        now.into(),
+    ];
+    connection.execute(sql, &params).map(drop)
 }

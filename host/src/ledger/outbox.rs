@@ -105,8 +105,7 @@ pub enum Span<'a> {
 
 /// Up to `limit` rows that wait for the broker, in order.
 pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64) -> Result<Vec<Waiting>, Error> {
-    const COLUMNS: &str =
-        "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler FROM main.tm_outbox";
+    const COLUMNS: &str = "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler FROM main.tm_outbox";
     let (filter, params) = match span {
         Span::After(id) => ("id > ?1", vec![id.into(), limit.into()]),
         Span::Of(topic, from, to) => {

@@ -22,7 +22,12 @@ pub fn fingerprint(request: &Request) -> String {
 }
 
 /// The stored answer to a request with this key, and the fingerprint it was given for.
-pub fn find(connection: &Connection, handler: &str, request: &Request, key: &str) -> Result<Option<(String, Response)>, Error> {
+pub fn find(
+    connection: &Connection,
+    handler: &str,
+    request: &Request,
+    key: &str,
+) -> Result<Option<(String, Response)>, Error> {
     let sql = "SELECT fingerprint, status, headers, body FROM main.tm_request
                WHERE handler = ?1 AND route = ?2 AND user = ?3 AND key = ?4";
     connection.first(sql, &scope(handler, request, key), |row| {

@@ -90,7 +90,8 @@ pub fn prepare(connection: &Connection) -> Result<Identity, Error> {
 /// The store's identity, as [`prepare`] has written it.
 pub fn identity(connection: &Connection) -> Result<Identity, Error> {
     let value = |key: &str| {
-        get(connection, key)?.ok_or_else(|| Error::new(Kind::Other, format!("tm_meta has no {key}: the store is damaged")))
+        get(connection, key)?
+            .ok_or_else(|| Error::new(Kind::Other, format!("tm_meta has no {key}: the store is damaged")))
     };
     Ok(Identity { store_id: value("store-id")?, secret: value("secret")? })
 }
@@ -100,6 +101,7 @@ fn get(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
 }
 
 fn set(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
-    let sql = "INSERT INTO main.tm_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    let sql =
+        "INSERT INTO main.tm_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     connection.execute(sql, &[key.into(), value.into()]).map(drop)
 }

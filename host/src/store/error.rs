@@ -39,6 +39,11 @@ impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, code: 0, message: message.into() }
     }
+
+    /// Whether the statement was cut off at its deadline (SQLITE_INTERRUPT).
+    pub fn interrupted(&self) -> bool {
+        self.code & 0xff == rusqlite::ffi::SQLITE_INTERRUPT
+    }
 }
 
 impl From<rusqlite::Error> for Error {

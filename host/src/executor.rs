@@ -1,0 +1,456 @@
+//! The executor: the one writer of a store, which runs deliveries in commit groups.
+//!
+//! A group is whatever waits when the last one has committed: each delivery in a savepoint of its own, then next
+//! offsets by compare-and-set, then one COMMIT. Nothing leaves this thread before that commit - no answer, no
+//! position, no log line, no word to the relay - and no memory of it moves. It never talks to Kafka.
+
+mod group;
+mod record;
+mod request;
+mod switch;
+mod event_id;
+pub mod readers;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+
+use crate::deploy::manifest::Spec;
+use crate::guest::{Component, Environment};
+use crate::lane::opening::Seen;
+use crate::lane::{Lane, Meter, Token};
+use crate::ledger::deployment::Migration;
+use crate::ledger::{self, Identity};
+use crate::record::{Answer, Record, Refusal, Request};
+use crate::settings;
+use crate::store::Connection;
+
+/// Messages that may wait for an executor. Senders bound themselves first (lanes by their marks, HTTP by
+/// `http.max-waiting`, the relay by its window), so this is reached only when a store stands still.
+const QUEUE: usize = 16_384;
+/// How long the executor waits before it tries a store again that failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long acknowledged outbox rows may wait for a group to ride along with.
+const CLEAR_WITHIN: Duration = Duration::from_millis(50);
+
+/// Called after a commit that put events into the outbox.
+pub type Wake = Box<dyn Fn() + Send>;
+
+/// What a consumer asks when a partition was assigned.
+pub struct Open {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// What Kafka says about it.
+    pub seen: Seen,
+    /// By which the consumer and the lane share how much is held.
+    pub meter: Arc<Meter>,
+}
+
+/// What the consumer is told.
+pub enum Opened {
+    /// Read from here.
+    At {
+        /// Goes with each batch of records.
+        token: Token,
+        /// The first offset to read.
+        next: i64,
+    },
+    /// Do not read; the reason was logged.
+    Shut,
+}
+
+/// A version that is to go live.
+pub struct Version {
+    /// Its configuration.
+    pub spec: Spec,
+    /// Its code.
+    pub component: Component,
+    /// Its migrations, in order.
+    pub migrations: Vec<Migration>,
+    /// The file's hash, in hexadecimal.
+    pub sha256: String,
+    /// The manifest as TOML.
+    pub manifest: String,
+    /// Where it came from.
+    pub source: String,
+}
+
+/// A live version.
+pub struct Live {
+    /// Its code.
+    pub component: Component,
+    /// What its deliveries share.
+    pub environment: Arc<Environment>,
+    /// Its number.
+    pub version: i64,
+}
+
+/// The live version of a handler, for those who only read; `None` once it was removed.
+pub type Slot = Arc<RwLock<Option<Arc<Live>>>>;
+
+/// The next offset of each lane of a handler, as committed: what Kafka is told.
+#[derive(Default)]
+pub struct Positions(Mutex<HashMap<(Arc<str>, i32), i64>>);
+
+impl Positions {
+    fn set(&self, topic: &Arc<str>, partition: i32, next: i64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.clone(), partition), next);
+    }
+
+    /// What has moved since the last call.
+    pub fn take(&self) -> HashMap<(Arc<str>, i32), i64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A handler that has gone live.
+#[derive(Clone)]
+pub struct Joined {
+    /// For readers.
+    pub slot: Slot,
+    /// For the consumer.
+    pub positions: Arc<Positions>,
+    /// The number of the version.
+    pub version: i64,
+}
+
+enum Message {
+    Open { handler: Arc<str>, lanes: Vec<Open>, reply: SyncSender<Result<Vec<Opened>, String>> },
+    Records { token: Token, records: Vec<Record> },
+    Close { tokens: Vec<Token> },
+    Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
+    Published { ranges: Vec<(i64, i64)> },
+    NotPublished { ids: Vec<i64>, error: String },
+    Refused { id: i64, error: String },
+    Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
+    Remove { handler: Arc<str>, reply: SyncSender<()> },
+    Stop,
+}
+
+/// How the rest of the host talks to a store's executor.
+#[derive(Clone)]
+pub struct Handle {
+    sender: SyncSender<Message>,
+    identity: Identity,
+    name: Arc<str>,
+}
+
+impl Handle {
+    /// The store's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The store's identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Opens lanes, all of one assignment together. Waits for the group under way.
+    pub fn open(&self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Open { handler: handler.clone(), lanes, reply })?;
+        answer.recv().context("the store's executor has stopped")?.map_err(anyhow::Error::msg)
+    }
+
+    /// Hands over records of a lane, in order. Their sizes must be on the lane's meter already.
+    pub fn records(&self, token: Token, records: Vec<Record>) -> Result<()> {
+        self.send(Message::Records { token, records })
+    }
+
+    /// Closes lanes: what they hold is forgotten, since Kafka still has it.
+    pub fn close(&self, tokens: Vec<Token>) -> Result<()> {
+        self.send(Message::Close { tokens })
+    }
+
+    /// Runs a request that writes; the answer comes after the commit. Never blocks.
+    pub fn request(&self, handler: &Arc<str>, request: Request) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Request { handler: handler.clone(), request: Box::new(request), reply };
+        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = self.sender.try_send(message)
+            && let Message::Request { reply, .. } = message
+        {
+            let _ = reply.send(Err(Refusal::Busy));
+        }
+        answer
+    }
+
+    /// The broker has acknowledged these rows: ranges of ids, both ends included.
+    pub fn published(&self, ranges: Vec<(i64, i64)>) -> Result<()> {
+        self.send(Message::Published { ranges })
+    }
+
+    /// These rows wait, for a reason that may pass.
+    pub fn not_published(&self, ids: Vec<i64>, error: String) -> Result<()> {
+        self.send(Message::NotPublished { ids, error })
+    }
+
+    /// This row was refused for good.
+    pub fn refused(&self, id: i64, error: String) -> Result<()> {
+        self.send(Message::Refused { id, error })
+    }
+
+    /// Makes a version live between two deliveries, with its migrations, or leaves everything as it was.
+    pub fn switch(&self, version: Version) -> Result<Joined> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Switch { version: Box::new(version), reply })?;
+        answer.recv().context("the store's executor has stopped")?
+    }
+
+    /// Removes a handler whose consumer has stopped. Its tables stay.
+    pub fn remove(&self, handler: &Arc<str>) -> Result<()> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Remove { handler: handler.clone(), reply })?;
+        answer.recv().context("the store's executor has stopped")
+    }
+
+    /// Ends the executor after the work that it holds now.
+    pub fn stop(&self) {
+        let _ = self.send(Message::Stop);
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        self.sender.send(message).ok().context("the store's executor has stopped")
+    }
+}
+
+/// Opens the store and starts its thread.
+pub fn spawn(
+    name: &str,
+    path: &Path,
+    settings: &settings::Store,
+    keep: Duration,
+    wake: Wake,
+) -> Result<(Handle, JoinHandle<()>)> {
+    let connection = Connection::open_writer(path, settings.synchronous_full)
+        .with_context(|| format!("open store {}", path.display()))?;
+    let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
+    let next_outbox_id = ledger::outbox::first_id(&connection)?;
+    let (sender, receiver) = sync_channel(QUEUE);
+    let name: Arc<str> = name.into();
+    let executor = Executor {
+        name: name.clone(),
+        settings: settings.clone(),
+        keep,
+        wake,
+        identity: identity.clone(),
+        connection: Some(Box::new(connection)),
+        members: BTreeMap::new(),
+        turn: VecDeque::new(),
+        lanes: HashMap::new(),
+        due: BinaryHeap::new(),
+        next_token: 0,
+        next_owner: 0,
+        next_outbox_id,
+        relayed: Relayed::default(),
+        unwell: None,
+        stopping: false,
+    };
+    let thread = std::thread::Builder::new().name(format!("store-{name}")).spawn(move || {
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| executor.run(receiver))).is_err();
+        if died {
+            // Half a group may be in memory; a fresh process starts from what was committed.
+            tracing::error!("the executor of a store has panicked: this is a bug in Tidemill. The daemon stops; nothing committed is lost");
+            std::process::abort();
+        }
+    })?;
+    Ok((Handle { sender, identity, name }, thread))
+}
+
+/// A handler of this store.
+struct Member {
+    slot: Slot,
+    live: Arc<Live>,
+    positions: Arc<Positions>,
+    requests: VecDeque<Waiting>,
+    /// Lanes that may have something to run.
+    ready: VecDeque<Token>,
+    /// Whether the next turn begins with a request.
+    requests_first: bool,
+    /// Deliveries that still run alone, since one of this handler's broke its group.
+    solo: u32,
+}
+
+/// A request that waits for its turn.
+struct Waiting {
+    request: Arc<Request>,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// What the relay has reported and the store does not know yet.
+#[derive(Default)]
+struct Relayed {
+    published: Vec<(i64, i64)>,
+    failed: Vec<(i64, String)>,
+    refused: Vec<(i64, String)>,
+    since: Option<Instant>,
+}
+
+impl Relayed {
+    fn is_empty(&self) -> bool {
+        self.published.is_empty() && self.failed.is_empty() && self.refused.is_empty()
+    }
+}
+
+struct Executor {
+    name: Arc<str>,
+    settings: settings::Store,
+    keep: Duration,
+    wake: Wake,
+    identity: Identity,
+    /// Absent only while a guest has it.
+    connection: Option<Box<Connection>>,
+    members: BTreeMap<Arc<str>, Member>,
+    /// The handlers, in the order of their turns.
+    turn: VecDeque<Arc<str>>,
+    lanes: HashMap<Token, Lane>,
+    /// Pending records' due times.
+    due: BinaryHeap<Reverse<(i64, Token)>>,
+    next_token: u64,
+    next_owner: u32,
+    next_outbox_id: i64,
+    relayed: Relayed,
+    /// Since when the store cannot be written, and when it is tried again.
+    unwell: Option<Instant>,
+    stopping: bool,
+}
+
+impl Executor {
+    fn run(mut self, receiver: Receiver<Message>) {
+        loop {
+            match receiver.recv_timeout(self.idle_time()) {
+                Ok(message) => self.receive(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+            loop {
+                while let Ok(message) = receiver.try_recv() {
+                    self.receive(message);
+                }
+                self.wake_due();
+                if self.unwell.is_some_and(|until| Instant::now() < until) || !self.run_group() {
+                    break;
+                }
+            }
+            if self.stopping {
+                break;
+            }
+        }
+        if !self.relayed.is_empty() {
+            self.run_group();
+        }
+        for waiting in self.members.values_mut().flat_map(|m| m.requests.drain(..)) {
+            let _ = waiting.reply.send(Err(Refusal::Stopping));
+        }
+        tracing::debug!(store = %self.name, "store closed");
+    }
+
+    /// How long nothing can happen without a message.
+    fn idle_time(&self) -> Duration {
+        let now = crate::clock::now();
+        let mut wait = Duration::from_secs(60);
+        if let Some(Reverse((due, _))) = self.due.peek() {
+            wait = wait.min(Duration::from_millis(u64::try_from(due - now).unwrap_or(0)));
+        }
+        if let Some(since) = self.relayed.since {
+            wait = wait.min(CLEAR_WITHIN.saturating_sub(since.elapsed()));
+        }
+        if let Some(pause) = self.unwell.and_then(|until| until.checked_duration_since(Instant::now())) {
+            wait = pause;
+        }
+        wait
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Open { handler, lanes, reply } => {
+                let opened = self.open_lanes(&handler, lanes);
+                let _ = reply.send(opened.map_err(|e| e.to_string()));
+            }
+            Message::Records { token, records } => {
+                if let Some(lane) = self.lanes.get_mut(&token) {
+                    lane.push(records);
+                    self.list(token);
+                }
+            }
+            Message::Close { tokens } => {
+                for token in tokens {
+                    self.lanes.remove(&token);
+                }
+            }
+            Message::Request { handler, request, reply } => self.receive_request(&handler, *request, reply),
+            Message::Published { ranges } => {
+                self.relayed.published.extend(ranges);
+                self.relayed.since.get_or_insert_with(Instant::now);
+            }
+            Message::NotPublished { ids, error } => {
+                self.relayed.failed.extend(ids.into_iter().map(|id| (id, error.clone())));
+                self.relayed.since.get_or_insert_with(Instant::now);
+            }
+            Message::Refused { id, error } => {
+                self.relayed.refused.push((id, error));
+                self.relayed.since.get_or_insert_with(Instant::now);
+            }
+            Message::Switch { version, reply } => {
+                let _ = reply.send(self.switch(*version));
+            }
+            Message::Remove { handler, reply } => {
+                self.remove(&handler);
+                let _ = reply.send(());
+            }
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    fn receive_request(&mut self, handler: &Arc<str>, request: Request, reply: oneshot::Sender<Answer>) {
+        let refusal = match self.members.get_mut(handler) {
+            None => Refusal::Gone,
+            Some(_) if self.unwell.is_some_and(|until| Instant::now() < until) => Refusal::StoreUnavailable,
+            Some(member) => {
+                member.requests.push_back(Waiting { request: Arc::new(request), reply });
+                return;
+            }
+        };
+        let _ = reply.send(Err(refusal));
+    }
+
+    /// Puts a lane on its handler's list of lanes that may have something to run.
+    fn list(&mut self, token: Token) {
+        if let Some(lane) = self.lanes.get_mut(&token)
+            && !lane.listed
+            && let Some(member) = self.members.get_mut(&lane.handler)
+        {
+            lane.listed = true;
+            member.ready.push_back(token);
+        }
+    }
+
+    /// Lists the lanes whose pending record is due.
+    fn wake_due(&mut self) {
+        let now = crate::clock::now();
+        while let Some(Reverse((due, token))) = self.due.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.due.pop();
+            self.list(token);
+        }
+    }
+
+    /// The connection. It is absent only inside a delivery, which cannot come here.
+    fn connection(&self) -> &Connection {
+        match &self.connection {
+            Some(connection) => connection,
+            None => unreachable!("the connection is back before anything else runs"),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The commit group: picking deliveries, one transaction around them, and what follows its end.
+//!
+//! A draft holds everything that the group would change in memory. It is made true after COMMIT and dropped
+//! otherwise, so a group that breaks can be run again, each of its deliveries alone, as if it had never begun.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
+use crate::guest::LogLine;
+use crate::lane::{Draft, Token};
+use crate::ledger::{fallback, offset, outbox};
+use crate::record::{Answer, Refusal};
+use crate::store::{Error, Kind};
+
+/// Deliveries that a handler runs alone after one of its own broke a group.
+const SOLO_AFTER_BREAK: u32 = 64;
+
+/// What runs next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// The head of a lane.
+    Lane(Token),
+    /// A handler's oldest request.
+    Request(Arc<str>),
+}
+
+/// Why a group ended without a commit.
+pub(super) enum Abort {
+    /// A delivery ended the transaction; it is the last of the picks.
+    Broken,
+    /// The lane was opened again elsewhere since.
+    Stale(Token),
+    /// The store failed.
+    Store(Error),
+}
+
+impl From<Error> for Abort {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One transaction's worth of work, before its end is known.
+#[derive(Default)]
+pub(super) struct Group {
+    /// Whether a delivery that ends the transaction is dealt with here instead of breaking the group.
+    pub(super) solo: bool,
+    pub(super) picks: Vec<Pick>,
+    pub(super) drafts: HashMap<Token, Draft>,
+    /// Answers in the order of each handler's requests.
+    pub(super) answers: HashMap<Arc<str>, Vec<Answer>>,
+    pub(super) log: Vec<Logged>,
+    pub(super) next_outbox_id: i64,
+}
+
+/// What a delivery has to say once its end is known.
+pub(super) struct Logged {
+    pub(super) span: tracing::Span,
+    pub(super) lines: Vec<LogLine>,
+    pub(super) trouble: Option<String>,
+}
+
+impl Executor {
+    /// Runs one group, if there is anything to do. `false` means that there is nothing.
+    pub(super) fn run_group(&mut self) -> bool {
+        let Some(first) = self.pick(&Group::default()) else {
+            let due = self.relayed.since.is_some_and(|since| self.stopping || since.elapsed() >= CLEAR_WITHIN);
+            return due && self.conclude(|executor, group| executor.fill(group, Vec::new()), false);
+        };
+        let solo = self.runs_solo(&first);
+        self.conclude(move |executor, group| executor.fill(group, vec![first]), solo)
+    }
+
+    /// Runs a group to its end, whatever that is.
+    fn conclude(&mut self, fill: impl FnOnce(&mut Self, &mut Group) -> Result<(), Abort>, solo: bool) -> bool {
+        let mut group = Group { solo, next_outbox_id: self.next_outbox_id, ..Group::default() };
+        let result = self.begin().and_then(|()| fill(self, &mut group)).and_then(|()| self.commit(&group));
+        match result {
+            Ok(()) => self.settle(group),
+            Err(abort) => self.abort(group, abort),
+        }
+        true
+    }
+
+    fn begin(&mut self) -> Result<(), Abort> {
+        Ok(self.connection().execute("BEGIN IMMEDIATE", &[]).map(drop)?)
+    }
+
+    /// Runs deliveries until nothing waits or the group is full.
+    fn fill(&mut self, group: &mut Group, first: Vec<Pick>) -> Result<(), Abort> {
+        let started = Instant::now();
+        let mut next = first.into_iter().next();
+        while let Some(pick) = next {
+            group.picks.push(pick.clone());
+            match &pick {
+                Pick::Lane(token) => self.deliver_record(group, *token)?,
+                Pick::Request(handler) => self.deliver_request(group, handler)?,
+            }
+            self.list_again(group, &pick);
+            let full = group.solo
+                || group.picks.len() >= self.settings.group_max
+                || started.elapsed() >= self.settings.group_time;
+            next = if full { None } else { self.pick(group).filter(|pick| self.may_join(pick)) };
+        }
+        Ok(())
+    }
+
+    /// A handler that runs alone for a while does not join others; its pick is put back.
+    fn may_join(&mut self, pick: &Pick) -> bool {
+        let solo = self.runs_solo(pick);
+        if solo && let Pick::Lane(token) = pick {
+            if let Some(lane) = self.lanes.get_mut(token) {
+                lane.listed = false;
+            }
+            self.list(*token);
+        }
+        !solo
+    }
+
+    fn runs_solo(&self, pick: &Pick) -> bool {
+        let handler = match pick {
+            Pick::Lane(token) => self.lanes.get(token).map(|lane| &lane.handler),
+            Pick::Request(handler) => Some(handler),
+        };
+        handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
+    }
+
+    /// The next delivery: handlers take turns, and within one its lanes and its requests do.
+    fn pick(&mut self, group: &Group) -> Option<Pick> {
+        let now = crate::clock::now();
+        for _ in 0..self.turn.len() {
+            let handler = self.turn.pop_front()?;
+            self.turn.push_back(handler.clone());
+            let Some(member) = self.members.get_mut(&handler) else { continue };
+            let answered = group.answers.get(&handler).map_or(0, Vec::len);
+            let request = member.requests.len() > answered;
+            if request && member.requests_first {
+                member.requests_first = false;
+                return Some(Pick::Request(handler));
+            }
+            while let Some(token) = member.ready.pop_front() {
+                let Some(lane) = self.lanes.get_mut(&token) else { continue };
+                lane.listed = false;
+                if lane.head(group.drafts.get(&token), now).is_some() {
+                    member.requests_first = true;
+                    return Some(Pick::Lane(token));
+                }
+            }
+            if request {
+                return Some(Pick::Request(handler));
+            }
+        }
+        None
+    }
+
+    fn list_again(&mut self, group: &Group, pick: &Pick) {
+        if let Pick::Lane(token) = pick
+            && self.lanes.get(token).is_some_and(|l| l.head(group.drafts.get(token), crate::clock::now()).is_some())
+        {
+            self.list(*token);
+        }
+    }
+
+    /// Writes next offsets and what the relay has reported, and commits.
+    fn commit(&mut self, group: &Group) -> Result<(), Abort> {
+        for (token, draft) in &group.drafts {
+            let Some(lane) = self.lanes.get(token) else { return Err(Abort::Stale(*token)) };
+            let to = draft.next.unwrap_or(lane.next);
+            let moved = offset::advance(
+                self.connection(),
+                &lane.handler,
+                &lane.topic,
+                lane.partition,
+                lane.epoch,
+                lane.next,
+                to,
+            )?;
+            if !moved {
+                return Err(Abort::Stale(*token));
+            }
+        }
+        let (connection, now) = (self.connection(), crate::clock::now());
+        for &(from, to) in &self.relayed.published {
+            if self.keep.is_zero() {
+                outbox::clear(connection, from, to)?;
+            } else {
+                outbox::mark_published(connection, from, to, now)?;
+            }
+        }
+        if !self.keep.is_zero() && !self.relayed.published.is_empty() {
+            outbox::purge(connection, now - i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX))?;
+        }
+        for (id, error) in &self.relayed.failed {
+            outbox::note_failure(connection, *id, error)?;
+        }
+        for (id, error) in &self.relayed.refused {
+            fallback::take_from_outbox(connection, *id, error, now)?;
+        }
+        Ok(connection.execute("COMMIT", &[]).map(drop)?)
+    }
+
+    /// After the commit, and only then: memory moves on, and the world is told.
+    fn settle(&mut self, group: Group) {
+        if self.unwell.take().is_some() {
+            tracing::info!(store = %self.name, "the store can be written again");
+        }
+        self.relayed = super::Relayed::default();
+        let woken = group.next_outbox_id > self.next_outbox_id;
+        self.next_outbox_id = group.next_outbox_id;
+        for pick in &group.picks {
+            self.one_less_alone(pick);
+        }
+        for (token, draft) in group.drafts {
+            let Some(lane) = self.lanes.get_mut(&token) else { continue };
+            if let Some(next) = draft.next
+                && let Some(member) = self.members.get(&lane.handler)
+            {
+                member.positions.set(&lane.topic, lane.partition, next);
+            }
+            lane.settle(draft);
+            if let Some(pending) = lane.pending.front() {
+                self.due.push(Reverse((pending.due, token)));
+            }
+        }
+        for (handler, answers) in group.answers {
+            let Some(member) = self.members.get_mut(&handler) else { continue };
+            for (waiting, answer) in member.requests.drain(..answers.len().min(member.requests.len())).zip(answers) {
+                let _ = waiting.reply.send(answer);
+            }
+        }
+        for logged in group.log {
+            logged.emit();
+        }
+        if woken {
+            (self.wake)();
+        }
+    }
+
+    fn one_less_alone(&mut self, pick: &Pick) {
+        let handler = match pick {
+            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
+            Pick::Request(handler) => Some(handler.clone()),
+        };
+        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+            member.solo = member.solo.saturating_sub(1);
+        }
+    }
+
+    /// The group is gone: nothing of it happened. Its deliveries are run again, or wait for the store.
+    fn abort(&mut self, group: Group, abort: Abort) {
+        if let Err(error) = self.rollback() {
+            tracing::warn!(store = %self.name, %error, "roll back a group");
+        }
+        for pick in &group.picks {
+            if let Pick::Lane(token) = pick {
+                self.list(*token);
+            }
+        }
+        match abort {
+            Abort::Broken => {
+                tracing::debug!(store = %self.name, deliveries = group.picks.len(), "a delivery broke its group; each runs alone");
+                if let Some(offender) = group.picks.last() {
+                    self.keep_alone(offender);
+                }
+                for pick in group.picks {
+                    self.conclude(move |executor, group| executor.fill(group, vec![pick]), true);
+                }
+            }
+            Abort::Stale(token) => {
+                if let Some(lane) = self.lanes.remove(&token) {
+                    tracing::warn!(store = %self.name, handler = %lane.handler, topic = %lane.topic, partition = lane.partition,
+                        "the lane was opened elsewhere: its work was rolled back, and goes on there");
+                }
+            }
+            Abort::Store(error) => self.store_failed(&error),
+        }
+    }
+
+    fn keep_alone(&mut self, offender: &Pick) {
+        let handler = match offender {
+            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
+            Pick::Request(handler) => Some(handler.clone()),
+        };
+        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+            member.solo = SOLO_AFTER_BREAK;
+        }
+    }
+
+    pub(super) fn rollback(&self) -> Result<(), Error> {
+        let connection = self.connection();
+        if connection.in_transaction() { connection.execute("ROLLBACK", &[]).map(drop) } else { Ok(()) }
+    }
+
+    /// No handler is to blame: records wait where they are, and requests are told to come again.
+    fn store_failed(&mut self, error: &Error) {
+        if self.unwell.is_none() {
+            let advice = match error.kind {
+                Kind::Store => "free disk space, or check the disk and the data folder",
+                _ => "this is unexpected: please report it with the daemon's log",
+            };
+            tracing::error!(store = %self.name, %error, "the store cannot be written: {advice}. Records wait, requests get 503, and it is tried again every second; nothing is lost");
+        }
+        self.unwell = Some(Instant::now() + STORE_PAUSE);
+        for waiting in self.members.values_mut().flat_map(|m| m.requests.drain(..)) {
+            let _ = waiting.reply.send(Err(Refusal::StoreUnavailable));
+        }
+    }
+}
+
+impl Logged {
+    pub(super) fn emit(self) {
+        let _entered = self.span.entered();
+        for line in self.lines {
+            let message = line.message;
+            match line.level {
+                tracing::Level::ERROR => tracing::error!(target: "handler", "{message}"),
+                tracing::Level::WARN => tracing::warn!(target: "handler", "{message}"),
+                tracing::Level::INFO => tracing::info!(target: "handler", "{message}"),
+                tracing::Level::DEBUG => tracing::debug!(target: "handler", "{message}"),
+                _ => tracing::trace!(target: "handler", "{message}"),
+            }
+        }
+        if let Some(trouble) = self.trouble {
+            tracing::warn!("{trouble}");
+        }
+    }
+}

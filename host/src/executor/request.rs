@@ -1,0 +1,116 @@
+//! A delivery of one HTTP request that writes, inside the open group.
+//!
+//! The answer is sent only after the group's commit. A status of 400 or more drops the effects and is not kept,
+//! so that the client may try again; a request whose deadline has passed is never run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Executor;
+use super::group::{Abort, Group, Logged};
+use crate::guest::{self, Context, Ended, LogLine};
+use crate::id::{InputId, Seed};
+use crate::ledger::request;
+use crate::policy::Failure;
+use crate::record::{Answer, Refusal, Request, Response};
+
+impl Executor {
+    /// Delivers a handler's oldest request that this group has not answered yet.
+    pub(super) fn deliver_request(&mut self, group: &mut Group, handler: &Arc<str>) -> Result<(), Abort> {
+        let answered = group.answers.get(handler).map_or(0, Vec::len);
+        let waiting = self.members.get(handler).and_then(|m| m.requests.get(answered));
+        let Some(request) = waiting.map(|w| w.request.clone()) else { return Ok(()) };
+        let answer = self.answer(group, handler, &request)?;
+        group.answers.entry(handler.clone()).or_default().push(answer);
+        Ok(())
+    }
+
+    fn answer(&mut self, group: &mut Group, handler: &Arc<str>, request: &Arc<Request>) -> Result<Answer, Abort> {
+        if Instant::now() >= request.deadline {
+            return Ok(Err(Refusal::Expired));
+        }
+        if let Some(key) = &request.idempotency_key
+            && let Some((fingerprint, response)) = request::find(self.connection(), handler, request, key)?
+        {
+            let same = fingerprint == request::fingerprint(request);
+            return Ok(if same { Ok(response) } else { Err(Refusal::KeyReused) });
+        }
+        let Some(live) = self.members.get(handler).map(|m| m.live.clone()) else { return Ok(Err(Refusal::Gone)) };
+        self.connection().execute("SAVEPOINT delivery", &[])?;
+        let Some(connection) = self.connection.take() else { return Ok(Err(Refusal::Gone)) };
+        let now = crate::clock::now();
+        let mut context = context(&self.identity.secret, live.environment.clone(), request, now);
+        context.next_outbox_id = Some(group.next_outbox_id);
+        let finished = guest::delivery::handle_request(&live.component, connection, context, request);
+        self.connection = Some(finished.connection);
+        let answer = match finished.result {
+            Ok(_) if self.connection().violates_deferred_keys() => {
+                Err(Failure::Trap { message: "the request leaves a deferred foreign key violated".into() })
+            }
+            Ok(response) => Ok(response),
+            Err(Ended::Failed(failure)) => Err(failure),
+            Err(Ended::Store(error)) => return Err(Abort::Store(error)),
+            Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
+            Err(Ended::Broken(failure)) => {
+                self.rollback()?;
+                self.connection().execute("BEGIN IMMEDIATE", &[])?;
+                self.connection().execute("SAVEPOINT delivery", &[])?;
+                Err(failure)
+            }
+        };
+        match &answer {
+            Ok(response) if response.status < 400 => {
+                if let Some(next) = finished.next_outbox_id {
+                    group.next_outbox_id = next;
+                }
+                if let Some(key) = &request.idempotency_key {
+                    request::insert(self.connection(), handler, request, key, response, now)?;
+                }
+            }
+            _ => self.connection().execute("ROLLBACK TO delivery", &[]).map(drop)?,
+        }
+        self.connection().execute("RELEASE delivery", &[])?;
+        let (answer, logged) = conclude(handler, request, answer, finished.log);
+        group.log.extend(logged);
+        Ok(answer)
+    }
+}
+
+/// What a delivery of a request is given.
+pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, request: &Request, now: i64) -> Context {
+    let input = InputId::Request {
+        route: format!("{} {}", request.method, request.route),
+        user: request.user.clone().unwrap_or_default(),
+        key: request.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string()),
+    };
+    Context {
+        seed: Seed::derive(secret.as_bytes(), &environment.spec.name, &input),
+        source: input.describe(""),
+        environment,
+        now,
+        input_time: now,
+        attempt: 1,
+        event_id: request.idempotency_key.clone(),
+        next_outbox_id: None,
+        deadline: Some(request.deadline),
+    }
+}
+
+/// The answer as the client gets it, and what the operator reads.
+pub(super) fn conclude(
+    handler: &str,
+    request: &Request,
+    answer: Result<Response, Failure>,
+    lines: Vec<LogLine>,
+) -> (Answer, Option<Logged>) {
+    let trouble = answer.as_ref().err().map(|failure| format!("{}: {}", failure.name(), failure.message()));
+    let logged = (trouble.is_some() || !lines.is_empty()).then(|| {
+        let span = tracing::info_span!("request", handler, method = %request.method, path = %request.path);
+        Logged { span, lines, trouble }
+    });
+    let answer =
+        answer.map_err(|_| if Instant::now() >= request.deadline { Refusal::Expired } else { Refusal::Failed });
+    (answer, logged)
+}

@@ -1,0 +1,166 @@
+//! What happens between two groups: lanes are opened, versions go live, handlers leave.
+//!
+//! Each is one transaction of its own, and memory follows only after its commit: a version that fails to go live
+//! leaves the old one running, with the old tables.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{Executor, Joined, Live, Member, Open, Opened, Positions, Version};
+use crate::guest::Environment;
+use crate::lane::opening::{self, Opening};
+use crate::lane::{Lane, Token};
+use crate::ledger::deployment::{self, New};
+use crate::ledger::offset::{self, Stored};
+use crate::ledger::pending;
+use crate::record::Refusal;
+use crate::store::Error;
+
+impl Executor {
+    /// Opens lanes: each gets a new epoch and its next offset, which are stored before the consumer reads.
+    pub(super) fn open_lanes(&mut self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
+        let member = self.members.get(handler).ok_or_else(|| anyhow!("handler {handler} was removed"))?;
+        let start = member.live.environment.spec.start;
+        self.connection().execute("BEGIN IMMEDIATE", &[])?;
+        let opened = self.store_openings(handler, lanes, start);
+        let committed = opened.and_then(|opened| {
+            self.connection().execute("COMMIT", &[])?;
+            Ok(opened)
+        });
+        match committed {
+            Ok(opened) => Ok(opened.into_iter().map(|lane| self.admit(lane)).collect()),
+            Err(error) => {
+                let _ = self.rollback();
+                Err(error).with_context(|| format!("open partitions of handler {handler}"))
+            }
+        }
+    }
+
+    fn store_openings(
+        &self,
+        handler: &Arc<str>,
+        lanes: Vec<Open>,
+        start: crate::deploy::manifest::Start,
+    ) -> Result<Vec<Option<Lane>>, Error> {
+        let fresh = !offset::any(self.connection(), handler)?;
+        lanes
+            .into_iter()
+            .map(|open| {
+                let (topic, partition) = (open.topic.clone(), open.partition);
+                let stored = offset::find(self.connection(), handler, &topic, partition)?;
+                let decided = opening::decide(stored.as_ref(), &open.seen, start, fresh, &self.identity.store_id);
+                let next = match decided {
+                    Opening::At { next, warning } => {
+                        if let Some(warning) = warning {
+                            tracing::warn!(%handler, %topic, partition, "{warning}");
+                        }
+                        next
+                    }
+                    Opening::Shut { reason } => {
+                        tracing::error!(%handler, %topic, partition, "the partition is not read: {reason}");
+                        return Ok(None);
+                    }
+                };
+                let epoch = stored.map_or(0, |s| s.epoch) + 1;
+                let (topic_id, cluster_id) = (open.seen.topic_id, open.seen.cluster_id);
+                let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
+                offset::open(self.connection(), handler, &topic, partition, &row)?;
+                let pending = pending::of_lane(self.connection(), handler, &topic, partition)?;
+                let pending: VecDeque<_> = pending.into_iter().map(Arc::new).collect();
+                open.meter.set_blocked(!pending.is_empty());
+                Ok(Some(Lane {
+                    handler: handler.clone(),
+                    topic,
+                    topic_id,
+                    partition,
+                    epoch,
+                    next,
+                    queue: VecDeque::new(),
+                    pending,
+                    meter: open.meter,
+                    listed: false,
+                }))
+            })
+            .collect()
+    }
+
+    fn admit(&mut self, lane: Option<Lane>) -> Opened {
+        let Some(lane) = lane else { return Opened::Shut };
+        self.next_token += 1;
+        let (token, next) = (Token(self.next_token), lane.next);
+        if let Some(pending) = lane.pending.front() {
+            self.due.push(Reverse((pending.due, token)));
+        }
+        self.lanes.insert(token, lane);
+        Opened::At { token, next }
+    }
+
+    /// Makes a version live: its migrations and the switch are one transaction.
+    pub(super) fn switch(&mut self, version: Version) -> Result<Joined> {
+        let handler: Arc<str> = version.spec.name.as_str().into();
+        let new = New {
+            handler: &handler,
+            group: &version.spec.group,
+            sha256: &version.sha256,
+            manifest: &version.manifest,
+            source: &version.source,
+        };
+        let now = crate::clock::now();
+        let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
+            deployment::migrate(self.connection(), &handler, &version.migrations, now)?;
+            let number = deployment::make_live(self.connection(), new, now)?;
+            self.connection().execute("COMMIT", &[])?;
+            Ok(number)
+        });
+        let number = match switched {
+            Ok(number) => number,
+            Err(error) => {
+                self.rollback()?;
+                if let Err(unnoted) = deployment::note_failed(self.connection(), new, &error.to_string(), now) {
+                    tracing::warn!(%handler, error = %unnoted, "note a failed deployment");
+                }
+                return Err(error.into());
+            }
+        };
+        self.next_owner += 1;
+        let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner });
+        let live = Arc::new(Live { component: version.component, environment, version: number });
+        let member = match self.members.remove(&handler) {
+            Some(member) => Member { live: live.clone(), solo: 0, ..member },
+            None => {
+                self.turn.push_back(handler.clone());
+                Member {
+                    slot: Arc::new(RwLock::new(None)),
+                    live: live.clone(),
+                    positions: Arc::new(Positions::default()),
+                    requests: VecDeque::new(),
+                    ready: VecDeque::new(),
+                    requests_first: false,
+                    solo: 0,
+                }
+            }
+        };
+        *member.slot.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        let joined = Joined { slot: member.slot.clone(), positions: member.positions.clone(), version: number };
+        self.members.insert(handler, member);
+        Ok(joined)
+    }
+
+    /// Forgets a handler; its tables, its offsets and what it left in the outbox stay.
+    pub(super) fn remove(&mut self, handler: &Arc<str>) {
+        self.turn.retain(|name| name != handler);
+        self.lanes.retain(|_, lane| lane.handler != *handler);
+        if let Some(member) = self.members.remove(handler) {
+            *member.slot.write().unwrap_or_else(PoisonError::into_inner) = None;
+            for waiting in member.requests {
+                let _ = waiting.reply.send(Err(Refusal::Gone));
+            }
+        }
+        if let Err(error) = deployment::retire(self.connection(), handler, "removed") {
+            tracing::warn!(%handler, %error, "note that a handler was removed");
+        }
+    }
+}
