@@ -1,1 +1,8 @@
 //! Kafka clients.
+
+pub mod config;
+mod native;
+pub mod identity;
+pub mod topics;
+pub mod consumer;
+pub mod dead_letter;

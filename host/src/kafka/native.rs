@@ -1,0 +1,303 @@
+//! librdkafka's admin calls that the host needs and rust-rdkafka does not wrap, or only with a thread of its own.
+//!
+//! All `unsafe` of the Kafka modules is here. Each call makes a queue, waits on it, and has freed every event, queue
+//! and list when it returns; nothing native gets out.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::bindings::{self, rd_kafka_admin_op_t, rd_kafka_event_t, rd_kafka_queue_t};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
+
+/// The code of a topic that is not there.
+pub(super) const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOrPartition;
+
+/// librdkafka reports on time; this is for a call that it lost.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the cluster said of one topic.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) outcome: Result<Found, RDKafkaErrorCode>,
+}
+
+/// A topic that is there.
+pub(super) struct Found {
+    /// `None` from a broker without topic ids.
+    pub(super) id: Option<String>,
+    pub(super) partitions: i32,
+}
+
+/// A request that failed as a whole or, for a topic to be created, for that topic.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason} ({code})")]
+pub(super) struct Failure {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) reason: String,
+}
+
+impl Failure {
+    fn invalid(reason: impl Into<String>) -> Self {
+        Self { code: RDKafkaErrorCode::InvalidArgument, reason: reason.into() }
+    }
+}
+
+/// Asks for topics by name. Creates none. `broker` is the one to ask; without it librdkafka asks the controller.
+pub(super) fn describe_topics<C: ClientContext>(
+    client: &Client<C>,
+    broker: Option<i32>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Vec<Described>, Failure> {
+    // librdkafka refuses a name that stands twice.
+    let topics: BTreeSet<&str> = topics.iter().copied().collect();
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = topics
+        .into_iter()
+        .map(|name| CString::new(name).map_err(|_| Failure::invalid(format!("{name:?} holds a zero byte"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let request = Request::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
+    if let Some(broker) = broker {
+        request.ask(broker)?;
+    }
+    // SAFETY: `pointers` are as many valid C strings as said, which the collection copies; the collection lives until
+    // the call has copied it in turn, and is then freed once. Client, options and queue outlive the call.
+    unsafe {
+        let collection = bindings::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        bindings::rd_kafka_DescribeTopics(client.native_ptr(), collection, request.options, request.queue);
+        bindings::rd_kafka_TopicCollection_destroy(collection);
+    }
+    let event = request.wait()?;
+    // SAFETY: the event is alive to the end of this function, and owns the result and everything reached from it.
+    // Its type was asked for by `rd_kafka_event_DescribeTopics_result`, which gives null for another.
+    unsafe {
+        let result = bindings::rd_kafka_event_DescribeTopics_result(event.0);
+        if result.is_null() {
+            return Err(Failure::invalid("librdkafka answered DescribeTopics with another event"));
+        }
+        let mut count = 0;
+        let list = bindings::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        Ok((0..count).map(|i| described(*list.add(i))).collect())
+    }
+}
+
+/// # Safety
+/// `topic` must point to a description whose event is alive.
+unsafe fn described(topic: *const bindings::rd_kafka_TopicDescription_t) -> Described {
+    // SAFETY: by the caller's promise; each getter gives a pointer into the description, or null.
+    unsafe {
+        let name = text(bindings::rd_kafka_TopicDescription_name(topic));
+        let error = bindings::rd_kafka_TopicDescription_error(topic);
+        let code = if error.is_null() {
+            RDKafkaErrorCode::NoError
+        } else {
+            RDKafkaErrorCode::from(bindings::rd_kafka_error_code(error))
+        };
+        if code != RDKafkaErrorCode::NoError {
+            return Described { name, outcome: Err(code) };
+        }
+        let mut partitions = 0;
+        bindings::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+        let uuid = bindings::rd_kafka_TopicDescription_topic_id(topic);
+        let zero = uuid.is_null()
+            || (bindings::rd_kafka_Uuid_most_significant_bits(uuid) == 0
+                && bindings::rd_kafka_Uuid_least_significant_bits(uuid) == 0);
+        // librdkafka writes the plain alphabet of base64; Kafka's own tools the one for URLs.
+        let id = (!zero).then(|| text(bindings::rd_kafka_Uuid_base64str(uuid)).replace('+', "-").replace('/', "_"));
+        Described { name, outcome: Ok(Found { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) }) }
+    }
+}
+
+/// Creates one topic, and waits until the controller has done so.
+pub(super) fn create_topic<C: ClientContext>(
+    client: &Client<C>,
+    name: &str,
+    partitions: i32,
+    replicas: i32,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let native = CString::new(name).map_err(|_| Failure::invalid(format!("{name:?} holds a zero byte")))?;
+    let request = Request::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout)?;
+    let mut said = ErrorText::new();
+    // SAFETY: the name is a valid C string; the new topic is checked for null, copied by the call, and freed once.
+    // Client, options and queue outlive the call.
+    unsafe {
+        let topic =
+            bindings::rd_kafka_NewTopic_new(native.as_ptr(), partitions, replicas, said.as_mut_ptr(), said.capacity());
+        if topic.is_null() {
+            return Err(Failure::invalid(said.to_text()));
+        }
+        let mut topics = [topic];
+        bindings::rd_kafka_CreateTopics(
+            client.native_ptr(),
+            topics.as_mut_ptr(),
+            topics.len(),
+            request.options,
+            request.queue,
+        );
+        bindings::rd_kafka_NewTopic_destroy(topic);
+    }
+    let event = request.wait()?;
+    // SAFETY: the event is alive to the end of this function and owns result and list; null is checked for, and the
+    // list is read only as far as it goes.
+    unsafe {
+        let result = bindings::rd_kafka_event_CreateTopics_result(event.0);
+        if result.is_null() {
+            return Err(Failure::invalid("librdkafka answered CreateTopics with another event"));
+        }
+        let mut count = 0;
+        let list = bindings::rd_kafka_CreateTopics_result_topics(result, &mut count);
+        if count == 0 {
+            return Err(Failure::invalid("librdkafka answered CreateTopics with no topic"));
+        }
+        let code = RDKafkaErrorCode::from(bindings::rd_kafka_topic_result_error(*list));
+        if code == RDKafkaErrorCode::NoError {
+            return Ok(());
+        }
+        let reason = text(bindings::rd_kafka_topic_result_error_string(*list));
+        Err(Failure { code, reason: if reason.is_empty() { code.to_string() } else { reason } })
+    }
+}
+
+/// Options and queue of one admin request.
+struct Request {
+    options: *mut bindings::rd_kafka_AdminOptions_t,
+    queue: *mut rd_kafka_queue_t,
+    timeout: Duration,
+}
+
+impl Request {
+    fn new<C: ClientContext>(
+        client: &Client<C>,
+        operation: rd_kafka_admin_op_t,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let creates = matches!(operation, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS);
+        // SAFETY: the client is alive for the whole of a request, since every caller borrows it for as long.
+        let request = unsafe {
+            Self {
+                options: bindings::rd_kafka_AdminOptions_new(client.native_ptr(), operation),
+                queue: bindings::rd_kafka_queue_new(client.native_ptr()),
+                timeout,
+            }
+        };
+        if request.options.is_null() || request.queue.is_null() {
+            return Err(Failure::invalid("librdkafka does not know the request"));
+        }
+        let millis = millis(timeout);
+        // SAFETY: options and buffer are alive for the call, and the length is the buffer's.
+        request.set(|options, said, len| unsafe {
+            bindings::rd_kafka_AdminOptions_set_request_timeout(options, millis, said, len)
+        })?;
+        if creates {
+            // SAFETY: as above; this operation has the option.
+            request.set(|options, said, len| unsafe {
+                bindings::rd_kafka_AdminOptions_set_operation_timeout(options, millis, said, len)
+            })?;
+        }
+        Ok(request)
+    }
+
+    fn ask(&self, broker: i32) -> Result<(), Failure> {
+        // SAFETY: options and buffer are alive for the call, and the length is the buffer's.
+        self.set(|options, said, len| unsafe { bindings::rd_kafka_AdminOptions_set_broker(options, broker, said, len) })
+    }
+
+    fn set(
+        &self,
+        option: impl FnOnce(*mut bindings::rd_kafka_AdminOptions_t, *mut c_char, usize) -> RDKafkaRespErr,
+    ) -> Result<(), Failure> {
+        let mut said = ErrorText::new();
+        match option(self.options, said.as_mut_ptr(), said.capacity()) {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            _ => Err(Failure::invalid(said.to_text())),
+        }
+    }
+
+    /// The request's one event, if it is not an error.
+    fn wait(&self) -> Result<Event, Failure> {
+        // SAFETY: the queue is alive; the event is ours, and freed by `Event`.
+        let event = Event(unsafe { bindings::rd_kafka_queue_poll(self.queue, millis(self.timeout + GRACE)) });
+        if event.0.is_null() {
+            let reason = format!("no answer within {:?}", self.timeout);
+            return Err(Failure { code: RDKafkaErrorCode::OperationTimedOut, reason });
+        }
+        // SAFETY: the event is not null and alive; its text belongs to it and is copied.
+        unsafe {
+            let code = RDKafkaErrorCode::from(bindings::rd_kafka_event_error(event.0));
+            if code == RDKafkaErrorCode::NoError {
+                return Ok(event);
+            }
+            Err(Failure { code, reason: text(bindings::rd_kafka_event_error_string(event.0)) })
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: both are ours, freed here only, and checked for null. A late event dies with the queue.
+        unsafe {
+            if !self.options.is_null() {
+                bindings::rd_kafka_AdminOptions_destroy(self.options);
+            }
+            if !self.queue.is_null() {
+                bindings::rd_kafka_queue_destroy(self.queue);
+            }
+        }
+    }
+}
+
+/// An event of ours; may be null.
+struct Event(*mut rd_kafka_event_t);
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: it came from `rd_kafka_queue_poll`, and is freed here only.
+            unsafe { bindings::rd_kafka_event_destroy(self.0) }
+        }
+    }
+}
+
+/// Room for librdkafka's words on a refused argument.
+struct ErrorText([u8; 512]);
+
+impl ErrorText {
+    fn new() -> Self {
+        Self([0; 512])
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut c_char {
+        self.0.as_mut_ptr().cast()
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
+
+    fn to_text(&self) -> String {
+        CStr::from_bytes_until_nul(&self.0).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+/// # Safety
+/// `text` must be null or a valid C string.
+unsafe fn text(text: *const c_char) -> String {
+    if ptr::eq(text, ptr::null()) {
+        return String::new();
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+fn millis(duration: Duration) -> i32 {
+    // 0 would mean librdkafka's own default.
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX).max(1)
+}
