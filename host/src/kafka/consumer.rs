@@ -1,0 +1,248 @@
+//! A handler's consumer: one client and one poll thread, which hands records to lanes.
+//!
+//! A partition is read only from the offset that the store gave for it, and only once its topic's id, its ends and
+//! the group's committed metadata were looked at; until then it is not assigned. Kafka's committed offset follows
+//! what the store has committed. It never waits for the executor inside a callback.
+
+mod assignment;
+mod rebalancer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+use self::assignment::{Assignment, Event};
+use self::rebalancer::Rebalancer;
+use super::config::Connection;
+use crate::deploy::manifest::Spec;
+use crate::executor::{Handle, Positions};
+use crate::record::{Header, Record, Timestamp};
+
+/// Records taken from librdkafka before they are handed over.
+const BATCH: usize = 500;
+/// Bytes of one lane in memory at which its partition is paused.
+const HIGH_BYTES: usize = 16 << 20;
+/// How often Kafka is told the offsets.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long the poll waits for a record.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a full lane may drain before its partition is paused.
+const DRAIN: Duration = Duration::from_millis(50);
+/// How long the same trouble is not said again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// What a consumer needs to know.
+pub struct Plan {
+    /// The cluster.
+    pub connection: Connection,
+    /// The handler.
+    pub spec: Spec,
+    /// Its store.
+    pub executor: Handle,
+    /// What its executor has committed.
+    pub positions: Arc<Positions>,
+    /// Names the data folder; with the handler's name it is the `group.instance.id` (KIP-345).
+    pub host_id: String,
+    /// Kilobytes that librdkafka may prefetch for this handler.
+    pub prefetch_kbytes: u32,
+}
+
+/// A running consumer.
+pub struct Consumer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Consumer {
+    /// Starts reading. A broker that is away is waited for.
+    pub fn start(plan: Plan) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = open(&plan)?;
+        let stopped = stop.clone();
+        let name = format!("read-{}", plan.spec.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || Poll::new(plan, client).run(&stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Asks it to stop, without waiting.
+    pub fn stop_soon(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops reading, tells Kafka the last offsets, and waits for that.
+    pub fn stop(mut self) {
+        self.stop_soon();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a consumer thread has panicked: this is a bug in Tidemill");
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stop_soon();
+    }
+}
+
+fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
+    let spec = &plan.spec;
+    let mut config = plan.connection.client(&spec.name);
+    let embedded = plan.connection.is_embedded();
+    let session = spec.session_timeout.unwrap_or(Duration::from_secs(if embedded { 6 } else { 45 }));
+    config
+        .set("group.id", &spec.group)
+        .set("group.instance.id", format!("tidemill-{}-{}", plan.host_id, spec.name))
+        .set("session.timeout.ms", session.as_millis().to_string())
+        .set("heartbeat.interval.ms", (session.as_millis() / 3).clamp(100, 3_000).to_string())
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", plan.prefetch_kbytes.to_string());
+    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity());
+    let client: BaseConsumer<Rebalancer> = config
+        .create_with_context(context)
+        .with_context(|| format!("open a Kafka consumer for handler {}", spec.name))?;
+    let pattern = spec.pattern.as_deref();
+    let topics: Vec<&str> = spec.topics.iter().map(String::as_str).chain(pattern).collect();
+    client.subscribe(&topics).with_context(|| format!("subscribe handler {} to {}", spec.name, topics.join(", ")))?;
+    Ok(client)
+}
+
+/// The poll thread's state.
+struct Poll {
+    plan: Plan,
+    client: BaseConsumer<Rebalancer>,
+    assignment: Assignment,
+    committed: Instant,
+    said: HashMap<String, Instant>,
+}
+
+impl Poll {
+    fn new(plan: Plan, client: BaseConsumer<Rebalancer>) -> Self {
+        Self { plan, client, assignment: Assignment::default(), committed: Instant::now(), said: HashMap::new() }
+    }
+
+    fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            if let Err(error) = self.turn() {
+                // Only a stopped executor ends up here; the host is stopping, or has said why not.
+                tracing::debug!(handler = %self.plan.spec.name, error = format!("{error:#}"), "reading ends");
+                break;
+            }
+        }
+        self.close();
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let wait = if self.assignment.is_settled() { POLL } else { Duration::from_millis(10) };
+        let mut next = self.client.poll(wait);
+        let mut taken = 0;
+        while let Some(polled) = next {
+            match polled {
+                Ok(message) => self.assignment.receive(message.topic(), message.partition(), || record(&message)),
+                Err(error) => {
+                    self.trouble(&error);
+                    break;
+                }
+            }
+            taken += 1;
+            next = if taken < BATCH { self.client.poll(Duration::ZERO) } else { None };
+        }
+        self.assignment.hand_over(&self.plan.executor)?;
+        for event in self.client.context().events() {
+            self.apply(event)?;
+        }
+        self.assignment.open(&self.client, &self.plan)?;
+        self.assignment.press(&self.client, self.plan.spec.high_mark, HIGH_BYTES, DRAIN);
+        if self.committed.elapsed() >= COMMIT_EVERY {
+            self.committed = Instant::now();
+            self.client.context().commit(&self.client, CommitMode::Async);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Assigned(partitions) => {
+                self.assignment.expect(partitions);
+                Ok(())
+            }
+            Event::Revoked(partitions) => {
+                tracing::info!(handler = %self.plan.spec.name, partitions = partitions.len(), "partitions revoked");
+                self.plan.executor.close(self.assignment.forget(&partitions))
+            }
+        }
+    }
+
+    fn trouble(&mut self, error: &KafkaError) {
+        let handler = self.plan.spec.name.clone();
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::AutoOffsetReset) {
+            tracing::warn!(handler, "Kafka no longer has the next offset of a partition; its ends are looked at anew");
+            let tokens = self.assignment.reopen(&self.client);
+            let _ = self.plan.executor.close(tokens);
+            return;
+        }
+        let text = error.to_string();
+        if self.said.get(&text).is_some_and(|said| said.elapsed() < SAY_AGAIN_AFTER) {
+            return;
+        }
+        self.said.insert(text, Instant::now());
+        match code {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => tracing::warn!(
+                handler,
+                %error,
+                "a topic of this handler does not exist yet: create it, or name it under [[topic]] in tidemill.toml; it is read as soon as it is there"
+            ),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                tracing::error!(handler, %error, "Kafka does not let this handler read: grant READ on its topics and group");
+            }
+            _ => tracing::warn!(handler, %error, "reading is in trouble, and goes on by itself"),
+        }
+    }
+
+    fn close(mut self) {
+        let tokens = self.assignment.forget_all();
+        // What the executor commits before it has closed the lanes is told to Kafka too.
+        if self.plan.executor.close_and_wait(tokens).is_ok() {
+            self.client.context().commit(&self.client, CommitMode::Sync);
+        }
+        self.client.context().closing();
+        drop(self.client);
+    }
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    use rdkafka::Timestamp as Kafka;
+    Record {
+        topic: message.topic().into(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: match message.timestamp() {
+            Kafka::NotAvailable => Timestamp::None,
+            Kafka::CreateTime(at) => Timestamp::CreateTime(at),
+            Kafka::LogAppendTime(at) => Timestamp::LogAppendTime(at),
+        },
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: message.headers().map_or(Vec::new(), |headers| {
+            headers
+                .iter()
+                .map(|h| Header { name: h.key.to_owned(), value: h.value.map(Bytes::copy_from_slice) })
+                .collect()
+        }),
+    }
+}

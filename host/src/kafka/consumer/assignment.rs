@@ -1,0 +1,279 @@
+//! The partitions of one consumer: expected, open, paused.
+//!
+//! A partition is expected from its assignment until everything about it is known; then the store is asked where to
+//! start, and it is assigned to the client in one call with all that came with it. It is paused only when its lane
+//! is full and does not drain, and only what was paused here is resumed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::Plan;
+use super::rebalancer::Rebalancer;
+use crate::executor::{Handle, Open, Opened};
+use crate::kafka::identity;
+use crate::lane::opening::Seen;
+use crate::lane::{Meter, Token};
+use crate::record::Record;
+
+/// How long one question to the cluster may take.
+const ASK: Duration = Duration::from_secs(5);
+/// How long to wait before the cluster is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a rebalance brought, in order.
+pub(super) enum Event {
+    /// Partitions to be opened.
+    Assigned(Vec<(String, i32)>),
+    /// Partitions that were given up.
+    Revoked(Vec<(String, i32)>),
+}
+
+struct Reader {
+    token: Token,
+    meter: Arc<Meter>,
+    batch: Vec<Record>,
+    paused: bool,
+    full_since: Option<Instant>,
+}
+
+#[derive(Default)]
+pub(super) struct Assignment {
+    readers: HashMap<Arc<str>, HashMap<i32, Reader>>,
+    /// Assignments that wait to be opened; even an empty one must be taken up for the group to settle.
+    expected: Option<Vec<(String, i32)>>,
+    ask_at: Option<Instant>,
+}
+
+impl Assignment {
+    /// Nothing waits to be opened.
+    pub(super) fn is_settled(&self) -> bool {
+        self.expected.is_none()
+    }
+
+    pub(super) fn expect(&mut self, partitions: Vec<(String, i32)>) {
+        self.expected.get_or_insert_default().extend(partitions);
+        self.ask_at = None;
+    }
+
+    /// Puts a record into its lane's batch; one of a partition that is not open is dropped, since it stays in Kafka.
+    pub(super) fn receive(&mut self, topic: &str, partition: i32, record: impl FnOnce() -> Record) {
+        let Some((name, readers)) =
+            self.readers.get_key_value(topic).map(|(name, _)| name.clone()).zip(self.readers.get_mut(topic))
+        else {
+            return;
+        };
+        if let Some(reader) = readers.get_mut(&partition) {
+            let record = Record { topic: name, ..record() };
+            reader.meter.add(record.size());
+            reader.batch.push(record);
+        }
+    }
+
+    pub(super) fn hand_over(&mut self, executor: &Handle) -> Result<()> {
+        for reader in self.readers.values_mut().flat_map(HashMap::values_mut) {
+            if !reader.batch.is_empty() {
+                executor.records(reader.token, std::mem::take(&mut reader.batch))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets partitions; returns their lanes.
+    pub(super) fn forget(&mut self, partitions: &[(String, i32)]) -> Vec<Token> {
+        if let Some(expected) = &mut self.expected {
+            expected.retain(|partition| !partitions.contains(partition));
+        }
+        partitions
+            .iter()
+            .filter_map(|(topic, partition)| self.readers.get_mut(topic.as_str())?.remove(partition))
+            .map(|reader| reader.token)
+            .collect()
+    }
+
+    pub(super) fn forget_all(&mut self) -> Vec<Token> {
+        self.expected = None;
+        self.readers.drain().flat_map(|(_, readers)| readers.into_values()).map(|reader| reader.token).collect()
+    }
+
+    /// Gives all partitions up on the client and expects them anew; returns their old lanes.
+    pub(super) fn reopen(&mut self, client: &BaseConsumer<Rebalancer>) -> Vec<Token> {
+        let held: Vec<(String, i32)> = match client.assignment() {
+            Ok(list) => list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect(),
+            Err(_) => return Vec::new(),
+        };
+        let list = list_of(held.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)));
+        let given_up = list.and_then(|list| match client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => Ok(client.incremental_unassign(&list)?),
+            _ => Ok(client.unassign()?),
+        });
+        if let Err(error) = given_up {
+            tracing::warn!(error = format!("{error:#}"), "give partitions up to open them anew");
+            return Vec::new();
+        }
+        let tokens = self.forget(&held);
+        self.expect(held);
+        tokens
+    }
+
+    /// Opens what is expected, if Kafka and the store answer; otherwise it is tried again later.
+    pub(super) fn open(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan) -> Result<()> {
+        if self.ask_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        let Some(partitions) = &self.expected else { return Ok(()) };
+        let (handler, partitions) = (&plan.spec.name, partitions.clone());
+        let seen = match look(client, plan, &partitions) {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(
+                    handler,
+                    error = format!("{error:#}"),
+                    "assigned partitions cannot be looked at yet; they are read as soon as Kafka answers"
+                );
+                self.ask_at = Some(Instant::now() + ASK_AGAIN);
+                return Ok(());
+            }
+        };
+        let meters: Vec<Arc<Meter>> = partitions.iter().map(|_| Arc::default()).collect();
+        let lanes = partitions.iter().zip(&meters).zip(&seen).map(|(((topic, partition), meter), seen)| Open {
+            topic: topic.as_str().into(),
+            partition: *partition,
+            seen: seen.clone(),
+            meter: meter.clone(),
+        });
+        let opened = match plan.executor.open(&plan.spec.name.as_str().into(), lanes.collect()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(
+                    handler,
+                    error = format!("{error:#}"),
+                    "partitions cannot be opened; it is tried again"
+                );
+                self.ask_at = Some(Instant::now() + ASK_AGAIN);
+                return Ok(());
+            }
+        };
+        self.take_up(client, &partitions, &opened, &seen, meters)?;
+        tracing::info!(handler, partitions = partitions.len(), "partitions assigned");
+        Ok(())
+    }
+
+    /// Assigns to the client, in one call. A lane that stays shut is assigned at its end and its records are
+    /// dropped, since the group would not settle without it.
+    fn take_up(
+        &mut self,
+        client: &BaseConsumer<Rebalancer>,
+        partitions: &[(String, i32)],
+        opened: &[Opened],
+        seen: &[Seen],
+        meters: Vec<Arc<Meter>>,
+    ) -> Result<()> {
+        let starts = opened.iter().zip(seen).map(|(opened, seen)| match opened {
+            Opened::At { next, .. } => Offset::Offset(*next),
+            Opened::Shut => Offset::Offset(seen.high),
+        });
+        let named = partitions.iter().zip(starts);
+        let list = list_of(named.map(|((topic, partition), start)| (topic.as_str(), *partition, start)))?;
+        match client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => client.incremental_assign(&list),
+            _ => client.assign(&list),
+        }
+        .context("assign partitions")?;
+        for (((topic, partition), opened), meter) in partitions.iter().zip(opened).zip(meters) {
+            if let Opened::At { token, .. } = opened {
+                let reader = Reader { token: *token, meter, batch: Vec::new(), paused: false, full_since: None };
+                self.readers.entry(topic.as_str().into()).or_default().insert(*partition, reader);
+            }
+        }
+        self.expected = None;
+        Ok(())
+    }
+
+    /// Back-pressure with two marks. A lane that only works waits a moment to drain, since pausing throws away what
+    /// librdkafka has fetched; one that stands still is paused.
+    pub(super) fn press(&mut self, client: &BaseConsumer<Rebalancer>, high: usize, high_bytes: usize, drain: Duration) {
+        let full = |meter: &Meter| meter.records() >= high || meter.bytes() >= high_bytes;
+        let low = |meter: &Meter| meter.records() <= high / 2 && meter.bytes() <= high_bytes / 2;
+        let mut wait = false;
+        for (topic, readers) in &mut self.readers {
+            for (partition, reader) in readers {
+                let change = if reader.paused {
+                    low(&reader.meter).then_some(false)
+                } else if full(&reader.meter) {
+                    let since = *reader.full_since.get_or_insert_with(Instant::now);
+                    wait |= !reader.meter.blocked();
+                    (reader.meter.blocked() || since.elapsed() > drain).then_some(true)
+                } else {
+                    reader.full_since = None;
+                    None
+                };
+                let Some(pause) = change else { continue };
+                let done = list_of(std::iter::once((&**topic, *partition, Offset::Invalid))).and_then(|list| {
+                    if pause {
+                        client.pause(&list)?
+                    } else {
+                        client.resume(&list)?
+                    }
+                    Ok(())
+                });
+                match done {
+                    Ok(()) => reader.paused = pause,
+                    Err(error) => {
+                        tracing::warn!(%topic, partition, pause, error = format!("{error:#}"), "pause or resume a partition")
+                    }
+                }
+            }
+        }
+        if wait {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Asks Kafka all that must be known before a partition is read.
+fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i32)]) -> Result<Vec<Seen>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let ids = identity::topic_ids(client.client(), &plan.connection, &topics, ASK)?;
+    let cluster = identity::cluster_id(client.client(), &plan.connection, ASK)?;
+    let list = list_of(partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)))?;
+    let committed = client.committed_offsets(list, ASK).context("ask for the group's committed offsets")?;
+    partitions
+        .iter()
+        .map(|(topic, partition)| {
+            let (low, high) = client
+                .fetch_watermarks(topic, *partition, ASK)
+                .with_context(|| format!("ask for the ends of {topic}/{partition}"))?;
+            let committed = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
+                Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+                _ => None,
+            });
+            let id = ids.get(topic).with_context(|| format!("topic {topic} is gone"))?;
+            Ok(Seen {
+                topic_id: id.as_str().to_owned(),
+                cluster_id: cluster.as_str().to_owned(),
+                low,
+                high,
+                committed,
+                embedded: plan.connection.is_embedded(),
+            })
+        })
+        .collect()
+}
+
+fn list_of<'a>(partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, offset) in partitions {
+        list.add_partition_offset(topic, partition, offset)?;
+    }
+    Ok(list)
+}

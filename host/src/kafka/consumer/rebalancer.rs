@@ -1,0 +1,122 @@
+//! The rebalance callback: it notes what happened and does the one thing that cannot wait.
+//!
+//! Newly assigned partitions are only noted: the poll thread assigns them once their offsets are known, in one call.
+//! Revoked ones are given up at once, after Kafka was told how far they came. Nothing here waits for anybody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::assignment::Event;
+use crate::executor::Positions;
+use crate::kafka::config::Reporter;
+use crate::lane::opening;
+use crate::ledger::Identity;
+
+pub(super) struct Rebalancer {
+    reporter: Reporter,
+    positions: Arc<Positions>,
+    metadata: String,
+    events: Mutex<Vec<Event>>,
+    closing: AtomicBool,
+}
+
+impl Rebalancer {
+    pub(super) fn new(handler: &str, positions: Arc<Positions>, identity: &Identity) -> Self {
+        Self {
+            reporter: Reporter::new(handler),
+            positions,
+            metadata: opening::metadata(&identity.store_id),
+            events: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// What happened since the last call.
+    pub(super) fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on nothing that is assigned will be read.
+    pub(super) fn closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells Kafka what the store has committed since the last call, with the store's id.
+    pub(super) fn commit(&self, client: &BaseConsumer<Self>, mode: CommitMode) {
+        let moved = self.positions.take();
+        if moved.is_empty() {
+            return;
+        }
+        if let Err(error) = self.list(&moved).and_then(|list| client.commit(&list, mode)) {
+            // The store has them; the next commit, or the next start, tells Kafka again.
+            tracing::debug!(%error, "tell Kafka the offsets");
+        }
+    }
+
+    fn list(&self, moved: &HashMap<(Arc<str>, i32), i64>) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(moved.len());
+        for ((topic, partition), next) in moved {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+            if let Some(mut element) = list.find_partition(topic, *partition) {
+                element.set_metadata(self.metadata.clone());
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl ClientContext for Rebalancer {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.reporter.log(level, facility, message);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reporter.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Rebalancer {
+    fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let named: Vec<(String, i32)> =
+            partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if assigned && !self.closing.load(Ordering::Relaxed) {
+            self.events.lock().unwrap_or_else(PoisonError::into_inner).push(Event::Assigned(named));
+            return;
+        }
+        if !assigned {
+            self.commit(client, CommitMode::Async);
+            self.events.lock().unwrap_or_else(PoisonError::into_inner).push(Event::Revoked(named));
+        }
+        let done = match client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative if assigned => client.incremental_assign(&TopicPartitionList::new()),
+            RebalanceProtocol::Cooperative => give_up(client, partitions),
+            _ => client.unassign(),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "give partitions up");
+        }
+    }
+}
+
+/// Partitions that were never taken up (they came and went while their offsets were looked at) are not given up.
+fn give_up(client: &BaseConsumer<Rebalancer>, revoked: &TopicPartitionList) -> KafkaResult<()> {
+    let held = client.assignment()?;
+    let mut list = TopicPartitionList::new();
+    for element in revoked.elements() {
+        if held.find_partition(element.topic(), element.partition()).is_some() {
+            list.add_partition(element.topic(), element.partition());
+        }
+    }
+    client.incremental_unassign(&list)
+}

@@ -1,0 +1,198 @@
+//! The relay: publishes what the stores have committed to their outboxes, in order.
+//!
+//! One thread and one idempotent producer serve all stores. Rows go out in the order of their ids, so that one key's
+//! events appear in commit order; a row is reported as published only when the broker has acknowledged it. The
+//! relay writes to no store itself, and never gives up on an error that may pass.
+
+mod outlet;
+mod source;
+mod verdict;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use self::outlet::Outlet;
+use self::source::Source;
+use crate::executor;
+use crate::kafka::config::Connection;
+use crate::kafka::topics::Admin;
+use crate::settings::Topic;
+
+/// How long an orderly stop waits for acknowledgements.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the relay is told. The channel is not bounded, but its senders are: a store wakes it once until it has
+/// looked, and there are no more reports than rows in flight.
+enum Message {
+    Add { name: Arc<str>, path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool> },
+    Woken { name: Arc<str> },
+    Report(outlet::Report),
+    Stop,
+}
+
+/// How the rest of the host talks to the relay.
+#[derive(Clone)]
+pub struct Handle {
+    sender: Sender<Message>,
+}
+
+/// Wakes the relay for one store.
+#[derive(Clone)]
+pub struct Waker {
+    sender: Sender<Message>,
+    name: Arc<str>,
+    woken: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Something was committed to the outbox.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            let _ = self.sender.send(Message::Woken { name: self.name.clone() });
+        }
+    }
+}
+
+impl Handle {
+    /// A waker for a store that is going to be added.
+    pub fn waker(&self, name: &str) -> Waker {
+        Waker { sender: self.sender.clone(), name: name.into(), woken: Arc::default() }
+    }
+
+    /// Begins to publish a store's outbox.
+    pub fn add(&self, waker: &Waker, path: PathBuf, executor: executor::Handle) {
+        let (name, woken) = (waker.name.clone(), waker.woken.clone());
+        let _ = self.sender.send(Message::Add { name, path, executor, woken });
+    }
+
+    /// Ends the relay once what is in flight is acknowledged, or after a few seconds.
+    pub fn stop(&self) {
+        let _ = self.sender.send(Message::Stop);
+    }
+}
+
+/// What the relay needs to know.
+pub struct Plan {
+    /// The cluster.
+    pub connection: Connection,
+    /// Creates dead letter topics.
+    pub admin: Admin,
+    /// `[[topic]]`: partitions and replicas of topics that are created.
+    pub topics: Vec<Topic>,
+    /// How often it looks for rows when nothing woke it.
+    pub sweep: Duration,
+}
+
+/// Starts the relay.
+pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
+    let (sender, receiver) = channel();
+    let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
+    let sweep = plan.sweep;
+    let relay = Relay { outlet, sources: HashMap::new(), sweep };
+    let thread = std::thread::Builder::new().name("relay".into()).spawn(move || relay.run(&receiver))?;
+    Ok((Handle { sender }, thread))
+}
+
+struct Relay {
+    outlet: Outlet,
+    sources: HashMap<Arc<str>, Source>,
+    sweep: Duration,
+}
+
+impl Relay {
+    fn run(mut self, receiver: &Receiver<Message>) {
+        let mut swept = Instant::now();
+        loop {
+            let wait = self.sweep.saturating_sub(swept.elapsed());
+            let mut next = match receiver.recv_timeout(wait) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            while let Some(message) = next {
+                if matches!(message, Message::Stop) {
+                    self.stop(receiver);
+                    return;
+                }
+                self.receive(message);
+                next = receiver.try_recv().ok();
+            }
+            if swept.elapsed() >= self.sweep {
+                swept = Instant::now();
+                self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+            }
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.outlet.is_broken() {
+            match self.outlet.renew() {
+                Ok(()) => self.sources.values_mut().for_each(Source::rewind),
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the producer cannot be opened again; it is tried again"
+                    );
+                    return;
+                }
+            }
+        }
+        for source in self.sources.values_mut() {
+            source.report();
+            source.pump(&mut self.outlet);
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Add { name, path, executor, woken } => {
+                self.sources.insert(name, Source::new(path, executor, woken));
+            }
+            Message::Woken { name } => {
+                if let Some(source) = self.sources.get_mut(&name) {
+                    source.woken();
+                }
+            }
+            Message::Report(report) => {
+                if let Some(report) = self.outlet.check(report)
+                    && let Some(source) = self.sources.get_mut(&report.store)
+                {
+                    source.settle(report, &mut self.outlet);
+                }
+            }
+            Message::Stop => {}
+        }
+    }
+
+    fn stop(mut self, receiver: &Receiver<Message>) {
+        let until = Instant::now() + STOP_WITHIN;
+        // What the last commits have put there goes out as well, if the broker is there.
+        self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+        loop {
+            self.turn();
+            let open = self.sources.values().map(Source::open).sum::<usize>();
+            let left = until.saturating_duration_since(Instant::now());
+            if open == 0 || left.is_zero() {
+                if open > 0 {
+                    tracing::warn!(
+                        events = open,
+                        "the broker has not acknowledged all events; they are published at the next start"
+                    );
+                }
+                break;
+            }
+            if let Ok(message) = receiver.recv_timeout(left.min(Duration::from_millis(100))) {
+                self.receive(message);
+            }
+        }
+        self.sources.values_mut().for_each(Source::report);
+    }
+}

@@ -1,0 +1,236 @@
+//! The producer, and the topics it may have to create for dead letters.
+//!
+//! Idempotent, `acks=all`, and a message never expires while it waits (`message.timeout.ms=0`), since an idempotent
+//! producer sends the successors of one that did. After a fatal error a new producer takes its place, and what the
+//! old one reports late is not believed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+
+use super::Message;
+use super::verdict::{Verdict, judge};
+use crate::kafka::config::{Connection, Reporter};
+use crate::kafka::topics::{Admin, BROKER_DEFAULT_REPLICAS, Ensured, TopicError};
+use crate::ledger::outbox::{EventKind, Waiting};
+use crate::settings::Topic;
+
+/// Names a row on its way through the producer.
+pub(super) struct Ticket {
+    generation: u64,
+    store: Arc<str>,
+    id: i64,
+}
+
+/// What became of a row.
+pub(super) struct Report {
+    generation: u64,
+    pub(super) store: Arc<str>,
+    pub(super) id: i64,
+    /// Acknowledged, or why not.
+    pub(super) result: Result<(), RDKafkaErrorCode>,
+}
+
+/// Whether a row was taken.
+pub(super) enum Sent {
+    /// A report follows.
+    Taken,
+    /// The producer has no room; try again after a report.
+    Full,
+    /// It was refused at once.
+    Refused(RDKafkaErrorCode),
+    /// Its topic cannot be made yet.
+    NoTopic(TopicError),
+}
+
+struct Context {
+    reporter: Reporter,
+    sender: Sender<Message>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.reporter.log(level, facility, message);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reporter.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Context {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let Ticket { generation, store, id } = *ticket;
+        let result = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+        };
+        let _ = self.sender.send(Message::Report(Report { generation, store, id, result }));
+    }
+}
+
+pub(super) struct Outlet {
+    connection: Connection,
+    admin: Admin,
+    topics: Vec<Topic>,
+    sender: Sender<Message>,
+    producer: ThreadedProducer<Context>,
+    generation: u64,
+    broken: bool,
+    /// Partitions of the dead letter topics that are known to be there.
+    dead_letter_topics: HashMap<String, i32>,
+}
+
+impl Outlet {
+    pub(super) fn open(
+        connection: Connection,
+        admin: Admin,
+        topics: Vec<Topic>,
+        sender: Sender<Message>,
+    ) -> Result<Self> {
+        let producer = produce(&connection, &sender)?;
+        let dead_letter_topics = HashMap::new();
+        Ok(Self { connection, admin, topics, sender, producer, generation: 0, broken: false, dead_letter_topics })
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// The producer has failed for good.
+    pub(super) fn give_up(&mut self, code: RDKafkaErrorCode) {
+        if !self.broken {
+            tracing::warn!(%code, "the producer has failed and is opened again; unacknowledged events are sent again, with their ids");
+        }
+        self.broken = true;
+    }
+
+    /// Opens a new producer in place of the failed one.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        let producer = produce(&self.connection, &self.sender)?;
+        self.generation += 1;
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.producer = producer;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// `None` for a report of a producer that is gone.
+    pub(super) fn check(&self, report: Report) -> Option<Report> {
+        (report.generation == self.generation).then_some(report)
+    }
+
+    pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting) -> Sent {
+        let partition = match row.event.kind {
+            EventKind::Event => row.event.partition,
+            EventKind::DeadLetter => match self.dead_letter_partition(row) {
+                Ok(partition) => partition,
+                Err(error) => return Sent::NoTopic(error),
+            },
+        };
+        let event = &row.event;
+        let mut headers = OwnedHeaders::new_with_capacity(event.headers.len() + 2);
+        for header in &event.headers {
+            headers = headers.insert(Header { key: &header.name, value: header.value.as_deref() });
+        }
+        if event.kind == EventKind::Event {
+            headers = headers
+                .insert(Header { key: "event-id", value: Some(event.event_id.as_str()) })
+                .insert(Header { key: "event-type", value: Some(event.event_type.as_str()) });
+        }
+        let ticket = Box::new(Ticket { generation: self.generation, store: store.clone(), id: row.id });
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Ticket>> =
+            BaseRecord::with_opaque_to(&event.topic, ticket).headers(headers);
+        record.key = event.key.as_deref();
+        record.payload = event.value.as_deref();
+        record.partition = partition;
+        match self.producer.send(record) {
+            Ok(()) => Sent::Taken,
+            Err((error, _)) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => Sent::Full,
+                code => {
+                    let code = code.unwrap_or(RDKafkaErrorCode::Fail);
+                    if judge(code) == Verdict::Producer {
+                        self.give_up(code);
+                        return Sent::Full;
+                    }
+                    Sent::Refused(code)
+                }
+            },
+        }
+    }
+
+    /// Makes the dead letter topic if it is missing, with as many partitions as its source. Where it has fewer, the
+    /// key decides instead of the source's partition.
+    fn dead_letter_partition(&mut self, row: &Waiting) -> Result<Option<i32>, TopicError> {
+        let topic = row.event.topic.as_str();
+        let partitions = match self.dead_letter_topics.get(topic) {
+            Some(partitions) => *partitions,
+            None => {
+                let partitions = self.ensure(row)?;
+                self.dead_letter_topics.insert(topic.to_owned(), partitions);
+                partitions
+            }
+        };
+        Ok(row.event.partition.filter(|partition| *partition < partitions))
+    }
+
+    fn ensure(&self, row: &Waiting) -> Result<i32, TopicError> {
+        let configured = |name: &str| self.topics.iter().find(|t| t.name == name);
+        let original = row.event.headers.iter().find(|h| h.name == "kafka_dlt-original-topic");
+        let original = original.and_then(|h| h.value.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
+        let partitions = match configured(&row.event.topic) {
+            Some(topic) => topic.partitions,
+            None => self.admin.partitions(&original)?.unwrap_or(1).max(row.event.partition.unwrap_or(0) + 1),
+        };
+        let replicas = configured(&row.event.topic)
+            .or_else(|| configured(&original))
+            .map_or(BROKER_DEFAULT_REPLICAS, |topic| topic.replicas);
+        match self.admin.ensure(&row.event.topic, partitions, replicas)? {
+            Ensured::Created => {
+                tracing::info!(topic = row.event.topic, partitions, "dead letter topic created");
+                Ok(partitions)
+            }
+            Ensured::Present { partitions } => Ok(partitions),
+        }
+    }
+}
+
+fn produce(connection: &Connection, sender: &Sender<Message>) -> Result<ThreadedProducer<Context>> {
+    let mut config = connection.client("relay");
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("message.timeout.ms", "0")
+        // Kafka's own clients choose a key's partition so; others that share the topic agree with us.
+        .set("partitioner", "murmur2_random")
+        .set("topic.metadata.propagation.max.ms", "5000");
+    if !connection.librdkafka.contains_key("linger.ms") {
+        config.set("linger.ms", "0");
+    }
+    let context = Context { reporter: Reporter::new("relay"), sender: sender.clone() };
+    let producer: ThreadedProducer<Context> = config.create_with_context(context).context("open the Kafka producer")?;
+    Ok(producer)
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        // Without this, closing would wait for what no broker may ever take; the rows are still in their stores.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let _ = self.producer.flush(Duration::from_millis(100));
+    }
+}
