@@ -1,1 +1,127 @@
 //! The command line: one file for each subcommand.
+//!
+//! This file reads the arguments, loads the settings and turns an error into lines and an exit code. Results go to
+//! standard output, everything else to standard error.
+
+pub mod broker;
+pub mod check;
+pub mod token;
+pub mod version;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{Problems, Settings};
+
+/// It did not work.
+const FAILED: u8 = 1;
+/// The arguments or the settings are wrong (clap uses the same number).
+const USAGE: u8 = 2;
+
+/// Runs business logic as WebAssembly components on Kafka records.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version = version::TEXT, max_term_width = 100)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the settings and the handlers, and start nothing.
+    Check(Config),
+    /// Print a bearer token for a user, signed with the daemon's own secret.
+    Token(token::Arguments),
+    /// Print the version.
+    Version,
+    /// Run the embedded broker; the daemon starts it.
+    #[command(hide = true)]
+    Broker(broker::Args),
+}
+
+/// Which settings to use.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// The file with the settings; without it `tidemill.toml` in the current folder, if there is one.
+    #[arg(long, value_name = "FILE", env = "TIDEMILL_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Config {
+    /// The settings of the file, with the environment's on top.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load(&self) -> Result<Settings, Problems> {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Settings::load(self.config.as_deref(), std::env::vars_os().filter_map(text))
+    }
+}
+
+/// Runs the subcommand that the process was called with.
+pub fn main() -> ExitCode {
+    let ended = match Line::parse().command {
+        Command::Check(config) => check::run(&config),
+        Command::Token(arguments) => token::run(&arguments),
+        Command::Version => version::run(),
+        Command::Broker(arguments) => broker::run(arguments),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let (lines, code) = explain(&error);
+            for line in lines {
+                eprintln!("error: {line}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Writes one line to standard output.
+///
+/// # Errors
+/// Standard output is closed.
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("write to standard output")
+}
+
+/// An error as lines for people, and the exit code.
+fn explain(error: &anyhow::Error) -> (Vec<String>, u8) {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => (problems.iter().map(ToString::to_string).collect(), USAGE),
+        None => (vec![format!("{error:#}")], FAILED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_problems_are_told_apart_from_failures() {
+        let problems = Settings::parse("a = 1\nb = 2", "x.toml").unwrap_err();
+        let (lines, code) = explain(&anyhow::Error::from(problems));
+        assert_eq!((lines.len(), code), (2, USAGE));
+
+        let failed = std::fs::read("/nowhere/at/all").context("read it").unwrap_err();
+        let (lines, code) = explain(&failed);
+        assert_eq!(code, FAILED);
+        assert!(lines[0].starts_with("read it: No such file"), "{lines:?}");
+    }
+}

@@ -163,7 +163,7 @@ mod tests {
             };
             match failure {
                 Failure::Reject { .. } => prop_assert_eq!((end, attempts), (Next::DeadLetter, 1)),
-                Failure::Unavailable { .. } => prop_assert!(matches!(end, Next::Wait { .. })),
+                Failure::Unavailable { .. } => prop_assert!(matches!(end, Next::Wait { .. }), "{end:?}"),
                 _ => prop_assert_eq!((end, attempts), (Next::DeadLetter, policy.max_attempts)),
             }
         }

@@ -3,10 +3,22 @@
 //! Reading it reports every problem at once, each with its line and the closest valid key, and starts nothing.
 //! A value that this module hands out is complete: defaults are filled in and units are parsed.
 
+mod librdkafka;
+mod load;
+mod problems;
+mod read;
+pub(crate) mod reader;
+#[cfg(test)]
+mod tests;
+pub mod units;
+pub(crate) mod value;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use problems::{Problem, Problems};
 
 use crate::policy::Policy;
 
@@ -148,6 +160,12 @@ pub struct DeadLetter {
     pub partition: DeadLetterPartition,
 }
 
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self { topic: "{topic}.DLT".into(), partition: DeadLetterPartition::Same }
+    }
+}
+
 /// Which partition of the dead letter topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadLetterPartition {
@@ -174,6 +192,20 @@ pub struct Limits {
     pub event_bytes: usize,
     /// `log-bytes`: bytes of log lines of one delivery; more is cut. Default 64 KiB.
     pub log_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_millis(250),
+            memory: 64 << 20,
+            sql_rows: 10_000,
+            sql_bytes: 16 << 20,
+            events: 1_000,
+            event_bytes: 4 << 20,
+            log_bytes: 64 << 10,
+        }
+    }
 }
 
 /// `[log]`

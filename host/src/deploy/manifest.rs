@@ -3,11 +3,17 @@
 //! The same shape is what the operator writes under `[handler.NAME]`; [`Spec`] is what results when the common
 //! defaults, the manifest and the operator's overrides are laid over each other. Reading runs nothing.
 
+pub(crate) mod names;
+mod pattern;
+pub(crate) mod read;
+mod resolve;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::policy::{Backoff, Policy};
-use crate::settings::{DeadLetter, DeadLetterPartition, Limits};
+use crate::settings::reader::{self, Variables};
+use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problems};
 
 /// A manifest, or an operator's overrides: every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +26,8 @@ pub struct Manifest {
     pub store: Option<String>,
     /// `topics`
     pub topics: Option<Vec<String>>,
-    /// `pattern`: a regular expression on topic names, from `^`.
+    /// `pattern`: a regular expression on topic names, from `^`; here already as librdkafka takes it (POSIX
+    /// extended, where `\d` became `[0123456789]`).
     pub pattern: Option<String>,
     /// `start`
     pub start: Option<Start>,
@@ -40,6 +47,16 @@ pub struct Manifest {
     pub limits: LimitsPart,
     /// `[consumer]`
     pub consumer: ConsumerPart,
+}
+
+impl Manifest {
+    /// Reads a whole `handler.toml`; `origin` names it in problems.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, Problems> {
+        reader::read(origin, text, &Variables::new(), read::manifest)
+    }
 }
 
 /// `[retry]`, each part optional.
@@ -137,7 +154,7 @@ pub struct Spec {
     pub store: String,
     /// Topics by name.
     pub topics: Vec<String>,
-    /// Topics by pattern.
+    /// Topics by pattern, as librdkafka takes it.
     pub pattern: Option<String>,
     /// Where it starts.
     pub start: Start,
@@ -159,4 +176,14 @@ pub struct Spec {
     pub session_timeout: Option<Duration>,
     /// Records of one lane in memory at which its partition is paused. Default 2,000.
     pub high_mark: usize,
+}
+
+impl Spec {
+    /// The configuration that results from a manifest, the common defaults and the operator's override of it.
+    ///
+    /// # Errors
+    /// What the values together get wrong.
+    pub fn resolve(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Self, Problems> {
+        resolve::spec(manifest, defaults, over)
+    }
 }

@@ -1,0 +1,102 @@
+//! `tidemill check`: reads settings and handlers as `run` would, says what it found, and starts nothing.
+//!
+//! It writes no file: not even the token secret that `run` would make.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use jsonwebtoken::DecodingKey;
+
+use super::{Config, say};
+use crate::http::secret;
+use crate::settings::{Bootstrap, JwtKey, Problem, Problems, Settings};
+
+/// Checks everything and prints a summary.
+///
+/// # Errors
+/// Everything that is wrong.
+pub(super) fn run(config: &Config) -> anyhow::Result<()> {
+    let settings = config.load()?;
+    let files = handlers(&settings.handlers)?;
+    key(&settings)?;
+    say(summary(&settings, &files).trim_end())
+}
+
+/// The `.wasm` files of the folder, sorted; none if it does not exist.
+fn handlers(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !folder.try_exists()? {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    let read = || format!("read the handlers folder {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads the key that tokens are checked with, if there should be one already.
+fn key(settings: &Settings) -> Result<(), Problems> {
+    let wrong = |key: &str, error: &dyn std::fmt::Display| {
+        let message = format!("`http.jwt.{key}`: {error}");
+        let mut problems = Problems::default();
+        problems.push(Problem { origin: "settings".into(), line: None, message });
+        problems
+    };
+    let pem = |path: &Path, parse: fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>| {
+        let read = fs::read(path).map_err(anyhow::Error::from);
+        let parsed = read.and_then(|pem| parse(&pem).context("is not such a public key in PEM"));
+        parsed.map(drop).map_err(|error| wrong("public-key-file", &format!("{}: {error:#}", path.display())))
+    };
+    match &settings.http.jwt.key {
+        JwtKey::Rs256(path) => pem(path, DecodingKey::from_rsa_pem),
+        JwtKey::Es256(path) => pem(path, DecodingKey::from_ec_pem),
+        JwtKey::SecretFile(_) => {
+            secret::load_or_create(settings).map(drop).map_err(|error| wrong("secret-file", &format!("{error:#}")))
+        }
+        JwtKey::Secret(_) | JwtKey::Generated => Ok(()),
+    }
+}
+
+fn summary(settings: &Settings, files: &[PathBuf]) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:<9} {text}");
+    };
+    line("data", &settings.data.display().to_string());
+    match &settings.kafka.bootstrap {
+        Bootstrap::Embedded { keep: false } => line("kafka", "embedded"),
+        Bootstrap::Embedded { keep: true } => line("kafka", "embedded, kept when the daemon stops"),
+        Bootstrap::Servers(servers) => line("kafka", servers),
+    }
+    for topic in &settings.topics {
+        line("topic", &format!("{} ({} partitions, {} replicas)", topic.name, topic.partitions, topic.replicas));
+    }
+    line("http", &settings.http.listen.to_string());
+    line(
+        "tokens",
+        match &settings.http.jwt.key {
+            JwtKey::Generated => "HS256, secret made in the data folder",
+            JwtKey::Secret(_) => "HS256, secret from the settings",
+            JwtKey::SecretFile(_) => "HS256, secret from a file",
+            JwtKey::Rs256(_) => "RS256",
+            JwtKey::Es256(_) => "ES256",
+        },
+    );
+    let missing = if settings.handlers.exists() { "" } else { " (does not exist)" };
+    line("handlers", &format!("{}{missing}", settings.handlers.display()));
+    for file in files {
+        line("handler", &file.display().to_string());
+    }
+    for name in settings.overrides.keys() {
+        line("override", name);
+    }
+    out
+}

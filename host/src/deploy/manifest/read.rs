@@ -1,0 +1,166 @@
+//! Reading a manifest, or an operator's overrides of one: the same keys, checked in the same way.
+//!
+//! Every value is checked by itself and placed at its line; what several values mean together is decided when a
+//! [`Spec`](super::Spec) is made of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start, names, pattern};
+use crate::policy::Backoff;
+use crate::settings::DeadLetterPartition;
+use crate::settings::reader::Section;
+use crate::settings::value::Value;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+/// The largest memory that a 32-bit component can have.
+const MEMORY: usize = 4 << 30;
+
+/// The manifest itself, whose name is required.
+pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
+    let name = section.require("name", |v| names::plain(v.text()?));
+    Manifest { name, ..common(section) }
+}
+
+/// What the operator overrides in a manifest: everything but the name.
+pub(crate) fn overrides(section: &Section<'_>) -> Manifest {
+    let _refused: Option<()> =
+        section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
+    common(section)
+}
+
+fn common(section: &Section<'_>) -> Manifest {
+    Manifest {
+        name: None,
+        group: section.take("group", |v| names::group(v.text()?)),
+        store: section.take("store", |v| names::plain(v.text()?)),
+        topics: topics(section),
+        pattern: section.take("pattern", |v| pattern::translate(v.text()?)),
+        start: section.take("start", |v| v.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)])),
+        event_id: section.take("event-id", |v| names::event_id(v.text()?)),
+        retry: retry(&section.section("retry")),
+        dead_letter: dead_letter(&section.section("dead-letter")),
+        routes: routes(section),
+        publish: publish(&section.section("publish")),
+        settings: settings(&section.section("settings")),
+        limits: limits(&section.section("limits")),
+        consumer: consumer(&section.section("consumer")),
+    }
+}
+
+fn topics(section: &Section<'_>) -> Option<Vec<String>> {
+    let topics = section.list("topics", |v| names::topic(v.text()?))?;
+    let mut seen = BTreeSet::new();
+    for topic in topics.iter().filter(|topic| !seen.insert(topic.as_str())) {
+        section.problem("topics", &format!("\"{topic}\" stands here twice"));
+    }
+    Some(topics)
+}
+
+/// `[retry]`
+pub(crate) fn retry(section: &Section<'_>) -> Retry {
+    // The only order of this version is also the default, so there is nothing to keep.
+    let _partition: Option<()> = section.take("order", |v| match v.text()? {
+        "partition" => Ok(()),
+        "key" | "none" => Err("this version keeps the order of the whole partition only; write \"partition\"".into()),
+        _ => Err(format!("{v} is not known here; valid is \"partition\"")),
+    });
+    Retry {
+        max_attempts: section.take("max-attempts", |v| v.whole(1..=1_000_000)),
+        backoff: backoff(&section.section("backoff")),
+    }
+}
+
+fn backoff(section: &Section<'_>) -> Option<Backoff> {
+    let kind = section.take("kind", |v| v.choice(&[("fixed", ())]));
+    let read = |v: Value<'_>| v.duration(Duration::ZERO..=7 * 86_400 * SECOND);
+    let interval = match kind {
+        Some(()) => section.require("interval", read),
+        None => section.take("interval", read),
+    };
+    interval.map(|interval| Backoff::Fixed { interval })
+}
+
+/// `[dead-letter]`
+pub(crate) fn dead_letter(section: &Section<'_>) -> DeadLetterPart {
+    DeadLetterPart {
+        topic: section.take("topic", |v| names::dead_letter_topic(v.text()?)),
+        partition: section.take("partition", |v| match v.scalar()?.as_str() {
+            "same" => Ok(DeadLetterPartition::Same),
+            number if number.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+                let partition = number.parse().ok().filter(|partition: &i32| *partition >= 0);
+                partition.map(DeadLetterPartition::Fixed).ok_or_else(|| format!("{v} is not a partition's number"))
+            }
+            _ => Err(format!("{v} is not known here; write \"same\" or a partition's number")),
+        }),
+    }
+}
+
+/// `[limits]`
+pub(crate) fn limits(section: &Section<'_>) -> LimitsPart {
+    const GIB: usize = 1 << 30;
+    LimitsPart {
+        time: section.take("time", |v| v.duration(MILLISECOND..=3_600 * SECOND)),
+        memory: section.take("memory", |v| v.size(64 << 10..=MEMORY)),
+        sql_rows: section.take("sql-rows", |v| v.whole(1..=100_000_000)),
+        sql_bytes: section.take("sql-bytes", |v| v.size(1..=GIB)),
+        events: section.take("events", |v| v.whole(0..=1_000_000)),
+        event_bytes: section.take("event-bytes", |v| v.size(0..=GIB)),
+        log_bytes: section.take("log-bytes", |v| v.size(0..=GIB)),
+    }
+}
+
+fn consumer(section: &Section<'_>) -> ConsumerPart {
+    ConsumerPart {
+        // A broker refuses more than its group.max.session.timeout.ms, 30 minutes unless it is told otherwise.
+        session_timeout: section.take("session-timeout", |v| v.duration(SECOND..=1_800 * SECOND)),
+        high_mark: section.take("high-mark", |v| v.whole(1..=10_000_000)),
+    }
+}
+
+fn routes(section: &Section<'_>) -> Option<Vec<Route>> {
+    let sections = section.sections("route")?;
+    let mut placed = Vec::new();
+    for section in &sections {
+        let method = section.require("method", |v| names::method(v.text()?));
+        let path = section.require("path", |v| names::path(v.text()?));
+        let jwt = section.take("auth", |v| v.choice(&[("jwt", true), ("none", false)])).unwrap_or(false);
+        if let (Some(method), Some(path)) = (method, path) {
+            placed.push((section, Route { method, path, jwt }));
+        }
+    }
+    let (places, routes): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
+    for (position, with) in names::conflicts(&routes) {
+        if let Some((section, route)) = places.get(position).zip(routes.get(position)) {
+            section.problem("path", &format!("{} {} cannot be told from {with} above", route.method, route.path));
+        }
+    }
+    Some(routes)
+}
+
+fn publish(section: &Section<'_>) -> BTreeMap<String, String> {
+    let mut publish = BTreeMap::new();
+    for entry in section.entries() {
+        match Value::File(entry.value).text().and_then(names::topic) {
+            Ok(topic) => {
+                publish.insert(entry.name.to_owned(), topic);
+            }
+            Err(wrong) => section.problem(entry.name, &wrong),
+        }
+    }
+    publish
+}
+
+fn settings(section: &Section<'_>) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for entry in section.entries() {
+        match Value::File(entry.value).scalar() {
+            Ok(text) => {
+                settings.insert(entry.name.to_owned(), text);
+            }
+            Err(wrong) => section.problem(entry.name, &wrong),
+        }
+    }
+    settings
+}

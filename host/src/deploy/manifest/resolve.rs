@@ -1,0 +1,185 @@
+//! Laying the common defaults, a manifest and the operator's overrides over each other.
+//!
+//! Pure: each value of the override replaces the manifest's, each of the manifest the default; `[publish]` and
+//! `[settings]` are merged key by key, routes are replaced as a whole. What only several values together can get
+//! wrong is found here.
+
+use std::collections::BTreeMap;
+
+use super::{DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
+use crate::policy::Policy;
+use crate::settings::{DeadLetter, Defaults, Limits, Problem, Problems};
+
+/// Records of one lane in memory at which its partition is paused.
+const HIGH_MARK: usize = 2_000;
+
+pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Spec, Problems> {
+    let nothing = Manifest::default();
+    let over = over.unwrap_or(&nothing);
+    let Some(name) = manifest.name.clone() else {
+        return Err(Problems::one("manifest", "`name` is missing"));
+    };
+    let spec = Spec {
+        group: pick(&over.group, &manifest.group).unwrap_or_else(|| name.clone()),
+        store: pick(&over.store, &manifest.store).unwrap_or_else(|| name.clone()),
+        topics: pick(&over.topics, &manifest.topics).unwrap_or_default(),
+        pattern: pick(&over.pattern, &manifest.pattern),
+        start: pick(&over.start, &manifest.start).unwrap_or(Start::Earliest),
+        event_id: pick(&over.event_id, &manifest.event_id).unwrap_or(EventId::Offset),
+        retry: over.retry.over(manifest.retry.over(defaults.retry)),
+        dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
+        routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
+        publish: merge(&over.publish, &manifest.publish),
+        settings: merge(&over.settings, &manifest.settings),
+        limits: over.limits.over(manifest.limits.over(defaults.limits.clone())),
+        session_timeout: pick(&over.consumer.session_timeout, &manifest.consumer.session_timeout),
+        high_mark: pick(&over.consumer.high_mark, &manifest.consumer.high_mark).unwrap_or(HIGH_MARK),
+        name,
+    };
+    check(&spec).or(spec)
+}
+
+fn check(spec: &Spec) -> Problems {
+    let mut problems = Problems::default();
+    let mut wrong = |message: String| {
+        problems.push(Problem { origin: format!("handler `{}`", spec.name), line: None, message });
+    };
+    if spec.topics.is_empty() && spec.pattern.is_none() && spec.routes.is_empty() {
+        wrong("nothing would ever reach it; give it `topics`, a `pattern` or a `[[route]]`".into());
+    }
+    for topic in &spec.topics {
+        if spec.dead_letter.topic.replace("{topic}", topic) == *topic {
+            wrong(format!(
+                "`dead-letter.topic` is \"{topic}\", which the handler reads: a dead letter would come back for ever; \
+                 name another topic"
+            ));
+        }
+    }
+    problems
+}
+
+impl Retry {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: Policy) -> Policy {
+        Policy {
+            max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
+            backoff: self.backoff.unwrap_or(below.backoff),
+        }
+    }
+}
+
+impl DeadLetterPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: DeadLetter) -> DeadLetter {
+        DeadLetter {
+            topic: self.topic.clone().unwrap_or(below.topic),
+            partition: self.partition.unwrap_or(below.partition),
+        }
+    }
+}
+
+impl LimitsPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: Limits) -> Limits {
+        Limits {
+            time: self.time.unwrap_or(below.time),
+            memory: self.memory.unwrap_or(below.memory),
+            sql_rows: self.sql_rows.unwrap_or(below.sql_rows),
+            sql_bytes: self.sql_bytes.unwrap_or(below.sql_bytes),
+            events: self.events.unwrap_or(below.events),
+            event_bytes: self.event_bytes.unwrap_or(below.event_bytes),
+            log_bytes: self.log_bytes.unwrap_or(below.log_bytes),
+        }
+    }
+}
+
+fn pick<T: Clone>(over: &Option<T>, below: &Option<T>) -> Option<T> {
+    over.as_ref().or(below.as_ref()).cloned()
+}
+
+fn merge(over: &BTreeMap<String, String>, below: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let both = below.iter().chain(over);
+    both.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::Backoff;
+    use crate::settings::{DeadLetterPartition, Settings};
+
+    fn resolve(manifest: &str, settings: &str) -> Result<Spec, Problems> {
+        let settings = Settings::parse(settings, "tidemill.toml")?;
+        let manifest = Manifest::parse(manifest, "handler.toml")?;
+        let over = manifest.name.as_ref().and_then(|name| settings.overrides.get(name));
+        Spec::resolve(&manifest, &settings.defaults, over)
+    }
+
+    #[test]
+    fn a_small_manifest_takes_every_default() {
+        let spec = resolve("name = \"mail\"\ntopics = [\"a\"]", "").unwrap();
+        assert_eq!((spec.group.as_str(), spec.store.as_str(), spec.start), ("mail", "mail", Start::Earliest));
+        assert_eq!((spec.event_id, spec.high_mark, spec.session_timeout), (EventId::Offset, 2_000, None));
+        assert_eq!(spec.retry, Policy::default());
+        assert_eq!(spec.dead_letter.topic, "{topic}.DLT");
+        assert_eq!(spec.limits, Limits::default());
+    }
+
+    #[test]
+    fn s0_2_a_handler_that_names_no_policy_gets_the_common_one_and_may_override_parts_of_it() {
+        let common = "[defaults.retry]\nmax-attempts = 9\nbackoff = { interval = \"2s\" }\n";
+        let manifest = "name = \"mail\"\ntopics = [\"a\"]\n";
+        let fixed = |seconds| Backoff::Fixed { interval: Duration::from_secs(seconds) };
+        let retry = |manifest: &str, settings: &str| resolve(manifest, settings).unwrap().retry;
+
+        assert_eq!(retry(manifest, common), Policy { max_attempts: 9, backoff: fixed(2) });
+        let own = format!("{manifest}[retry]\nmax-attempts = 3");
+        assert_eq!(retry(&own, common), Policy { max_attempts: 3, backoff: fixed(2) });
+        let over = format!("{common}[handler.mail.retry]\nbackoff = {{ kind = \"fixed\", interval = \"7s\" }}");
+        assert_eq!(retry(&own, &over), Policy { max_attempts: 3, backoff: fixed(7) });
+    }
+
+    #[test]
+    fn s0_1_the_operator_replaces_topics_and_merges_publish_and_settings() {
+        let manifest = r#"
+            name = "mail"
+            topics = ["a", "b"]
+            publish = { done = "mail-done", failed = "mail-failed" }
+            settings = { from = "a@b", copies = 2, html = true, rate = 0.5 }
+            [[route]]
+            method = "GET"
+            path = "/a"
+        "#;
+        let over = r#"
+            [handler.mail]
+            topics = ["c"]
+            publish = { done = "test-done" }
+            settings = { copies = "3" }
+            dead-letter = { topic = "dead", partition = 0 }
+            [[handler.mail.route]]
+            method = "POST"
+            path = "/b"
+        "#;
+        let spec = resolve(manifest, over).unwrap();
+        assert_eq!(spec.topics, ["c"]);
+        let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
+        assert_eq!(pairs(&spec.publish), ["done=test-done", "failed=mail-failed"]);
+        assert_eq!(pairs(&spec.settings), ["copies=3", "from=a@b", "html=true", "rate=0.5"]);
+        assert_eq!(spec.routes.len(), 1);
+        assert_eq!(spec.routes[0].path, "/b");
+        assert_eq!(spec.dead_letter.partition, DeadLetterPartition::Fixed(0));
+        assert!(!spec.routes[0].reads());
+    }
+
+    #[test]
+    fn what_only_the_whole_shows_is_refused() {
+        let nothing = resolve("name = \"mail\"", "").unwrap_err().to_string();
+        assert!(nothing.starts_with("handler `mail`: nothing would ever reach it"), "{nothing}");
+        let over = "[handler.mail.dead-letter]\ntopic = \"a\"";
+        let circle = resolve("name = \"mail\"\ntopics = [\"a\"]", over).unwrap_err().to_string();
+        assert!(circle.contains("come back for ever"), "{circle}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The shape of `tidemill.toml`: which keys there are, what they may hold, and their defaults.
+//!
+//! `docs/settings.md` describes the same keys; a test holds the two together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::Section;
+use super::value::Value;
+use super::{Bootstrap, DeadLetter, Defaults, Http, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store, Topic};
+use crate::deploy::manifest::{Manifest, names, read};
+use crate::http::secret::SHORTEST;
+use crate::policy::Policy;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads everything. Relative paths of the file, and the default ones, are in the folder `base`; those of variables
+/// are in the current folder.
+pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
+    Settings {
+        data: path(root, "data", base).unwrap_or_else(|| base.join("tidemill-data")),
+        handlers: path(root, "handlers", base).unwrap_or_else(|| base.join("handlers")),
+        kafka: kafka(&root.section("kafka")),
+        topics: topics(root),
+        http: http(&root.section("http"), base),
+        store: store(&root.section("store")),
+        outbox: outbox(&root.section("outbox")),
+        defaults: defaults(&root.section("defaults")),
+        overrides: overrides(root),
+        log: log(&root.section("log")),
+    }
+}
+
+fn path(section: &Section<'_>, key: &str, base: &Path) -> Option<PathBuf> {
+    section.take(key, |value| {
+        let text = value.text()?;
+        Ok(match value {
+            Value::File(_) => base.join(text),
+            Value::Variable(_) => PathBuf::from(text),
+        })
+    })
+}
+
+fn kafka(section: &Section<'_>) -> Kafka {
+    let keep = section.take("keep-embedded", |v| v.boolean()).unwrap_or(false);
+    let bootstrap = section.take("bootstrap", |v| match v.text()? {
+        "embedded" => Ok(Bootstrap::Embedded { keep }),
+        servers => self::servers(servers).map(Bootstrap::Servers),
+    });
+    Kafka {
+        bootstrap: bootstrap.unwrap_or(Bootstrap::Embedded { keep }),
+        librdkafka: super::librdkafka::read(&section.section("librdkafka")),
+    }
+}
+
+/// Checks `host:port,host:port`.
+fn servers(text: &str) -> Result<String, String> {
+    let mut servers = Vec::new();
+    for server in text.split(',').map(str::trim) {
+        let wrong =
+            || format!("\"{server}\" is not an address; write host:port, with commas between several, or \"embedded\"");
+        let (host, port) = server.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let good = match bare {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+                !host.is_empty() && host.bytes().all(letter)
+            }
+        };
+        if !good || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(wrong());
+        }
+        servers.push(server);
+    }
+    Ok(servers.join(","))
+}
+
+fn topics(root: &Section<'_>) -> Vec<Topic> {
+    let mut topics: Vec<Topic> = Vec::new();
+    for section in root.sections("topic").unwrap_or_default() {
+        let name = section.require("name", |v| names::topic(v.text()?));
+        let partitions = section.take("partitions", |v| v.whole(1..=100_000)).unwrap_or(3);
+        let replicas = section.take("replicas", |v| v.whole(1..=32_767)).unwrap_or(1);
+        let Some(name) = name else { continue };
+        if topics.iter().any(|topic| topic.name == name) {
+            section.problem("name", &format!("\"{name}\" is listed above already"));
+            continue;
+        }
+        topics.push(Topic { name, partitions, replicas });
+    }
+    topics
+}
+
+fn http(section: &Section<'_>, base: &Path) -> Http {
+    let listen = section.take("listen", |v| {
+        let text = v.text()?;
+        text.parse().map_err(|_| {
+            format!("\"{text}\" is not an address; write an IP address and a port, like \"127.0.0.1:8080\"")
+        })
+    });
+    Http {
+        listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+        body_limit: section.take("body-limit", |v| v.size(0..=1 << 30)).unwrap_or(1 << 20),
+        deadline: section.take("deadline", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(30 * SECOND),
+        max_waiting: section.take("max-waiting", |v| v.whole(1..=1_000_000)).unwrap_or(1024),
+        jwt: jwt(&section.section("jwt"), base),
+    }
+}
+
+fn jwt(section: &Section<'_>, base: &Path) -> Jwt {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Algorithm {
+        Hs256,
+        Rs256,
+        Es256,
+    }
+    use Algorithm::{Es256, Hs256, Rs256};
+
+    let secret = section.take("secret", |v| {
+        let text = v.text()?;
+        if text.len() < SHORTEST {
+            return Err(format!("has {} bytes; HS256 needs at least {SHORTEST} (RFC 7518)", text.len()));
+        }
+        Ok(text.to_owned())
+    });
+    let secret_file = path(section, "secret-file", base);
+    let public_key = path(section, "public-key-file", base);
+    let algorithm = section.take("algorithm", |v| v.choice(&[("HS256", Hs256), ("RS256", Rs256), ("ES256", Es256)]));
+    let sources = [secret.is_some(), secret_file.is_some(), public_key.is_some()];
+    let twice = sources.iter().filter(|given| **given).count() > 1;
+    if twice {
+        let last = if public_key.is_some() { "public-key-file" } else { "secret-file" };
+        section.problem(last, "only one of `secret`, `secret-file` and `public-key-file` can be set");
+    }
+    let key = match (public_key, algorithm) {
+        (Some(file), Some(Rs256)) => JwtKey::Rs256(file),
+        (Some(file), Some(Es256)) => JwtKey::Es256(file),
+        (Some(_), Some(Hs256)) => {
+            section.problem(
+                "algorithm",
+                "\"HS256\" has no public key; write \"RS256\" or \"ES256\", or set `secret-file`",
+            );
+            JwtKey::Generated
+        }
+        (Some(_), None) => {
+            section.problem("public-key-file", "needs `algorithm` beside it: \"RS256\" or \"ES256\"");
+            JwtKey::Generated
+        }
+        (None, Some(Rs256 | Es256)) => {
+            section.problem("algorithm", "needs `public-key-file` beside it");
+            JwtKey::Generated
+        }
+        (None, Some(Hs256) | None) => match (secret, secret_file) {
+            (Some(secret), _) => JwtKey::Secret(secret),
+            (None, Some(file)) => JwtKey::SecretFile(file),
+            (None, None) => JwtKey::Generated,
+        },
+    };
+    Jwt {
+        key,
+        issuer: section.take("issuer", |v| v.text().map(str::to_owned)),
+        audience: section.take("audience", |v| v.text().map(str::to_owned)),
+    }
+}
+
+fn store(section: &Section<'_>) -> Store {
+    Store {
+        group_max: section.take("group-max", |v| v.whole(1..=100_000)).unwrap_or(500),
+        group_time: section.take("group-time", |v| v.duration(Duration::ZERO..=10 * SECOND)).unwrap_or(5 * MILLISECOND),
+        synchronous_full: section
+            .take("synchronous", |v| v.choice(&[("full", true), ("normal", false)]))
+            .unwrap_or(true),
+    }
+}
+
+fn outbox(section: &Section<'_>) -> Outbox {
+    Outbox {
+        keep: section.take("keep", |v| v.duration(Duration::ZERO..=3_650 * DAY)).unwrap_or(Duration::ZERO),
+        sweep: section.take("sweep", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(SECOND),
+    }
+}
+
+fn defaults(section: &Section<'_>) -> Defaults {
+    Defaults {
+        retry: read::retry(&section.section("retry")).over(Policy::default()),
+        dead_letter: read::dead_letter(&section.section("dead-letter")).over(DeadLetter::default()),
+        limits: read::limits(&section.section("limits")).over(Limits::default()),
+    }
+}
+
+fn overrides(root: &Section<'_>) -> BTreeMap<String, Manifest> {
+    let mut overrides = BTreeMap::new();
+    let mut groups = BTreeSet::new();
+    for (entry, section) in root.named_sections("handler") {
+        let over = read::overrides(&section);
+        if let Err(wrong) = names::plain(entry.name) {
+            section.problem_at(entry.line, format!("`handler.{}`: {wrong}", entry.name));
+        }
+        if let Some(group) = over.group.clone()
+            && !groups.insert(group.clone())
+        {
+            section.problem("group", &format!("\"{group}\" is another handler's group already; each has its own"));
+        }
+        overrides.insert(entry.name.to_owned(), over);
+    }
+    overrides
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let level = section.take("level", |v| {
+        let text = v.text()?;
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => Err(format!(
+                "\"{text}\" is not a filter; write error, warn, info, debug or trace, or a list like \"info,tidemill=debug\""
+            )),
+        }
+    });
+    Log {
+        level: level.unwrap_or_else(|| "info".into()),
+        json: section.take("format", |v| v.choice(&[("text", false), ("json", true)])).unwrap_or(false),
+    }
+}
