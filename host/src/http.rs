@@ -1,1 +1,16 @@
-//! HTTP.
+//! The HTTP front: requests from clients to handlers' routes, and answers back.
+//!
+//! A request reaches a handler only when its route exists, its token is good and its body is complete; it is
+//! answered once, with the handler's response or with a problem (RFC 9457). This module opens no store and runs
+//! no handler: a route's [`routes::Dispatch`] does, and an answer comes only after the commit.
+
+mod inflight;
+pub mod jwt;
+mod problem;
+mod request;
+pub mod response;
+pub mod routes;
+pub mod secret;
+pub mod server;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Answers that the host gives by itself: `application/problem+json` (RFC 9457).
+//!
+//! A problem says what is wrong and what the client can do; it never tells about keys, files or other users.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+
+use crate::http::jwt::Unauthorized;
+use crate::http::routes::Missing;
+use crate::record::Refusal;
+
+/// Why a request is not answered by a handler.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// 400 to 599.
+    pub(super) status: StatusCode,
+    detail: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem with its status and a sentence for the client.
+    pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, detail: detail.into(), header: None }
+    }
+
+    /// 400 with a sentence for the client.
+    pub(super) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 405: `allow` is the value of the header of that name.
+    pub(super) fn method_not_allowed(allow: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {allow}")).with(ALLOW, allow)
+    }
+
+    /// The problem as a response.
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    /// The same with one header; a value that no header can hold is left out.
+    fn with(self, name: HeaderName, value: &str) -> Self {
+        Self { header: HeaderValue::from_str(value).ok().map(|value| (name, value)), ..self }
+    }
+}
+
+impl From<Missing> for Problem {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Path => Self::new(StatusCode::NOT_FOUND, "no handler has a route for this path"),
+            Missing::Method { allow } => Self::method_not_allowed(&allow),
+            Missing::Encoding { name } => {
+                Self::bad_request(format!("the value of `{name}` in the path is not percent-encoded UTF-8"))
+            }
+        }
+    }
+}
+
+impl From<Unauthorized> for Problem {
+    fn from(unauthorized: Unauthorized) -> Self {
+        let challenge = match unauthorized {
+            // RFC 6750, 3.1: no error code where the client sent no token at all.
+            Unauthorized::NoToken => r#"Bearer realm="tidemill""#.to_owned(),
+            Unauthorized::Invalid(why) => {
+                format!(r#"Bearer realm="tidemill", error="invalid_token", error_description="{why}""#)
+            }
+        };
+        Self::new(StatusCode::UNAUTHORIZED, unauthorized.to_string()).with(WWW_AUTHENTICATE, &challenge)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, retry_after) = match refusal {
+            Refusal::Gone => (StatusCode::NOT_FOUND, None),
+            Refusal::StillRunning => (StatusCode::CONFLICT, None),
+            Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, None),
+            Refusal::Failed => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+            Refusal::StoreUnavailable | Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some("5")),
+            Refusal::Expired => (StatusCode::GATEWAY_TIMEOUT, None),
+        };
+        let problem = Self::new(status, refusal.to_string());
+        match retry_after {
+            Some(seconds) => problem.with(RETRY_AFTER, seconds),
+            None => problem,
+        }
+    }
+}
