@@ -1,0 +1,224 @@
+//! The component's side of the contract in `wit/`: the one place that knows the generated bindings.
+//!
+//! Imports are called by the modules of this crate under the names that [`test::delivery`] has natively; exports are
+//! made by [`handler!`](crate::handler!), each by its own world, so that a component exports only what it handles.
+#![allow(missing_docs, unreachable_pub, reason = "the words are those of wit/, where they are explained")]
+
+mod imports {
+    #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
+    wit_bindgen::generate!({ world: "imports", path: "../../wit", generate_unused_types: true });
+}
+
+use imports::tidemill::handler as wit;
+
+use std::time::Duration;
+
+use crate::log::Level;
+use crate::publisher::Enqueued;
+use crate::record::Header;
+use crate::sql::{Rows, Value};
+use crate::{Failure, publisher, sql};
+
+pub mod records {
+    //! The export of `records`.
+
+    mod bindings {
+        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
+        wit_bindgen::generate!({
+            world: "records-handler",
+            path: "../../wit",
+            pub_export_macro: true,
+            with: {
+                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
+                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
+                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
+                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
+                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
+            },
+        });
+    }
+
+    pub use bindings::export;
+    pub use bindings::exports;
+    pub use bindings::exports::tidemill::handler::records::{Guest, Record};
+
+    /// What `handle` returns to the host.
+    pub type Outcome = Result<(), super::wit::types::Failure>;
+
+    /// Hands a record over and the failure back.
+    pub fn run(handle: crate::Handle, record: Record) -> Outcome {
+        let record = crate::Record {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: record.headers.into_iter().map(super::header).collect(),
+        };
+        handle(&record).map_err(super::failure)
+    }
+}
+
+pub mod http {
+    //! The export of `http`.
+
+    mod bindings {
+        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
+        wit_bindgen::generate!({
+            world: "http-handler",
+            path: "../../wit",
+            pub_export_macro: true,
+            with: {
+                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
+                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
+                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
+                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
+                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
+            },
+        });
+    }
+
+    use bindings::exports::tidemill::handler::http::Field;
+
+    pub use bindings::export;
+    pub use bindings::exports;
+    pub use bindings::exports::tidemill::handler::http::{Guest, Request, Response};
+
+    /// Hands a request over and the answer back.
+    pub fn run(routes: &[(&str, crate::Answer)], request: Request) -> Response {
+        let request = crate::http::Request {
+            method: request.method,
+            path: request.path,
+            route: request.route,
+            params: request.params.into_iter().map(|param| (param.name, param.value)).collect(),
+            query: request.query,
+            headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
+            body: request.body,
+            user: request.user,
+        };
+        let crate::http::Response { status, headers, body } = crate::http::answer(routes, &request);
+        Response { status, headers: headers.into_iter().map(|(name, value)| Field { name, value }).collect(), body }
+    }
+}
+
+pub(crate) fn execute(statement: &str, params: Vec<Value>) -> Result<u64, sql::Error> {
+    wit::sql::execute(statement, &to_wit(params)).map_err(sql_error)
+}
+
+pub(crate) fn query(statement: &str, params: Vec<Value>) -> Result<Rows, sql::Error> {
+    let wit::sql::Rows { columns, rows } = wit::sql::query(statement, &to_wit(params)).map_err(sql_error)?;
+    Ok(Rows { columns, rows: rows.into_iter().map(|row| row.into_iter().map(from_wit).collect()).collect() })
+}
+
+pub(crate) fn next_id() -> String {
+    wit::publisher::next_id()
+}
+
+pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
+    let event = wit::publisher::Event {
+        destination: event.destination,
+        id: event.id,
+        event_type: event.event_type,
+        key: event.key,
+        value: event.value,
+        headers: event.headers.into_iter().map(|Header { name, value }| wit::types::Header { name, value }).collect(),
+    };
+    wit::publisher::enqueue(&event).map_err(|error| publisher::Error {
+        kind: match error.kind {
+            wit::publisher::ErrorKind::Destination => publisher::ErrorKind::Destination,
+            wit::publisher::ErrorKind::Limit => publisher::ErrorKind::Limit,
+            wit::publisher::ErrorKind::Id => publisher::ErrorKind::Id,
+            wit::publisher::ErrorKind::ReadOnly => publisher::ErrorKind::ReadOnly,
+        },
+        message: error.message,
+    })
+}
+
+pub(crate) fn setting(name: &str) -> Option<String> {
+    wit::config::get(name)
+}
+
+pub(crate) fn settings() -> Vec<(String, String)> {
+    wit::config::all()
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    let level = match level {
+        Level::Error => wit::log::Level::Error,
+        Level::Warn => wit::log::Level::Warn,
+        Level::Info => wit::log::Level::Info,
+        Level::Debug => wit::log::Level::Debug,
+        Level::Trace => wit::log::Level::Trace,
+    };
+    wit::log::write(level, message);
+}
+
+pub(crate) fn now() -> i64 {
+    wit::delivery::now()
+}
+
+pub(crate) fn random(len: u32) -> Vec<u8> {
+    wit::delivery::random(len)
+}
+
+pub(crate) fn attempt() -> u32 {
+    wit::delivery::attempt()
+}
+
+pub(crate) fn event_id() -> Option<String> {
+    wit::delivery::event_id()
+}
+
+fn header(header: wit::types::Header) -> Header {
+    Header { name: header.name, value: header.value }
+}
+
+fn failure(failure: Failure) -> wit::types::Failure {
+    let trouble = |message, after: Option<Duration>| wit::types::Trouble {
+        message,
+        after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+    };
+    match failure {
+        Failure::Retry { message, after } => wit::types::Failure::Retry(trouble(message, after)),
+        Failure::Reject(why) => wit::types::Failure::Reject(why),
+        Failure::Unavailable { message, after } => wit::types::Failure::Unavailable(trouble(message, after)),
+    }
+}
+
+fn to_wit(params: Vec<Value>) -> Vec<wit::sql::Value> {
+    params
+        .into_iter()
+        .map(|value| match value {
+            Value::Null => wit::sql::Value::Null,
+            Value::Integer(value) => wit::sql::Value::Integer(value),
+            Value::Real(value) => wit::sql::Value::Real(value),
+            Value::Text(value) => wit::sql::Value::Text(value),
+            Value::Blob(value) => wit::sql::Value::Blob(value),
+        })
+        .collect()
+}
+
+fn from_wit(value: wit::sql::Value) -> Value {
+    match value {
+        wit::sql::Value::Null => Value::Null,
+        wit::sql::Value::Integer(value) => Value::Integer(value),
+        wit::sql::Value::Real(value) => Value::Real(value),
+        wit::sql::Value::Text(value) => Value::Text(value),
+        wit::sql::Value::Blob(value) => Value::Blob(value),
+    }
+}
+
+fn sql_error(error: wit::sql::Error) -> sql::Error {
+    let kind = match error.kind {
+        wit::sql::ErrorKind::Statement => sql::ErrorKind::Statement,
+        wit::sql::ErrorKind::Constraint => sql::ErrorKind::Constraint,
+        wit::sql::ErrorKind::Denied => sql::ErrorKind::Denied,
+        wit::sql::ErrorKind::ReadOnly => sql::ErrorKind::ReadOnly,
+        wit::sql::ErrorKind::Limit => sql::ErrorKind::Limit,
+        wit::sql::ErrorKind::Other => sql::ErrorKind::Other,
+    };
+    sql::Error { kind, code: error.code, message: error.message }
+}

@@ -1,0 +1,120 @@
+//! The [`handler!`](crate::handler!) macro: which functions a handler exports, and what travels with them.
+//!
+//! The component exports exactly what the macro names: a handler without `http` has no `http` export. On every
+//! other target the macro leaves a [`Handler`] for [`test::Bench`](crate::test::Bench) to run.
+
+use crate::http::{Problem, Request, Response};
+use crate::section::Migration;
+use crate::{Failure, Record};
+
+/// What handles a record.
+pub type Handle = fn(&Record) -> Result<(), Failure>;
+
+/// What answers the requests of one route.
+pub type Answer = fn(&Request) -> Result<Response, Problem>;
+
+/// A handler as [`test::Bench`](crate::test::Bench) sees it; made by [`handler!`](crate::handler!).
+#[derive(Debug)]
+pub struct Handler {
+    /// The text of `handler.toml`.
+    pub manifest: &'static str,
+    /// Paths and SQL, in the order in which they run.
+    pub migrations: &'static [Migration],
+    /// The function for records, if there is one.
+    pub records: Option<Handle>,
+    /// `METHOD /path` and the function for it.
+    pub routes: &'static [(&'static str, Answer)],
+}
+
+/// Makes a component of the functions it names.
+///
+/// ```text
+/// tidemill_sdk::handler! {
+///     manifest: "handler.toml",
+///     migrations: ["migrations/0001_orders.sql"],
+///     records: handle,
+///     http: {
+///         "POST /api/orders" => place,
+///         "GET /api/orders/{id}" => show,
+///     },
+/// }
+/// ```
+///
+/// Paths are relative to the crate's folder. `migrations`, `records` and `http` may be left out, but keep this
+/// order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
+/// written as in the manifest's `[[route]]`: the method, a space, the path.
+#[macro_export]
+macro_rules! handler {
+    (
+        manifest: $manifest:literal
+        $(, migrations: [$($migration:literal),* $(,)?])?
+        $(, records: $handle:path)?
+        $(, http: { $($route:literal => $answer:path),* $(,)? })?
+        $(,)?
+    ) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            const MANIFEST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $manifest));
+            #[used]
+            #[unsafe(link_section = "tidemill:manifest")]
+            static MANIFEST_SECTION: [u8; MANIFEST.len()] = $crate::section::text(MANIFEST);
+
+            $(
+                const MIGRATIONS: &[$crate::section::Migration] = &[$(
+                    ($migration, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $migration))),
+                )*];
+                const LEN: usize = $crate::section::migrations_len(MIGRATIONS);
+                #[used]
+                #[unsafe(link_section = "tidemill:migrations")]
+                static MIGRATIONS_SECTION: [u8; LEN] = $crate::section::migrations(MIGRATIONS);
+            )?
+
+            struct Component;
+
+            $(
+                impl $crate::component::records::Guest for Component {
+                    fn handle(record: $crate::component::records::Record) -> $crate::component::records::Outcome {
+                        $crate::component::records::run($handle, record)
+                    }
+                }
+                $crate::component::records::export!(Component with_types_in $crate::component::records);
+            )?
+
+            $(
+                impl $crate::component::http::Guest for Component {
+                    fn handle(request: $crate::component::http::Request) -> $crate::component::http::Response {
+                        $crate::component::http::run(&[$(($route, $answer as $crate::Answer)),*], request)
+                    }
+                }
+                $crate::component::http::export!(Component with_types_in $crate::component::http);
+            )?
+        };
+
+        $(
+            const _: () = assert!(
+                $crate::section::in_order(&[$(($migration, "")),*]),
+                "list the migrations by rising file name: that is the order in which they run"
+            );
+        )?
+
+        /// This handler, for `tidemill_sdk::test::Bench`.
+        #[cfg(not(target_arch = "wasm32"))]
+        pub static HANDLER: $crate::Handler = $crate::Handler {
+            manifest: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $manifest)),
+            migrations: &[$($(
+                ($migration, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $migration))),
+            )*)?],
+            records: $crate::first![$(Some($handle),)? None],
+            routes: &[$($(($route, $answer)),*)?],
+        };
+    };
+}
+
+/// The first of its arguments.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! first {
+    ($first:expr $(, $rest:expr)*) => {
+        $first
+    };
+}

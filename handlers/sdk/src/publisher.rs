@@ -1,0 +1,167 @@
+//! Events. What is enqueued commits with the delivery and is published after that, in order for each key; what a
+//! failed delivery enqueued is never published.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::host;
+use crate::record::Header;
+
+/// An event on its way to the outbox.
+///
+/// ```no_run
+/// # use tidemill_sdk::{Failure, publisher::Event};
+/// # fn publish(order: i64) -> Result<(), Failure> {
+/// Event::new("order-events", "ORDER_PAID")
+///     .key(order)
+///     .json_with_id(|event_id| serde_json::json!({ "eventId": event_id, "orderId": order }))
+///     .enqueue()?;
+/// # Ok(()) }
+/// ```
+#[must_use = "an event goes nowhere until it is enqueued"]
+pub struct Event<'a> {
+    destination: String,
+    event_type: String,
+    id: Option<String>,
+    key: Option<Vec<u8>>,
+    headers: Vec<Header>,
+    value: Payload<'a>,
+}
+
+type Written = Result<Option<Vec<u8>>, serde_json::Error>;
+
+enum Payload<'a> {
+    Ready(Written),
+    /// Written once the event's id is known.
+    WithId(Box<dyn FnOnce(&str) -> Written + 'a>),
+}
+
+impl<'a> Event<'a> {
+    /// An event without key, headers and value. The destination is a name in the manifest's `[publish]`.
+    pub fn new(destination: impl Into<String>, event_type: impl Into<String>) -> Self {
+        Self {
+            destination: destination.into(),
+            event_type: event_type.into(),
+            id: None,
+            key: None,
+            headers: Vec::new(),
+            value: Payload::Ready(Ok(None)),
+        }
+    }
+
+    /// An id of the handler's own. Without it the host gives one that is the same whenever this delivery runs again.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// The record's key, as text: events of one key keep their order.
+    pub fn key(self, key: impl fmt::Display) -> Self {
+        self.key_bytes(key.to_string())
+    }
+
+    /// The record's key, as bytes.
+    pub fn key_bytes(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// One more header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push(Header { name: name.into(), value: Some(value.into()) });
+        self
+    }
+
+    /// The value, as JSON.
+    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        self.value = Payload::Ready(serde_json::to_vec(value).map(Some));
+        self
+    }
+
+    /// The value, as JSON that has the event's own id in it.
+    pub fn json_with_id<T: Serialize>(mut self, value: impl FnOnce(&str) -> T + 'a) -> Self {
+        self.value = Payload::WithId(Box::new(|id| serde_json::to_vec(&value(id)).map(Some)));
+        self
+    }
+
+    /// The value, as bytes.
+    pub fn bytes(mut self, value: impl Into<Vec<u8>>) -> Self {
+        self.value = Payload::Ready(Ok(Some(value.into())));
+        self
+    }
+
+    /// Puts the event into the outbox. Returns its id.
+    pub fn enqueue(self) -> Result<String, Error> {
+        let value = match self.value {
+            Payload::Ready(written) => written,
+            Payload::WithId(write) => match &self.id {
+                Some(id) => write(id),
+                None => write(&host::next_id()),
+            },
+        };
+        let value = value
+            .map_err(|error| Error { kind: ErrorKind::Payload, message: format!("the payload is no JSON: {error}") })?;
+        host::enqueue(Enqueued {
+            destination: self.destination,
+            id: self.id,
+            event_type: self.event_type,
+            key: self.key,
+            value,
+            headers: self.headers,
+        })
+    }
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("destination", &self.destination)
+            .field("event_type", &self.event_type)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event as it goes to the host.
+pub(crate) struct Enqueued {
+    pub(crate) destination: String,
+    /// `None` takes what [`host::next_id`] told.
+    pub(crate) id: Option<String>,
+    pub(crate) event_type: String,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<Header>,
+}
+
+/// Why an event was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What kind of thing went wrong.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+}
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such destination in `[publish]`.
+    Destination,
+    /// Too many events, or too many bytes, for one delivery.
+    Limit,
+    /// An event id that the outbox has already, or one that is empty.
+    Id,
+    /// A request that only reads cannot publish.
+    ReadOnly,
+    /// The payload could not be written as JSON.
+    Payload,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

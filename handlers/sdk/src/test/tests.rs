@@ -1,0 +1,167 @@
+//! The bench keeps the host's promises about one delivery.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::{Bench, get, post, record, request};
+use crate::http::{self, Request, Response};
+use crate::publisher::{self, Event};
+use crate::sql::ErrorKind;
+use crate::{Failure, Handler, Record, Time, config, delivery, params, sql};
+
+const MANIFEST: &str = r#"
+    name = "bench"
+    topics = ["in"]
+    event-id = "/id"
+    [publish]
+    out = "out-topic"
+    [settings]
+    greeting = "hello"
+    limit = 3
+    [[route]]
+    method = "GET"
+    path = "/things/{id}"
+    [[route]]
+    method = "GET"
+    path = "/things/first"
+    [[route]]
+    method = "POST"
+    path = "/things"
+    auth = "jwt"
+"#;
+
+const MIGRATIONS: &[(&str, &str)] = &[(
+    "1.sql",
+    "CREATE TABLE things (id TEXT PRIMARY KEY);
+     CREATE TABLE parts (thing TEXT REFERENCES things (id) DEFERRABLE INITIALLY DEFERRED);
+     CREATE TABLE tm_secret (id);",
+)];
+
+static HANDLER: Handler = Handler {
+    manifest: MANIFEST,
+    migrations: MIGRATIONS,
+    records: Some(handle),
+    routes: &[("GET /things/{id}", read), ("GET /things/first", read), ("POST /things", write)],
+};
+
+/// Writes the key as a thing, publishes it, and then runs the value as a statement.
+fn handle(record: &Record) -> Result<(), Failure> {
+    sql::execute("INSERT INTO things VALUES (?1)", params![record.key_str()])?;
+    Event::new("out", "THING").json_with_id(|id| format!("{id} {:?}", delivery::random(2))).enqueue()?;
+    crate::info!("{} at {}", config::get("greeting").unwrap_or_default(), delivery::now());
+    if let Some(statement) = record.value.as_deref() {
+        sql::execute(std::str::from_utf8(statement).unwrap(), params![])?;
+    }
+    Ok(())
+}
+
+fn read(request: &Request) -> http::Result {
+    let published = Event::new("out", "THING").enqueue().unwrap_err();
+    let written = sql::execute("INSERT INTO things VALUES ('read')", params![]).unwrap_err();
+    assert_eq!((written.kind, published.kind), (ErrorKind::ReadOnly, publisher::ErrorKind::ReadOnly));
+    Ok(Response::ok(&(&request.route, &request.params)))
+}
+
+fn write(request: &Request) -> http::Result {
+    sql::execute("INSERT INTO things VALUES (?1)", params![request.user()?])?;
+    Ok(Response::new(if request.body.is_empty() { 204 } else { 418 }))
+}
+
+fn things(bench: &Bench) -> Vec<String> {
+    bench.query("SELECT id FROM things", params![])
+}
+
+#[test]
+fn a_failed_delivery_leaves_no_row_and_no_event_but_its_lines() {
+    let mut bench = Bench::new(&HANDLER);
+    bench.set("greeting", "bye").at(Time::from_millis(1));
+    let failure = bench.record(&record("in").with_key("a").with_value("nonsense")).unwrap_err();
+    assert!(matches!(failure, Failure::Reject(why) if why.contains("syntax error")));
+    assert!(things(&bench).is_empty() && bench.events().is_empty());
+    assert_eq!(bench.lines()[0].1, "bye at 1970-01-01T00:00:00.001Z");
+
+    bench.record(&record("in").with_key("a")).unwrap();
+    assert_eq!((things(&bench), bench.events().len()), (vec!["a".to_owned()], 1));
+}
+
+#[test]
+fn what_the_host_refuses_is_refused() {
+    for statement in [
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT s",
+        "ATTACH ':memory:' AS other",
+        "PRAGMA foreign_keys = OFF",
+        "CREATE TABLE more (id)",
+        "CREATE TEMP TABLE more (id)",
+        "DROP TABLE things",
+        "INSERT INTO tm_secret VALUES (1)",
+        "SELECT * FROM TM_secret",
+    ] {
+        let mut bench = Bench::new(&HANDLER);
+        let failure = bench.record(&record("in").with_key("a").with_value(statement)).unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Reject(why) if why.contains("not authorized") || why.contains("prohibited")),
+            "{statement}: {failure}"
+        );
+        assert!(things(&bench).is_empty(), "{statement}");
+    }
+}
+
+#[test]
+fn a_transaction_that_cannot_be_kept_is_a_failure() {
+    let mut bench = Bench::new(&HANDLER);
+    let orphan = record("in").with_key("a").with_value("INSERT INTO parts VALUES ('nothing')");
+    assert!(matches!(bench.record(&orphan), Err(Failure::Retry { message, .. }) if message.contains("FOREIGN KEY")));
+    let ending = record("in").with_key("a").with_value("INSERT OR ROLLBACK INTO things VALUES ('a')");
+    assert!(bench.record(&ending).is_err());
+    assert!(things(&bench).is_empty() && bench.events().is_empty());
+}
+
+#[test]
+fn ids_and_random_bytes_are_the_same_in_every_run() {
+    let run = || {
+        let mut bench = Bench::new(&HANDLER);
+        bench.record(&record("in").with_key("a")).unwrap();
+        bench.record(&record("in").with_key("b")).unwrap();
+        bench.events().to_vec()
+    };
+    let events = run();
+    assert_eq!(events, run());
+    assert_ne!(events[0].id, events[1].id);
+    assert!(events[0].json::<String>().starts_with(&events[0].id));
+    assert_eq!(events[0].topic, "out-topic");
+}
+
+#[test]
+fn requests_are_routed_like_the_host_does() {
+    let mut bench = Bench::new(&HANDLER);
+    let mut seen = |path: &str| bench.call(get(path)).body_json::<(String, Vec<(String, String)>)>();
+    assert_eq!(seen("/things/7?x"), ("/things/{id}".into(), vec![("id".into(), "7".into())]));
+    assert_eq!(seen("/things/first"), ("/things/first".into(), vec![]));
+    let mut status = |call| bench.call(call).status;
+    assert_eq!(status(get("/other")), 404);
+    assert_eq!(status(get("/things/")), 404);
+    assert_eq!(status(request("PUT", "/things")), 405);
+    assert_eq!(status(post("/things")), 401);
+    assert_eq!(status(post("/things").user("kept")), 204);
+    assert_eq!(status(post("/things").user("kept")), 409);
+    assert_eq!(status(post("/things").user("dropped").body("x")), 418);
+    assert_eq!(things(&bench), ["kept"]);
+}
+
+#[test]
+fn settings_attempt_and_event_id_reach_the_handler() {
+    fn look(record: &Record) -> Result<(), Failure> {
+        assert_eq!(config::parse::<u8>("limit"), Ok(Some(3)));
+        assert!(matches!(config::parse::<u8>("greeting"), Err(Failure::Unavailable { .. })));
+        assert_eq!(config::all().len(), 2);
+        assert_eq!((delivery::attempt(), delivery::event_id()), (2, record.key_str().map(str::to_owned)));
+        Ok(())
+    }
+    static LOOKING: Handler =
+        Handler { manifest: MANIFEST, migrations: &[], records: Some(look), routes: HANDLER.routes };
+    let mut bench = Bench::new(&LOOKING);
+    bench.attempt(2);
+    bench.record(&record("in").with_key("x").with_json(&serde_json::json!({ "id": "x" }))).unwrap();
+    bench.record(&record("in").with_key("5").with_json(&serde_json::json!({ "id": 5 }))).unwrap();
+    bench.record(&record("in").with_value("no JSON")).unwrap();
+}

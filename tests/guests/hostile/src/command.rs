@@ -1,0 +1,264 @@
+//! What the handler can be told to do, each in a way of its own that a host must survive.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use tidemill_sdk::publisher::Event;
+use tidemill_sdk::sql::Value;
+use tidemill_sdk::{Failure, delivery, info, params, sql};
+
+/// One command: `{"do": "...", ...}`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Command {
+    /// Of the rows it writes; else the record's place.
+    pub(crate) id: Option<String>,
+    /// Whether the delivery writes its row into `seen` before anything else. Only the first command is asked.
+    #[serde(default = "yes")]
+    pub(crate) row: bool,
+    #[serde(flatten)]
+    action: Action,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What to do.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+enum Action {
+    /// Nothing more than the row.
+    Insert,
+    /// Enqueue `count` events (one) to `destination` (`out`) with the record's key.
+    Publish { count: Option<u64>, destination: Option<String>, event_id: Option<String> },
+    /// Fail with retry before attempt `until`, optionally asking for `after_ms`.
+    FailN { until: u32, after_ms: Option<u64> },
+    /// Fail with reject.
+    Reject { message: Option<String> },
+    /// Fail with unavailable, optionally asking for `after_ms`.
+    Unavailable { after_ms: Option<u64> },
+    /// Panic, which is a trap.
+    Panic,
+    /// Compute for ever.
+    Loop,
+    /// Sleep for ever, 10 ms at a time or `ms` at a time.
+    Sleep { ms: Option<u64> },
+    /// Overflow the stack.
+    Recurse,
+    /// Allocate for ever.
+    Grow,
+    /// Run statements in order. A failing one fails the delivery with retry and `kind code: message`, or, with
+    /// `"go_on": true`, is passed over.
+    Sql {
+        statements: Vec<String>,
+        #[serde(default)]
+        go_on: bool,
+    },
+    /// `INSERT OR ROLLBACK` of a row that is there already. The error is swallowed, unless `"swallow": false`.
+    InsertOrRollback {
+        #[serde(default = "yes")]
+        swallow: bool,
+    },
+    /// Leave a foreign key broken that is checked only when the transaction ends.
+    DeferredFk,
+    /// A recursive query without end; with `"write": true` as `INSERT ... SELECT`. The error is swallowed with
+    /// `"swallow": true`.
+    RecursiveSql {
+        #[serde(default)]
+        write: bool,
+        #[serde(default)]
+        swallow: bool,
+    },
+    /// Enqueue `count` events of `bytes` each (a million of 10), until one is refused.
+    FloodEvents { count: Option<u64>, bytes: Option<usize> },
+    /// Log `count` lines of `bytes` each (a million of 100).
+    FloodLog { count: Option<u64>, bytes: Option<usize> },
+    /// Write what the clocks say and what was drawn into `drawn`.
+    Clock,
+}
+
+/// What a command works on.
+pub(crate) struct Input {
+    /// Of the rows it writes.
+    pub(crate) id: String,
+    /// The record's key.
+    pub(crate) key: Option<Vec<u8>>,
+}
+
+impl Command {
+    /// Does it. Does not come back from what has no end.
+    pub(crate) fn run(&self, input: &Input) -> Result<(), Failure> {
+        match &self.action {
+            Action::Insert => {}
+            Action::Publish { count, destination, event_id } => {
+                let destination = destination.as_deref().unwrap_or("out");
+                for n in 0..count.unwrap_or(1) {
+                    publish(destination, input, n, event_id.as_deref())?;
+                }
+            }
+            Action::FailN { until, after_ms } => {
+                let attempt = delivery::attempt();
+                if attempt < *until {
+                    return Err(after(Failure::retry(format!("attempt {attempt} fails, {until} will not")), *after_ms));
+                }
+            }
+            Action::Reject { message } => return Err(Failure::reject(message.as_deref().unwrap_or("told to reject"))),
+            Action::Unavailable { after_ms } => {
+                return Err(after(Failure::unavailable("told to be unavailable"), *after_ms));
+            }
+            Action::Panic => panic(),
+            Action::Loop => spin(),
+            Action::Sleep { ms } => loop {
+                std::thread::sleep(Duration::from_millis(ms.unwrap_or(10)));
+            },
+            Action::Recurse => {
+                black_box(recurse(black_box(0)));
+            }
+            Action::Grow => grow(),
+            Action::Sql { statements, go_on } => {
+                for statement in statements {
+                    match sql::query::<serde_json::Value>(statement, params![]) {
+                        Err(error) if error.kind != sql::ErrorKind::Decode && !go_on => return Err(told(&error)),
+                        _ => {}
+                    }
+                }
+            }
+            Action::InsertOrRollback { swallow } => {
+                let insert = "INSERT OR ROLLBACK INTO once (id) VALUES (?1)";
+                sql::execute("INSERT OR IGNORE INTO once (id) VALUES (?1)", params![&input.id])?;
+                settle(sql::execute(insert, params![&input.id]), *swallow)?;
+            }
+            Action::DeferredFk => {
+                sql::execute("INSERT INTO child (id, parent) VALUES (?1, 'nobody')", params![&input.id])?;
+            }
+            Action::RecursiveSql { write, swallow } => {
+                let endless = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n)";
+                settle(
+                    if *write {
+                        sql::execute(&format!("INSERT INTO counted {endless} SELECT n FROM n"), params![])
+                    } else {
+                        sql::query::<i64>(&format!("{endless} SELECT n FROM n WHERE n < 0"), params![]).map(|_| 0)
+                    },
+                    *swallow,
+                )?;
+            }
+            Action::FloodEvents { count, bytes } => {
+                let payload = vec![b'x'; bytes.unwrap_or(10)];
+                for _ in 0..count.unwrap_or(1_000_000) {
+                    Event::new("out", "FLOOD").bytes(payload.clone()).enqueue()?;
+                }
+            }
+            Action::FloodLog { count, bytes } => {
+                let line = "x".repeat(bytes.unwrap_or(100));
+                for n in 0..count.unwrap_or(1_000_000) {
+                    info!("{n} {line}");
+                }
+            }
+            Action::Clock => clock(input)?,
+        }
+        Ok(())
+    }
+}
+
+fn after(failure: Failure, after_ms: Option<u64>) -> Failure {
+    match after_ms {
+        Some(ms) => failure.after(Duration::from_millis(ms)),
+        None => failure,
+    }
+}
+
+/// An error of the store, in a form that tests can look for.
+fn told(error: &sql::Error) -> Failure {
+    Failure::retry(format!("{:?} {}: {}", error.kind, error.code, error.message))
+}
+
+fn settle<T>(result: Result<T, sql::Error>, swallow: bool) -> Result<(), Failure> {
+    match result {
+        Err(error) if !swallow => Err(told(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn publish(destination: &str, input: &Input, n: u64, event_id: Option<&str>) -> Result<(), Failure> {
+    let id = &input.id;
+    let event = Event::new(destination, "HOSTILE")
+        .json_with_id(move |event_id| serde_json::json!({ "eventId": event_id, "id": id, "n": n }));
+    let event = match &input.key {
+        Some(key) => event.key_bytes(key.clone()),
+        None => event,
+    };
+    match event_id {
+        Some(event_id) => event.id(event_id),
+        None => event,
+    }
+    .enqueue()?;
+    Ok(())
+}
+
+#[allow(clippy::panic, reason = "that is what it is for")]
+fn panic() {
+    panic!("told to panic");
+}
+
+fn spin() {
+    let mut n = 0u64;
+    loop {
+        n = black_box(n.wrapping_add(1));
+    }
+}
+
+/// What comes after the call keeps the compiler from making a loop of it.
+#[allow(unconditional_recursion, reason = "that is what it is for")]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    recurse(black_box(depth + 1)).wrapping_add(black_box(frame).iter().sum())
+}
+
+fn grow() {
+    let mut held = Vec::new();
+    loop {
+        held.push(black_box(vec![1u8; 1 << 20]));
+    }
+}
+
+fn clock(input: &Input) -> Result<(), Failure> {
+    let started = Instant::now();
+    let system_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(-1, |since| since.as_millis() as i64);
+    let random: String = delivery::random(16).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash_seed = format!("{:016x}", RandomState::new().hash_one(0));
+    let next_id = std::cell::RefCell::new(String::new());
+    Event::new("out", "CLOCK")
+        .json_with_id(|id| {
+            id.clone_into(&mut next_id.borrow_mut());
+            serde_json::json!({ "eventId": id })
+        })
+        .enqueue()?;
+    let ask = |statement: &str| -> Value {
+        let answer: Result<String, sql::Error> = sql::query_one(statement, params![]);
+        Value::from(answer.unwrap_or_else(|error| format!("{:?}", error.kind)))
+    };
+    let (sql_random, sql_now) = (ask("SELECT CAST(random() AS TEXT)"), ask("SELECT datetime('now')"));
+    let monotonic = started.elapsed().as_nanos() as i64;
+    sql::execute(
+        "INSERT INTO drawn (id, attempt, now, system_now, monotonic, random, hash_seed, event_id, next_id, sql_random,
+                            sql_now)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            &input.id,
+            delivery::attempt(),
+            delivery::now().millis(),
+            system_now,
+            monotonic,
+            random,
+            hash_seed,
+            delivery::event_id(),
+            next_id.into_inner(),
+            sql_random,
+            sql_now,
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Does, right or wrong, what each record tells it to: the handler that the end-to-end tests deploy.
+//!
+//! A record's value, or the body of `POST /hostile`, is one [`Command`] as JSON, or a list of them to be run in order:
+//! `{"do":"insert","id":"a"}`, `[{"do":"insert"},{"do":"panic"}]`. Whatever is asked for, the delivery first writes a
+//! row into `seen`, unless the first command says `"row": false`; so a delivery that was kept has exactly one row.
+//! `GET /hostile?command=...` runs commands on the read-only store, where `"row": false` is implied.
+
+mod command;
+
+use serde::Deserialize;
+use serde_json::json;
+use tidemill_sdk::http::{self, Request, Response};
+use tidemill_sdk::{Failure, Record, config, delivery, handler, params, sql};
+
+use command::{Command, Input};
+
+handler! {
+    manifest: "handler.toml",
+    migrations: ["migrations/0001_hostile.sql"],
+    records: handle,
+    http: {
+        "POST /hostile" => post,
+        "GET /hostile" => get,
+        "GET /hostile/seen" => seen,
+    },
+}
+
+/// Written into every row: the setting `version`, else `HOSTILE_VERSION` at the time of the build, else `1`. With the
+/// variable one source makes several files.
+fn version() -> String {
+    config::get("version").unwrap_or_else(|| option_env!("HOSTILE_VERSION").unwrap_or("1").to_owned())
+}
+
+/// One command, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Commands {
+    Several(Vec<Command>),
+    One(Box<Command>),
+}
+
+impl Commands {
+    fn into_vec(self) -> Vec<Command> {
+        match self {
+            Self::Several(commands) => commands,
+            Self::One(command) => vec![*command],
+        }
+    }
+}
+
+fn handle(record: &Record) -> Result<(), Failure> {
+    let commands = record.json::<Commands>()?.into_vec();
+    let place = format!("{}-{}-{}", record.topic, record.partition, record.offset);
+    let id = commands.iter().find_map(|command| command.id.clone()).unwrap_or(place);
+    if commands.first().is_none_or(|command| command.row) {
+        sql::execute(
+            "INSERT INTO seen (id, topic, partition, \"offset\", attempt, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![&id, &record.topic, record.partition, record.offset, delivery::attempt(), version()],
+        )?;
+    }
+    let input = Input { id, key: record.key.clone() };
+    commands.iter().try_for_each(|command| command.run(&input))
+}
+
+fn post(request: &Request) -> http::Result {
+    let commands = request.json::<Commands>()?.into_vec();
+    let id = commands.iter().find_map(|command| command.id.clone()).unwrap_or_else(|| "request".to_owned());
+    if commands.first().is_none_or(|command| command.row) {
+        sql::execute(
+            "INSERT INTO seen (id, attempt, version) VALUES (?1, ?2, ?3)",
+            params![&id, delivery::attempt(), version()],
+        )?;
+    }
+    let input = Input { id, key: None };
+    commands.iter().try_for_each(|command| command.run(&input))?;
+    Ok(Response::ok(&json!({ "id": input.id, "version": version() })))
+}
+
+fn get(request: &Request) -> http::Result {
+    let text = request.query_param("command").unwrap_or_default();
+    let commands: Commands = serde_json::from_str(&text).map_err(Failure::from)?;
+    let input = Input { id: "request".to_owned(), key: None };
+    commands.into_vec().iter().try_for_each(|command| command.run(&input))?;
+    Ok(Response::ok(&json!({ "version": version() })))
+}
+
+fn seen(_: &Request) -> http::Result {
+    let count: i64 = sql::query_one("SELECT count(*) FROM seen", params![])?;
+    Ok(Response::ok(&json!({ "count": count, "version": version() })))
+}
+
+#[cfg(test)]
+mod tests;
