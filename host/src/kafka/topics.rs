@@ -19,6 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// As many replicas as the brokers give by default (`default.replication.factor`, KIP-464).
+pub const BROKER_DEFAULT_REPLICAS: i32 = -1;
+
 /// Kafka's own limit.
 const NAME_MAX: usize = 249;
 
@@ -149,7 +152,7 @@ impl Admin {
         if let Some(embedded) = &self.embedded {
             return self.ensure_embedded(embedded, name, partitions);
         }
-        if replicas < 1 {
+        if replicas < 1 && replicas != BROKER_DEFAULT_REPLICAS {
             let reason = "there must be at least one".to_owned();
             return Err(TopicError::Replicas { topic: name.to_owned(), replicas, reason });
         }

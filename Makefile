@@ -1,0 +1,80 @@
+# Everything that a contributor calls. `make` alone lists it.
+#
+# Settings: HANDLERS (which example handlers to build), ARGS (passed on to `make run`, `make proof`, `make bench`).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests setup-lint build host handlers guests run test proof bench lint clean
+
+# rustup's cargo before an older one of the system.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+HANDLERS ?= order notification
+ARGS ?=
+WASM := target/wasm32-wasip2/release
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## install what a build needs and this machine lacks
+	@.ci/setup build
+
+setup-tests: ## the same, and what the tests need: Java, Maven, Apache Kafka's jars
+	@.ci/setup tests
+
+setup-lint:
+	@.ci/setup lint
+
+build: setup ## build the daemon and the example handlers
+	@$(MAKE) --no-print-directory host handlers
+
+# The whole workspace, so that the tests find every dependency built with the features that they too need.
+host:
+	@cargo build --release --locked --workspace
+
+# A file that has not changed keeps its time, so that a running daemon does not load it again.
+define place
+	@mkdir -p $(2)
+	@cmp -s $(1) $(2)/$(notdir $(1)) || { cp $(1) $(2)/.new && mv $(2)/.new $(2)/$(notdir $(1)); }
+endef
+
+handlers: ## build the example handlers into target/handlers
+	@.ci/wasm-cargo build --release --locked --manifest-path handlers/Cargo.toml $(HANDLERS:%=-p %)
+	$(foreach name,$(HANDLERS),$(call place,handlers/$(WASM)/$(name).wasm,target/handlers)$(newline))
+
+guests:
+	@.ci/wasm-cargo build --release --locked --manifest-path tests/guests/Cargo.toml
+	$(call place,tests/guests/$(WASM)/hostile.wasm,target/guests)
+
+run: build ## start the daemon with an embedded broker and the example handlers; data in tidemill-data
+	@TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
+
+test: setup-tests ## run all tests
+	@$(MAKE) --no-print-directory host handlers guests
+	@cargo test --locked --manifest-path handlers/Cargo.toml
+	@cargo test --release --locked --workspace
+
+proof: setup-tests ## run the long tests: many rounds of faults under load
+	@$(MAKE) --no-print-directory host handlers guests
+	@TIDEMILL_PROOF=full cargo test --release --locked -p tidemill-tests proof -- --nocapture $(ARGS)
+
+bench: setup-tests ## measure, and print the figures
+	@$(MAKE) --no-print-directory host handlers guests
+	@cargo run --release --locked -p tidemill-tests --bin bench -- $(ARGS)
+
+lint: setup setup-lint ## check format, clippy, licences and sources
+	@cargo fmt --all --check
+	@for each in handlers tests/guests; do cargo fmt --manifest-path $$each/Cargo.toml --all --check; done
+	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --locked --manifest-path handlers/Cargo.toml --all-targets -- -D warnings
+	@.ci/wasm-cargo clippy --release --locked --manifest-path tests/guests/Cargo.toml -- -D warnings
+	@for each in . handlers tests/guests; do \
+	  cargo deny --log-level error --manifest-path $$each/Cargo.toml --config deny.toml check licenses bans sources; done
+
+clean: ## remove what was built; data folders stay
+	@rm -rf target handlers/target tests/guests/target
+
+define newline
+
+
+endef
