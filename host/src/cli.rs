@@ -3,8 +3,10 @@
 //! This file reads the arguments, loads the settings and turns an error into lines and an exit code. Results go to
 //! standard output, everything else to standard error.
 
-pub mod broker;
+pub mod run;
 pub mod check;
+pub mod adopt;
+pub mod broker;
 pub mod token;
 pub mod version;
 
@@ -32,10 +34,14 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon.
+    Run(Config),
     /// Check the settings and the handlers, and start nothing.
     Check(Config),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
+    /// Let a handler start again on a topic that was made anew, or in a group that another store had.
+    Adopt(adopt::Arguments),
     /// Print the version.
     Version,
     /// Run the embedded broker; the daemon starts it.
@@ -67,6 +73,8 @@ impl Config {
 /// Runs the subcommand that the process was called with.
 pub fn main() -> ExitCode {
     let ended = match Line::parse().command {
+        Command::Run(config) => run::run(&config),
+        Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Check(config) => check::run(&config),
         Command::Token(arguments) => token::run(&arguments),
         Command::Version => version::run(),

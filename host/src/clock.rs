@@ -10,7 +10,8 @@ static HIGHEST: Mutex<Option<(i64, Instant)>> = Mutex::new(None);
 
 /// Now, in milliseconds since the Unix epoch. Never less than what an earlier call returned.
 pub fn now() -> i64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    let wall =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
     let monotonic = Instant::now();
     let mut highest = HIGHEST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let now = match *highest {

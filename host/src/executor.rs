@@ -126,7 +126,7 @@ pub struct Joined {
 enum Message {
     Open { handler: Arc<str>, lanes: Vec<Open>, reply: SyncSender<Result<Vec<Opened>, String>> },
     Records { token: Token, records: Vec<Record> },
-    Close { tokens: Vec<Token> },
+    Close { tokens: Vec<Token>, done: Option<SyncSender<()>> },
     Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
     Published { ranges: Vec<(i64, i64)> },
     NotPublished { ids: Vec<i64>, error: String },
@@ -169,7 +169,14 @@ impl Handle {
 
     /// Closes lanes: what they hold is forgotten, since Kafka still has it.
     pub fn close(&self, tokens: Vec<Token>) -> Result<()> {
-        self.send(Message::Close { tokens })
+        self.send(Message::Close { tokens, done: None })
+    }
+
+    /// The same, and waits until it is done; then the positions are final.
+    pub fn close_and_wait(&self, tokens: Vec<Token>) -> Result<()> {
+        let (done, answer) = sync_channel(1);
+        self.send(Message::Close { tokens, done: Some(done) })?;
+        answer.recv().context("the store's executor has stopped")
     }
 
     /// Runs a request that writes; the answer comes after the commit. Never blocks.
@@ -382,9 +389,12 @@ impl Executor {
                     self.list(token);
                 }
             }
-            Message::Close { tokens } => {
+            Message::Close { tokens, done } => {
                 for token in tokens {
                     self.lanes.remove(&token);
+                }
+                if let Some(done) = done {
+                    let _ = done.send(());
                 }
             }
             Message::Request { handler, request, reply } => self.receive_request(&handler, *request, reply),

@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order in which a record meets them.
 
+pub mod host;
 pub mod settings;
 pub mod record;
 pub mod broker;

@@ -68,11 +68,8 @@ pub struct Record {
 impl Record {
     /// About how many bytes of memory the record holds: key, value, headers and a flat charge for the rest.
     pub fn size(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len) + 32)
-            .sum();
+        let headers: usize =
+            self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len) + 32).sum();
         128 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
     }
 }

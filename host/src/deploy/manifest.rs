@@ -134,6 +134,8 @@ pub struct Route {
     pub path: String,
     /// `auth = "jwt"`: a bearer token is needed; absent (or `"none"`), anybody may call.
     pub jwt: bool,
+    /// `example`: a body to try the route with, printed when the daemon starts.
+    pub example: Option<String>,
 }
 
 impl Route {

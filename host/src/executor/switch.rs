@@ -46,12 +46,14 @@ impl Executor {
         start: crate::deploy::manifest::Start,
     ) -> Result<Vec<Option<Lane>>, Error> {
         let fresh = !offset::any(self.connection(), handler)?;
+        let adopted = offset::take_adopted(self.connection(), handler)?;
+        let owner = (!adopted).then_some(self.identity.store_id.as_str());
         lanes
             .into_iter()
             .map(|open| {
                 let (topic, partition) = (open.topic.clone(), open.partition);
                 let stored = offset::find(self.connection(), handler, &topic, partition)?;
-                let decided = opening::decide(stored.as_ref(), &open.seen, start, fresh, &self.identity.store_id);
+                let decided = opening::decide(stored.as_ref(), &open.seen, start, fresh, owner);
                 let next = match decided {
                     Opening::At { next, warning } => {
                         if let Some(warning) = warning {

@@ -40,14 +40,17 @@ pub enum Opening {
     },
 }
 
+const PREFIX: &str = "tidemill:";
+
 /// What the metadata of this host's offset commits looks like.
 pub fn metadata(store_id: &str) -> String {
-    format!("tidemill:{store_id}")
+    format!("{PREFIX}{store_id}")
 }
 
 /// Decides where a lane starts. `fresh` says that the handler has never read anything: only then `start` may skip
 /// records; partitions and topics that appear later start at the earliest (KAFKA-12261).
-pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, store_id: &str) -> Opening {
+/// `owner` is this store's id, or `None` once the operator has said that the group is its own whoever committed.
+pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, owner: Option<&str>) -> Opening {
     let at = |next| Opening::At { next, warning: None };
     let shut = |reason: String| Opening::Shut { reason };
     match stored {
@@ -78,10 +81,12 @@ pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, s
             stored.topic_id, seen.topic_id
         )),
         None => match &seen.committed {
-            Some((_, owner)) if owner.starts_with("tidemill:") && *owner != metadata(store_id) => shut(format!(
-                "the consumer group's offsets were committed by another store ({}; this one is {store_id}): two hosts must not share a group. Stop the other one, then run `tidemill adopt`",
-                owner.trim_start_matches("tidemill:")
-            )),
+            Some((_, by)) if by.starts_with(PREFIX) && owner.is_some_and(|owner| *by != metadata(owner)) => {
+                shut(format!(
+                    "the consumer group's offsets were committed by another store ({}): two hosts must not share a group. Stop the other one, then run `tidemill adopt`",
+                    by.trim_start_matches(PREFIX)
+                ))
+            }
             Some((offset, _)) if (seen.low..=seen.high).contains(offset) => at(*offset),
             _ if fresh => at(apply(start, seen)),
             _ => at(seen.low),
@@ -127,13 +132,13 @@ mod tests {
     fn the_store_is_the_truth() {
         let committed = Seen { committed: Some((19, "tidemill:other".into())), ..seen() };
         for next in 10..=20 {
-            assert_eq!(at(decide(Some(&stored(next)), &committed, Start::Latest, false, "me")), next);
+            assert_eq!(at(decide(Some(&stored(next)), &committed, Start::Latest, false, Some("me"))), next);
         }
     }
 
     #[test]
     fn records_lost_to_retention_are_said() {
-        let opening = decide(Some(&stored(4)), &seen(), Start::Earliest, false, "me");
+        let opening = decide(Some(&stored(4)), &seen(), Start::Earliest, false, Some("me"));
         assert!(
             matches!(&opening, Opening::At { next: 10, warning: Some(w) } if w.contains("6 records (4 to 9)")),
             "{opening:?}"
@@ -143,33 +148,36 @@ mod tests {
     #[test]
     fn a_topic_made_again_or_cut_short_shuts_the_lane() {
         let other = Seen { topic_id: "b".into(), ..seen() };
-        assert!(reason(decide(Some(&stored(12)), &other, Start::Earliest, false, "me")).contains("tidemill adopt"));
-        assert!(reason(decide(Some(&stored(21)), &seen(), Start::Earliest, false, "me")).contains("ends at 20"));
+        assert!(
+            reason(decide(Some(&stored(12)), &other, Start::Earliest, false, Some("me"))).contains("tidemill adopt")
+        );
+        assert!(reason(decide(Some(&stored(21)), &seen(), Start::Earliest, false, Some("me"))).contains("ends at 20"));
     }
 
     #[test]
     fn the_embedded_broker_may_forget() {
         let other = Seen { topic_id: "b".into(), embedded: true, low: 0, high: 5, ..seen() };
-        assert_eq!(at(decide(Some(&stored(300)), &other, Start::Earliest, false, "me")), 0);
-        assert_eq!(at(decide(Some(&stored(300)), &other, Start::Latest, false, "me")), 5);
+        assert_eq!(at(decide(Some(&stored(300)), &other, Start::Earliest, false, Some("me"))), 0);
+        assert_eq!(at(decide(Some(&stored(300)), &other, Start::Latest, false, Some("me"))), 5);
     }
 
     #[test]
     fn a_group_is_taken_over_from_another_consumer_but_not_from_another_store() {
         let spring = Seen { committed: Some((15, String::new())), ..seen() };
-        assert_eq!(at(decide(None, &spring, Start::Earliest, true, "me")), 15);
+        assert_eq!(at(decide(None, &spring, Start::Earliest, true, Some("me"))), 15);
         let own = Seen { committed: Some((15, metadata("me"))), ..seen() };
-        assert_eq!(at(decide(None, &own, Start::Earliest, true, "me")), 15);
+        assert_eq!(at(decide(None, &own, Start::Earliest, true, Some("me"))), 15);
         let gone = Seen { committed: Some((3, String::new())), ..seen() };
-        assert_eq!(at(decide(None, &gone, Start::Earliest, true, "me")), 10);
+        assert_eq!(at(decide(None, &gone, Start::Earliest, true, Some("me"))), 10);
         let other = Seen { committed: Some((15, metadata("other"))), ..seen() };
-        assert!(reason(decide(None, &other, Start::Earliest, true, "me")).contains("another store"));
+        assert!(reason(decide(None, &other, Start::Earliest, true, Some("me"))).contains("another store"));
+        assert_eq!(at(decide(None, &other, Start::Earliest, true, None)), 15);
     }
 
     #[test]
     fn latest_applies_only_at_first_sight() {
-        assert_eq!(at(decide(None, &seen(), Start::Latest, true, "me")), 20);
-        assert_eq!(at(decide(None, &seen(), Start::Latest, false, "me")), 10);
-        assert_eq!(at(decide(None, &seen(), Start::Earliest, true, "me")), 10);
+        assert_eq!(at(decide(None, &seen(), Start::Latest, true, Some("me"))), 20);
+        assert_eq!(at(decide(None, &seen(), Start::Latest, false, Some("me"))), 10);
+        assert_eq!(at(decide(None, &seen(), Start::Earliest, true, Some("me"))), 10);
     }
 }

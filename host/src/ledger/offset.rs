@@ -3,6 +3,7 @@
 //! The next offset moves by compare-and-set on the offset and the epoch that the lane was opened with, so that a
 //! lane that was taken away and given again cannot move it. An epoch never comes back.
 
+use super::schema;
 use crate::store::{Connection, Error, Row};
 
 /// One lane's row.
@@ -74,8 +75,23 @@ pub fn advance(
     Ok(connection.execute(sql, &params)? == 1)
 }
 
-/// Forgets where a handler was on a topic (or on all), so that its `start` applies again. For `tidemill adopt`.
-pub fn forget(connection: &Connection, handler: &str, topic: Option<&str>) -> Result<u64, Error> {
+/// Forgets where a handler was on a topic (or on all), and lets it take offsets over that another store committed.
+/// Returns how many offsets were forgotten. For `tidemill adopt`.
+pub fn adopt(connection: &Connection, handler: &str, topic: Option<&str>) -> Result<u64, Error> {
+    schema::set(connection, &adopted_key(handler), "yes")?;
     let sql = "DELETE FROM main.tm_offset WHERE handler = ?1 AND (?2 IS NULL OR topic = ?2)";
     connection.execute(sql, &[handler.into(), topic.into()])
+}
+
+/// Whether the operator has adopted the handler since this was last asked; asking uses it up.
+pub fn take_adopted(connection: &Connection, handler: &str) -> Result<bool, Error> {
+    let adopted = schema::get(connection, &adopted_key(handler))?.is_some_and(|value| value == "yes");
+    if adopted {
+        schema::set(connection, &adopted_key(handler), "done")?;
+    }
+    Ok(adopted)
+}
+
+fn adopted_key(handler: &str) -> String {
+    format!("adopted/{handler}")
 }

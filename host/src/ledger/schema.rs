@@ -96,11 +96,11 @@ pub fn identity(connection: &Connection) -> Result<Identity, Error> {
     Ok(Identity { store_id: value("store-id")?, secret: value("secret")? })
 }
 
-fn get(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
+pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
     connection.first("SELECT value FROM main.tm_meta WHERE key = ?1", &[key.into()], |row| row.text(0))
 }
 
-fn set(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
+pub(super) fn set(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
     let sql =
         "INSERT INTO main.tm_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     connection.execute(sql, &[key.into(), value.into()]).map(drop)

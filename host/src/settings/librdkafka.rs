@@ -1,6 +1,6 @@
 //! `[kafka.librdkafka]`: whatever else librdkafka can be told, except what the host's guarantees rest on.
 //!
-//! Names are not checked against librdkafka's list: a client that does not know one says so when it starts.
+//! librdkafka itself says whether it knows a name and takes the value, without starting a client.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,10 @@ use toml::de::DeValue;
 
 use super::reader::Section;
 use super::value::Value;
+use crate::kafka::config::check_property;
 
 /// The properties that the host owns, and what to write instead or why there is nothing to write.
-const OWNED: [(&str, &str); 28] = [
+const OWNED: [(&str, &str); 33] = [
     ("bootstrap.servers", "set `kafka.bootstrap`"),
     ("metadata.broker.list", "set `kafka.bootstrap`"),
     ("group.id", "every handler has a group of its own: set `group` in its manifest or under [handler.NAME]"),
@@ -24,6 +25,11 @@ const OWNED: [(&str, &str); 28] = [
     ("enable.auto.offset.store", "offsets follow the store's commits"),
     ("auto.offset.reset", "the store knows the next offset: set `start` in the manifest or under [handler.NAME]"),
     ("partition.assignment.strategy", "assignment is cooperative-sticky"),
+    ("session.timeout.ms", "set `consumer.session-timeout` in the manifest or under [handler.NAME]"),
+    ("heartbeat.interval.ms", "it follows the session's time-out"),
+    ("queued.max.messages.kbytes", "one budget is divided among the handlers"),
+    ("fetch.queue.backoff.ms", "it goes with that budget"),
+    ("topic.metadata.propagation.max.ms", "the relay waits for new topics itself"),
     ("enable.partition.eof", "the host does not read it"),
     ("enable.idempotence", "the relay's producer is idempotent"),
     ("acks", "the relay waits for all in-sync replicas"),
@@ -46,7 +52,7 @@ pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in section.entries() {
         let mut add = |name: String, line: usize, value: &DeValue<'_>| {
-            let text = Value::File(value).scalar().and_then(|text| owned(&name).map_or(Ok(text), Err));
+            let text = Value::File(value).scalar().and_then(|text| check(&name, text));
             match text.map(|text| found.insert(name.clone(), text)) {
                 Ok(None) => {}
                 Ok(Some(_)) => section.problem_at(line, format!("`{}` stands here twice", section.dotted(&name))),
@@ -58,11 +64,11 @@ pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
     for (rest, variable, text) in section.variables() {
         // No dots in the names of variables: `SASL_PASSWORD` is `sasl.password`.
         let name = rest.to_ascii_lowercase().replace('_', ".");
-        match owned(&name) {
-            Some(wrong) => section.variable_problem(variable, wrong),
-            None => {
-                found.insert(name, text.to_owned());
+        match check(&name, text.to_owned()) {
+            Ok(text) => {
+                found.insert(name, text);
             }
+            Err(wrong) => section.variable_problem(variable, wrong),
         }
     }
     found
@@ -87,9 +93,12 @@ fn flatten(
     }
 }
 
-fn owned(name: &str) -> Option<String> {
+/// The value, if the property is the operator's to set and librdkafka takes it.
+fn check(name: &str, value: String) -> Result<String, String> {
     // A topic property may also be written with this prefix.
     let bare = name.strip_prefix("topic.").unwrap_or(name);
-    let (_, instead) = OWNED.iter().find(|(owned, _)| *owned == bare)?;
-    Some(format!("belongs to the host: {instead}"))
+    if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| *owned == bare || *owned == name) {
+        return Err(format!("belongs to the host: {instead}"));
+    }
+    check_property(name, &value).map_err(|reason| format!("librdkafka refuses it: {}", reason.trim())).map(|()| value)
 }

@@ -126,8 +126,9 @@ fn routes(section: &Section<'_>) -> Option<Vec<Route>> {
         let method = section.require("method", |v| names::method(v.text()?));
         let path = section.require("path", |v| names::path(v.text()?));
         let jwt = section.take("auth", |v| v.choice(&[("jwt", true), ("none", false)])).unwrap_or(false);
+        let example = section.take("example", |v| v.text().map(str::to_owned));
         if let (Some(method), Some(path)) = (method, path) {
-            placed.push((section, Route { method, path, jwt }));
+            placed.push((section, Route { method, path, jwt, example }));
         }
     }
     let (places, routes): (Vec<_>, Vec<_>) = placed.into_iter().unzip();

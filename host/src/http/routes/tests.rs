@@ -8,7 +8,7 @@ use super::*;
 fn routes(list: &[&str]) -> Vec<Route> {
     let split = |line: &&str| {
         let (method, path) = line.split_once(' ').unwrap();
-        Route { method: method.to_owned(), path: path.to_owned(), jwt: false }
+        Route { method: method.to_owned(), path: path.to_owned(), jwt: false, example: None }
     };
     list.iter().map(split).collect()
 }
@@ -166,7 +166,7 @@ proptest! {
         let mut accepted = vec![];
         for (n, path) in list.iter().enumerate() {
             let name = format!("h{n}");
-            let route = Route { method: "GET".to_owned(), path: path.clone(), jwt: false };
+            let route = Route { method: "GET".to_owned(), path: path.clone(), jwt: false, example: None };
             let target = Target { route, handler: name.as_str().into(), send: Arc::clone(&send) };
             match table.set(&name, vec![target.clone()]) {
                 Ok(()) => accepted.push(target),

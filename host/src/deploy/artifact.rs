@@ -1,0 +1,179 @@
+//! A handler's file: the component, and the manifest and migrations that travel inside it or beside it.
+//!
+//! Everything is read without running or compiling anything. A truncated file is told from one that is something
+//! else, so that a half-written copy is not mistaken for a broken handler.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use wasmparser::{Parser, Payload};
+
+use super::manifest::{Manifest, Spec};
+use crate::guest::engine::COMPONENT_MAX;
+use crate::ledger::deployment::Migration;
+use crate::settings::Settings;
+
+/// The custom section that holds `handler.toml`.
+const MANIFEST_SECTION: &str = "tidemill:manifest";
+/// The custom section that holds the migrations: for each, the length of its name (u32, little-endian), the name, the
+/// length of its SQL, and the SQL.
+const MIGRATIONS_SECTION: &str = "tidemill:migrations";
+
+/// A handler's file, read and understood.
+#[derive(Debug)]
+pub struct Artifact {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// Hash of the component and of what stands beside it, in hexadecimal.
+    pub sha256: String,
+    /// The manifest as TOML.
+    pub manifest_text: String,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// In the order of their names.
+    pub migrations: Vec<Migration>,
+}
+
+impl Artifact {
+    /// Reads `NAME.wasm`; `NAME.toml` beside it replaces its manifest, and the folder `NAME.migrations` its migrations.
+    pub fn read(file: &Path) -> Result<Self> {
+        let length = fs::metadata(file).with_context(|| format!("read {}", file.display()))?.len();
+        if length > COMPONENT_MAX {
+            bail!(
+                "the file has {length} bytes, and a component may have {COMPONENT_MAX}: strip it (`strip = \"debuginfo\"`)"
+            );
+        }
+        let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let (manifest, mut migrations) = sections(&bytes)?;
+        let beside = file.with_extension("toml");
+        let (manifest_text, origin) = match read_beside(&beside)? {
+            Some(text) => (text, beside.display().to_string()),
+            None => match manifest {
+                Some(text) => (text, format!("{}[handler.toml]", file.display())),
+                None => bail!(
+                    "it carries no manifest: build it with the SDK's `handler!`, or put a manifest beside it as {}",
+                    beside.display()
+                ),
+            },
+        };
+        let folder = file.with_extension("migrations");
+        if folder.is_dir() {
+            migrations = read_folder(&folder)?;
+        }
+        migrations.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = migrations.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
+            bail!("two migrations are named {}", pair.first().map_or("", |m| m.name.as_str()));
+        }
+        let manifest = Manifest::parse(&manifest_text, &origin)?;
+        let sha256 = crate::id::sha256_hex(&bytes);
+        Ok(Self { bytes, sha256, manifest_text, manifest, migrations })
+    }
+
+    /// The handler's configuration under the operator's settings.
+    pub fn resolve(&self, settings: &Settings) -> Result<Spec> {
+        let over = self.manifest.name.as_ref().and_then(|name| settings.overrides.get(name));
+        Ok(Spec::resolve(&self.manifest, &settings.defaults, over)?)
+    }
+}
+
+fn read_beside(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Migration>> {
+    let read = || format!("read {}", folder.display());
+    let mut migrations = Vec::new();
+    for entry in fs::read_dir(folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let sql = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            migrations.push(Migration { name, sql });
+        }
+    }
+    Ok(migrations)
+}
+
+/// The manifest and the migrations inside a component or a module in it.
+fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
+    match bytes {
+        [] => bail!("the file is empty: perhaps it is still being copied"),
+        _ if !bytes.starts_with(b"\0asm") => bail!("this is not WebAssembly: build the handler for wasm32-wasip2"),
+        _ if Parser::is_core_wasm(bytes) => {
+            bail!("this is a core module, not a component: build the handler for wasm32-wasip2")
+        }
+        _ => {}
+    }
+    let (mut manifest, mut migrations) = (None, Vec::new());
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| {
+            let at_end = error.message().contains("unexpected end");
+            let advice =
+                if at_end { "the file is cut off: perhaps it is still being copied" } else { "the file is damaged" };
+            anyhow::anyhow!("{advice} ({error})")
+        })?;
+        let Payload::CustomSection(section) = payload else { continue };
+        match section.name() {
+            MANIFEST_SECTION => {
+                let text = std::str::from_utf8(section.data()).context("the manifest inside is not UTF-8")?;
+                if manifest.replace(text.to_owned()).is_some() {
+                    bail!("it carries two manifests: `handler!` may stand only once in a handler");
+                }
+            }
+            MIGRATIONS_SECTION => entries(section.data(), &mut migrations)
+                .context("the migrations inside cannot be read: build the handler again with this SDK")?,
+            _ => {}
+        }
+    }
+    Ok((manifest, migrations))
+}
+
+fn entries(mut data: &[u8], out: &mut Vec<Migration>) -> Result<()> {
+    while !data.is_empty() {
+        let (name, rest) = text(data)?;
+        let (sql, rest) = text(rest)?;
+        out.push(Migration { name, sql });
+        data = rest;
+    }
+    Ok(())
+}
+
+fn text(data: &[u8]) -> Result<(String, &[u8])> {
+    let (length, rest) = data.split_first_chunk::<4>().context("cut off")?;
+    let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).context("cut off")?;
+    Ok((std::str::from_utf8(text).context("not UTF-8")?.to_owned(), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_not_a_component_is_told_apart() {
+        let check = |bytes: &[u8], expected: &str| {
+            let error = format!("{:#}", sections(bytes).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        };
+        check(b"", "empty");
+        check(b"#!/bin/sh", "not WebAssembly");
+        check(b"\0asm\x01\0\0\0", "core module");
+        check(b"\0asm\x0d\0\x01\0\x01\x50abc", "cut off");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), wasm in any::<bool>()) {
+            let mut all = if wasm { b"\0asm\x0d\0\x01\0".to_vec() } else { Vec::new() };
+            all.extend(&bytes);
+            let _ = sections(&all);
+            let _ = entries(&bytes, &mut Vec::new());
+        }
+    }
+}

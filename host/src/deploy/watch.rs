@@ -1,0 +1,124 @@
+//! Watches the handlers folder: new and changed files are deployed, and the handlers of files that went are removed.
+//!
+//! A file is looked at once it has stood still for a moment, and a version is tried once: a broken file is refused
+//! with its reason, and looked at again only when it changes. It deploys nothing by itself; the deployer does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+
+use super::Deployer;
+
+/// How often the folder is looked at. A file must be the same in two looks.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// What tells one state of a file, and of what stands beside it, from another.
+type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+/// The folder's watch.
+pub struct Watch {
+    folder: PathBuf,
+    deployer: Arc<Deployer>,
+    seen: BTreeMap<PathBuf, Stamp>,
+    tried: BTreeMap<PathBuf, Stamp>,
+    unreadable: bool,
+}
+
+impl Watch {
+    /// Deploys all that is in the folder now. A handler that is refused does not keep the others from running.
+    pub fn begin(folder: &Path, deployer: Arc<Deployer>) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create the handlers folder {}", folder.display()))?;
+        let (seen, tried) = (BTreeMap::new(), BTreeMap::new());
+        let mut watch = Self { folder: folder.to_owned(), deployer, seen, tried, unreadable: false };
+        watch.seen = scan(folder)?;
+        watch.look();
+        Ok(watch)
+    }
+
+    /// Goes on looking, on a thread of its own, until `stop`.
+    pub fn start(mut self, stop: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
+        let run = move || {
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(EVERY);
+                self.look();
+            }
+        };
+        Ok(std::thread::Builder::new().name("watch".into()).spawn(run)?)
+    }
+
+    fn look(&mut self) {
+        let found = match scan(&self.folder) {
+            Ok(found) => found,
+            Err(error) => {
+                if !self.unreadable {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the handlers folder cannot be read: handlers go on as they are"
+                    );
+                }
+                self.unreadable = true;
+                return;
+            }
+        };
+        self.unreadable = false;
+        let gone: BTreeSet<PathBuf> = self.tried.keys().filter(|file| !found.contains_key(*file)).cloned().collect();
+        for file in gone {
+            self.tried.remove(&file);
+            match self.deployer.remove(&file) {
+                Ok(Some(handler)) => {
+                    tracing::info!(handler, file = %file.display(), "handler removed: its file is gone")
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(file = %file.display(), error = format!("{error:#}"), "remove a handler"),
+            }
+        }
+        for (file, stamp) in &found {
+            if self.tried.get(file) == Some(stamp) || self.seen.get(file) != Some(stamp) {
+                continue;
+            }
+            self.tried.insert(file.clone(), stamp.clone());
+            match self.deployer.deploy(file) {
+                Ok(Some((handler, version))) => {
+                    tracing::info!(handler, version, file = %file.display(), "handler is live");
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(file = %file.display(), "handler refused, and what ran before goes on: {error:#}")
+                }
+            }
+        }
+        self.seen = found;
+    }
+}
+
+/// The `.wasm` files of the folder; names that begin with a dot are somebody's unfinished copies.
+fn scan(folder: &Path) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {
+            let mut stamp = Stamp::new();
+            push(&mut stamp, &path);
+            push(&mut stamp, &path.with_extension("toml"));
+            if let Ok(migrations) = fs::read_dir(path.with_extension("migrations")) {
+                migrations.flatten().for_each(|entry| push(&mut stamp, &entry.path()));
+            }
+            stamp.sort();
+            found.insert(path, stamp);
+        }
+    }
+    Ok(found)
+}
+
+fn push(stamp: &mut Stamp, path: &Path) {
+    if let Ok(metadata) = fs::metadata(path) {
+        stamp.push((path.to_owned(), metadata.len(), metadata.modified().ok()));
+    }
+}

@@ -1,0 +1,153 @@
+//! The daemon: everything started in order, and stopped in the opposite one.
+//!
+//! Its invariant: when it says that it is ready, the handlers run; when it has stopped in order, nothing is under
+//! way. It waits for no broker: what needs one waits by itself.
+
+pub mod folder;
+mod greeting;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::folder::Folder;
+use crate::broker::Embedded;
+use crate::deploy::stores::Stores;
+use crate::deploy::watch::Watch;
+use crate::deploy::{Deployer, Surroundings};
+use crate::executor::readers::Readers;
+use crate::guest::Engine;
+use crate::http::jwt::Verifier;
+use crate::http::routes::Routes;
+use crate::http::server;
+use crate::kafka::config::Connection;
+use crate::kafka::topics::{Admin, Ensured};
+use crate::relay;
+use crate::settings::{Bootstrap, Settings, Topic};
+
+/// How long to wait before topics are looked after again while Kafka does not answer.
+const TOPICS_AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs the daemon until it is told to stop.
+pub fn run(settings: Settings) -> Result<()> {
+    let folder = Folder::open(&settings.data)?;
+    let bound = server::bind(&settings.http)?;
+    let address = bound.local_addr();
+    let verifier = Verifier::new(&settings)?;
+    let engine = Engine::new(&settings.data.join("compiled"))?;
+    let embedded = match settings.kafka.bootstrap {
+        Bootstrap::Embedded { keep } => Some(Arc::new(Embedded::start(&settings.data, keep)?)),
+        Bootstrap::Servers(_) => None,
+    };
+    let kafka = connection(&settings, embedded.as_deref());
+    let admin = Admin::new(kafka.clone(), embedded.clone());
+    let (relay, relay_thread) = relay::start(relay::Plan {
+        connection: kafka.clone(),
+        admin: admin.clone(),
+        topics: settings.topics.clone(),
+        sweep: settings.outbox.sweep,
+    })?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    look_after_topics(admin.clone(), settings.topics.clone(), stopping.clone())?;
+    let routes = Arc::new(Routes::default());
+    let around = Surroundings {
+        settings: settings.clone(),
+        host_id: folder.id().to_owned(),
+        engine,
+        routes: routes.clone(),
+        readers: Readers::start()?,
+        kafka: kafka.clone(),
+        admin,
+    };
+    let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone())?));
+    let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
+    greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
+    runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping: requests under way are answered, what is committed is published");
+            stop.cancel();
+        });
+        bound.serve(routes, verifier, cancel).await
+    })?;
+
+    stopping.store(true, Ordering::Relaxed);
+    let _ = watch.join();
+    deployer.stop_consumers();
+    relay.stop();
+    let _ = relay_thread.join();
+    deployer.stop_stores();
+    if let Some(embedded) = embedded
+        && let Err(error) = embedded.stop()
+    {
+        tracing::warn!(error = format!("{error:#}"), "stop the embedded broker");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {
+    let bootstrap = match (&settings.kafka.bootstrap, embedded) {
+        (Bootstrap::Servers(servers), _) => servers.clone(),
+        (Bootstrap::Embedded { .. }, embedded) => embedded.map_or(String::new(), |e| e.bootstrap().to_owned()),
+    };
+    Connection {
+        bootstrap,
+        librdkafka: settings.kafka.librdkafka.clone(),
+        incarnation: embedded.map(|e| e.incarnation().to_owned()),
+    }
+}
+
+/// Creates the topics under `[[topic]]` that are missing, as soon as Kafka answers.
+fn look_after_topics(admin: Admin, topics: Vec<Topic>, stopping: Arc<AtomicBool>) -> Result<()> {
+    let run = move || {
+        for topic in topics {
+            while !stopping.load(Ordering::Relaxed) {
+                match admin.ensure(&topic.name, topic.partitions, topic.replicas) {
+                    Ok(Ensured::Created) => {
+                        tracing::info!(
+                            topic = topic.name,
+                            partitions = topic.partitions,
+                            replicas = topic.replicas,
+                            "topic created"
+                        );
+                        break;
+                    }
+                    Ok(Ensured::Present { partitions }) if partitions != topic.partitions => {
+                        tracing::warn!(
+                            topic = topic.name,
+                            partitions,
+                            configured = topic.partitions,
+                            "the topic has another number of partitions than configured, and is left alone"
+                        );
+                        break;
+                    }
+                    Ok(Ensured::Present { .. }) => break,
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(topic = topic.name, %error, "the topic cannot be looked after yet");
+                        std::thread::sleep(TOPICS_AGAIN);
+                    }
+                    Err(error) => {
+                        tracing::error!(topic = topic.name, %error, "the topic is missing and cannot be created");
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("topics".into()).spawn(run)?;
+    Ok(())
+}
