@@ -10,6 +10,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 HANDLERS ?= order notification
+GUESTS := $(patsubst tests/guests/%/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml))
 ARGS ?=
 WASM := target/wasm32-wasip2/release
 
@@ -44,7 +45,7 @@ handlers: ## build the example handlers into target/handlers
 
 guests:
 	@.ci/wasm-cargo build --release --locked --manifest-path tests/guests/Cargo.toml
-	$(call place,tests/guests/$(WASM)/hostile.wasm,target/guests)
+	$(foreach name,$(GUESTS),$(call place,tests/guests/$(WASM)/$(name).wasm,target/guests)$(newline))
 
 run: build ## start the daemon with an embedded broker and the example handlers; data in tidemill-data
 	@TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
