@@ -19,7 +19,7 @@ use self::manifest::Spec;
 use self::stores::Stores;
 use crate::executor::readers::Readers;
 use crate::executor::{self, Joined, Version};
-use crate::guest::Engine;
+use crate::guest::{Component, Engine};
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
@@ -88,12 +88,7 @@ impl Deployer {
         }
         self.check(&handlers, file, &spec)?;
         let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
-        if (!spec.topics.is_empty() || spec.pattern.is_some()) && !component.takes_records() {
-            bail!("the manifest names topics, but the component does not export `records`");
-        }
-        if !spec.routes.is_empty() && !component.takes_requests() {
-            bail!("the manifest names routes, but the component does not export `http`");
-        }
+        check_exports(&spec, &component)?;
         self.prepare_topics(&spec)?;
         let (store, path) = self.stores.open(&spec.store)?;
         let joined = store.switch(Version {
@@ -116,26 +111,9 @@ impl Deployer {
 
     /// What must hold between handlers, and between the versions of one.
     fn check(&self, handlers: &BTreeMap<String, Deployed>, file: &Path, spec: &Spec) -> Result<()> {
-        if let Some(other) = handlers.get(&spec.name)
-            && other.file != file
-            && other.file.exists()
-        {
-            bail!(
-                "handler {} runs already, from {}: remove one of the two files, or give one another name",
-                spec.name,
-                other.file.display()
-            );
-        }
-        if let Some(other) =
-            handlers.values().find(|other| other.spec.group == spec.group && other.spec.name != spec.name)
-        {
-            bail!(
-                "consumer group {} belongs to handler {} ({}): give one of them another `group`",
-                spec.group,
-                other.spec.name,
-                other.file.display()
-            );
-        }
+        // A file that was renamed is the same handler.
+        let others = handlers.values().filter(|other| other.file != file && other.file.exists());
+        check_against(spec, others.map(|other| (&*other.file, &other.spec)))?;
         if let Some((store, group)) = self.stores.last_seen(&spec.name) {
             if store != spec.store {
                 bail!(
@@ -250,6 +228,38 @@ impl Deployer {
     pub fn stop_stores(&self) {
         self.stores.stop();
     }
+}
+
+/// A component must export what its manifest promises.
+pub fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
+    if (!spec.topics.is_empty() || spec.pattern.is_some()) && !component.takes_records() {
+        bail!("the manifest names topics, but the component does not export `records`");
+    }
+    if !spec.routes.is_empty() && !component.takes_requests() {
+        bail!("the manifest names routes, but the component does not export `http`");
+    }
+    Ok(())
+}
+
+/// Names and consumer groups belong to one file each.
+pub fn check_against<'a>(spec: &Spec, others: impl Iterator<Item = (&'a Path, &'a Spec)>) -> Result<()> {
+    for (file, other) in others {
+        let file = file.display();
+        if other.name == spec.name {
+            bail!(
+                "handler {} comes from {file} already: remove one of the two files, or give one another name",
+                spec.name
+            );
+        }
+        if other.group == spec.group {
+            bail!(
+                "consumer group {} belongs to handler {} ({file}): give one of them another `group`",
+                spec.group,
+                other.name
+            );
+        }
+    }
+    Ok(())
 }
 
 fn reads_the_same(old: &Spec, new: &Spec) -> bool {

@@ -1,15 +1,21 @@
 //! `tidemill check`: reads settings and handlers as `run` would, says what it found, and starts nothing.
 //!
-//! It writes no file: not even the token secret that `run` would make.
+//! It leaves no file behind: not even the token secret that `run` would make.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use jsonwebtoken::DecodingKey;
 
 use super::{Config, say};
+use crate::deploy;
+use crate::deploy::artifact::Artifact;
+use crate::deploy::manifest::{Route, Spec};
+use crate::guest::Engine;
+use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::secret;
 use crate::settings::{Bootstrap, JwtKey, Problem, Problems, Settings};
 
@@ -21,7 +27,51 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     let settings = config.load()?;
     let files = handlers(&settings.handlers)?;
     key(&settings)?;
-    say(summary(&settings, &files).trim_end())
+    let mut problems = Problems::default();
+    let specs = specs(&settings, &files, &mut problems);
+    let overrides = settings.overrides.keys().filter(|name| !specs.iter().any(|(_, spec)| spec.name == **name));
+    for name in overrides {
+        problems.extend(Problems::one("settings", format!("[handler.{name}] overrides a handler that is not there")));
+    }
+    problems.or(())?;
+    say(summary(&settings, &specs).trim_end())
+}
+
+/// What `run` would make live: each file is read, compiled and held against the others.
+fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec<(PathBuf, Spec)> {
+    let routes = Routes::default();
+    let mut specs: Vec<(PathBuf, Spec)> = Vec::new();
+    let scratch = std::env::temp_dir().join(format!("tidemill-check-{}", std::process::id()));
+    let engine = Engine::new(&scratch);
+    for file in files {
+        let read = || -> anyhow::Result<Spec> {
+            let artifact = Artifact::read(file)?;
+            let spec = artifact.resolve(settings)?;
+            let component =
+                engine.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?.load(&artifact.bytes, &artifact.sha256)?;
+            deploy::check_exports(&spec, &component)?;
+            deploy::check_against(&spec, specs.iter().map(|(file, spec)| (&**file, spec)))?;
+            routes.check(&spec.name, &spec.routes)?;
+            Ok(spec)
+        };
+        match read() {
+            Ok(spec) => {
+                let send: Dispatch = Arc::new(|_| tokio::sync::oneshot::channel().1);
+                let handler: Arc<str> = spec.name.as_str().into();
+                let target =
+                    |route: &Route| Target { route: route.clone(), handler: handler.clone(), send: send.clone() };
+                // Just checked; it only makes the next handler's check see these routes.
+                let _ = routes.set(&spec.name, spec.routes.iter().map(target).collect());
+                specs.push((file.clone(), spec));
+            }
+            Err(error) => match error.downcast::<Problems>() {
+                Ok(found) => problems.extend(found),
+                Err(error) => problems.extend(Problems::one(file.display().to_string(), format!("{error:#}"))),
+            },
+        }
+    }
+    let _ = fs::remove_dir_all(scratch);
+    specs
 }
 
 /// The `.wasm` files of the folder, sorted; none if it does not exist.
@@ -64,7 +114,7 @@ fn key(settings: &Settings) -> Result<(), Problems> {
     }
 }
 
-fn summary(settings: &Settings, files: &[PathBuf]) -> String {
+fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: &str| {
         // Writing to a string cannot fail.
@@ -92,8 +142,10 @@ fn summary(settings: &Settings, files: &[PathBuf]) -> String {
     );
     let missing = if settings.handlers.exists() { "" } else { " (does not exist)" };
     line("handlers", &format!("{}{missing}", settings.handlers.display()));
-    for file in files {
-        line("handler", &file.display().to_string());
+    for (file, spec) in specs {
+        let reads = spec.topics.iter().chain(&spec.pattern).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let reads = if reads.is_empty() { "no topic" } else { &reads };
+        line("handler", &format!("{} ({}): reads {reads}, {} routes", spec.name, file.display(), spec.routes.len()));
     }
     for name in settings.overrides.keys() {
         line("override", name);

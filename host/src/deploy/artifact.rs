@@ -25,7 +25,7 @@ const MIGRATIONS_SECTION: &str = "tidemill:migrations";
 pub struct Artifact {
     /// The component.
     pub bytes: Vec<u8>,
-    /// Hash of the component and of what stands beside it, in hexadecimal.
+    /// Hash of the component, in hexadecimal.
     pub sha256: String,
     /// The manifest as TOML.
     pub manifest_text: String,

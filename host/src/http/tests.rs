@@ -107,7 +107,7 @@ impl Server {
         let target = |line: &&str| {
             let (jwt, line) = line.strip_prefix("jwt ").map_or((false, *line), |line| (true, line));
             let (method, path) = line.split_once(' ').unwrap();
-            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt };
+            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt, example: None };
             Target { route, handler: handler.into(), send: Arc::clone(&send) }
         };
         self.routes.set(handler, routes.iter().map(target).collect()).unwrap();

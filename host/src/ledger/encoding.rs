@@ -47,6 +47,7 @@ fn unhex(text: &str) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
