@@ -174,7 +174,7 @@ pub struct Spec {
     pub settings: BTreeMap<String, String>,
     /// For each delivery.
     pub limits: Limits,
-    /// `session.timeout.ms` of the consumer. Default 45 s (6 s on the embedded broker).
+    /// `session.timeout.ms` of the consumer. Default 45 s (2 s on the embedded broker).
     pub session_timeout: Option<Duration>,
     /// Records of one lane in memory at which its partition is paused. Default 2,000.
     pub high_mark: usize,

@@ -23,6 +23,14 @@ impl State {
         &mut self,
         run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
     ) -> wasmtime::Result<Result<T, sql::Error>> {
+        Ok(self.guarded(run)?.map_err(sql::Error::from))
+    }
+
+    /// The same for any statement inside a delivery, the host's own included: its deadline cuts those off too.
+    fn guarded<T>(
+        &mut self,
+        run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
+    ) -> wasmtime::Result<Result<T, Error>> {
         let owner = self.context.environment.owner;
         let writes = self.context.next_outbox_id.is_some();
         let Some(connection) = &self.connection else { wasmtime::bail!("the delivery has ended") };
@@ -40,9 +48,8 @@ impl State {
             }));
         }
         match result {
-            Ok(value) => Ok(Ok(value)),
             Err(error) if error.interrupted() => self.end(Ended::Failed(self.over_time_in_sql())),
-            Err(error) => Ok(Err(error.into())),
+            result => Ok(result),
         }
     }
 
@@ -118,8 +125,8 @@ impl publisher::Host for State {
             headers: event.headers.into_iter().map(Header::from).collect(),
             kind: EventKind::Event,
         };
-        let Some(connection) = &self.connection else { wasmtime::bail!("the delivery has ended") };
-        match outbox::insert(connection, row_id, &row, &spec.name, &self.context.source, self.context.now) {
+        let (source, now) = (self.context.source.clone(), self.context.now);
+        match self.guarded(|connection, _| outbox::insert(connection, row_id, &row, &spec.name, &source, now))? {
             Ok(()) => {}
             Err(error) if error.kind == Kind::Constraint => {
                 return refuse(

@@ -98,12 +98,17 @@ fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
     let spec = &plan.spec;
     let mut config = plan.connection.client(&spec.name);
     let embedded = plan.connection.is_embedded();
-    let session = spec.session_timeout.unwrap_or(Duration::from_secs(if embedded { 6 } else { 45 }));
+    // The embedded broker takes twice the session to let a killed member's partitions go.
+    let session =
+        spec.session_timeout.unwrap_or(if embedded { Duration::from_secs(2) } else { Duration::from_secs(45) });
+    if !embedded {
+        // A restarted host gets its partitions back at once; the embedded broker knows members by their id only.
+        config.set("group.instance.id", format!("tidemill-{}-{}", plan.host_id, spec.name));
+    }
     config
         .set("group.id", &spec.group)
-        .set("group.instance.id", format!("tidemill-{}-{}", plan.host_id, spec.name))
         .set("session.timeout.ms", session.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session.as_millis() / 3).clamp(100, 3_000).to_string())
+        .set("heartbeat.interval.ms", (session.as_millis() / 4).clamp(100, 3_000).to_string())
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
