@@ -1,0 +1,12 @@
+//! Behaviour from outside: the daemon as an operator runs it, held up to the requirements' rows.
+//!
+//! Each test starts a daemon of its own; its name begins with the row or the invariant that it shows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod orders;
