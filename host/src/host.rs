@@ -34,6 +34,7 @@ const TOPICS_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until it is told to stop.
 pub fn run(settings: Settings) -> Result<()> {
+    raise_file_limit();
     let folder = Folder::open(&settings.data)?;
     let bound = server::bind(&settings.http)?;
     let address = bound.local_addr();
@@ -97,6 +98,16 @@ pub fn run(settings: Settings) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Stores, consumers and HTTP connections may need more files than the soft limit allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "raise the limit of open files");
+    }
 }
 
 fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {

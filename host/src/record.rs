@@ -102,7 +102,7 @@ pub struct Request {
 /// A handler's answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// 100 to 599.
+    /// 200 to 599.
     pub status: u16,
     /// Lower-case names, in order.
     pub headers: Vec<(String, Bytes)>,

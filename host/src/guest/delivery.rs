@@ -156,15 +156,15 @@ pub fn handle_request(
             guest.call_handle(store, &request_for_guest(request))
         },
         |response| {
-            if !(100..=599).contains(&response.status) {
-                let message = format!("the handler answered with status {}, which HTTP does not have", response.status);
-                return Err(Ended::Failed(Failure::Trap { message }));
-            }
-            Ok(Response {
+            let response = Response {
                 status: response.status,
                 headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
                 body: Bytes::from(response.body),
-            })
+            };
+            crate::http::response::check(&response).map_err(|what| {
+                Ended::Failed(Failure::Trap { message: format!("the handler's response has {what}") })
+            })?;
+            Ok(response)
         },
     )
 }
