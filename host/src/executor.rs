@@ -9,6 +9,7 @@ mod record;
 mod request;
 mod switch;
 mod event_id;
+pub mod positions;
 pub mod readers;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use self::positions::Positions;
 use crate::deploy::manifest::Spec;
 use crate::guest::{Component, Environment};
 use crate::lane::opening::Seen;
@@ -96,21 +98,6 @@ pub struct Live {
 
 /// The live version of a handler, for those who only read; `None` once it was removed.
 pub type Slot = Arc<RwLock<Option<Arc<Live>>>>;
-
-/// The next offset of each lane of a handler, as committed: what Kafka is told.
-#[derive(Default)]
-pub struct Positions(Mutex<HashMap<(Arc<str>, i32), i64>>);
-
-impl Positions {
-    fn set(&self, topic: &Arc<str>, partition: i32, next: i64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.clone(), partition), next);
-    }
-
-    /// What has moved since the last call.
-    pub fn take(&self) -> HashMap<(Arc<str>, i32), i64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// A handler that has gone live.
 #[derive(Clone)]

@@ -106,11 +106,15 @@ pub enum Next {
     DeadLetter,
 }
 
+/// The longest wait that a handler can ask for, so that no record waits for ever.
+const AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What becomes of an input after `attempt` attempts (this one included, from 1), the last of which ended
 /// with `failure` at `now` (milliseconds since the Unix epoch).
 pub fn decide(policy: &Policy, failure: &Failure, attempt: u32, now: i64) -> Next {
     let Backoff::Fixed { interval } = policy.backoff;
-    let due = |after: &Option<Duration>| now.saturating_add(millis(after.map_or(interval, |a| a.max(interval))));
+    let wait = |after: &Option<Duration>| after.map_or(interval, |after| after.min(AFTER_MAX).max(interval));
+    let due = |after: &Option<Duration>| now.saturating_add(millis(wait(after)));
     match failure {
         Failure::Reject { .. } => Next::DeadLetter,
         Failure::Unavailable { after, .. } => Next::Wait { due: due(after) },

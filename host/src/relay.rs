@@ -27,6 +27,8 @@ use crate::settings::Topic;
 
 /// How long an orderly stop waits for acknowledgements.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// The time between two producers.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
 
 /// What the relay is told. The channel is not bounded, but its senders are: a store wakes it once until it has
 /// looked, and there are no more reports than rows in flight.
@@ -95,7 +97,7 @@ pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
     let (sender, receiver) = channel();
     let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
     let sweep = plan.sweep;
-    let relay = Relay { outlet, sources: HashMap::new(), sweep };
+    let relay = Relay { outlet, sources: HashMap::new(), sweep, renew_at: None };
     let thread = std::thread::Builder::new().name("relay".into()).spawn(move || relay.run(&receiver))?;
     Ok((Handle { sender }, thread))
 }
@@ -104,13 +106,19 @@ struct Relay {
     outlet: Outlet,
     sources: HashMap<Arc<str>, Source>,
     sweep: Duration,
+    /// Not before this is a failed producer replaced.
+    renew_at: Option<Instant>,
 }
 
 impl Relay {
     fn run(mut self, receiver: &Receiver<Message>) {
         let mut swept = Instant::now();
         loop {
-            let wait = self.sweep.saturating_sub(swept.elapsed());
+            let mut wait = self.sweep.saturating_sub(swept.elapsed());
+            let release = self.sources.values().filter_map(Source::next_release).min();
+            for soon in release.into_iter().chain(self.renew_at.filter(|_| self.outlet.is_broken())) {
+                wait = wait.min(soon.saturating_duration_since(Instant::now()).max(Duration::from_millis(10)));
+            }
             let mut next = match receiver.recv_timeout(wait) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -134,13 +142,15 @@ impl Relay {
 
     fn turn(&mut self) {
         if self.outlet.is_broken() {
+            if self.renew_at.is_some_and(|at| Instant::now() < at) {
+                return;
+            }
+            // A cause that stays would otherwise open producers as fast as the broker refuses them.
+            self.renew_at = Some(Instant::now() + RENEW_EVERY);
             match self.outlet.renew() {
                 Ok(()) => self.sources.values_mut().for_each(Source::rewind),
                 Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "the producer cannot be opened again; it is tried again"
-                    );
+                    tracing::error!(error = format!("{error:#}"), "the producer cannot be opened again; it is tried again");
                     return;
                 }
             }

@@ -9,4 +9,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod rig;
 mod orders;
+mod http;
+mod events;
+mod outbox;
+mod topics;
+mod crash;

@@ -110,14 +110,22 @@ impl Executor {
 
     /// A handler that runs alone for a while does not join others; its pick is put back.
     fn may_join(&mut self, pick: &Pick) -> bool {
-        let solo = self.runs_solo(pick);
-        if solo && let Pick::Lane(token) = pick {
-            if let Some(lane) = self.lanes.get_mut(token) {
-                lane.listed = false;
-            }
-            self.list(*token);
+        if !self.runs_solo(pick) {
+            return true;
         }
-        !solo
+        // It was its turn, and it leads the next group.
+        if let Some(handler) = self.turn.pop_back() {
+            self.turn.push_front(handler);
+        }
+        match pick {
+            Pick::Lane(token) => self.list(*token),
+            Pick::Request(handler) => {
+                if let Some(member) = self.members.get_mut(handler) {
+                    member.requests_first = true;
+                }
+            }
+        }
+        false
     }
 
     fn runs_solo(&self, pick: &Pick) -> bool {
@@ -191,7 +199,8 @@ impl Executor {
             }
         }
         if !self.keep.is_zero() && !self.relayed.published.is_empty() {
-            outbox::purge(connection, now - i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX))?;
+            let keep = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
+            outbox::purge(connection, now.saturating_sub(keep))?;
         }
         for (id, error) in &self.relayed.failed {
             outbox::note_failure(connection, *id, error)?;
@@ -266,6 +275,10 @@ impl Executor {
                     self.keep_alone(offender);
                 }
                 for pick in group.picks {
+                    // All picks are listed again: they wait for the store with the others.
+                    if self.unwell.is_some_and(|until| Instant::now() < until) {
+                        break;
+                    }
                     self.conclude(move |executor, group| executor.fill(group, vec![pick]), true);
                 }
             }
@@ -292,6 +305,14 @@ impl Executor {
     pub(super) fn rollback(&self) -> Result<(), Error> {
         let connection = self.connection();
         if connection.in_transaction() { connection.execute("ROLLBACK", &[]).map(drop) } else { Ok(()) }
+    }
+
+    /// Throws the one delivery of a solo group away and begins the group's transaction anew.
+    pub(super) fn restart(&mut self, group: &mut Group) -> Result<(), Abort> {
+        self.rollback()?;
+        group.drafts.clear();
+        group.next_outbox_id = self.next_outbox_id;
+        self.begin()
     }
 
     /// No handler is to blame: records wait where they are, and requests are told to come again.

@@ -15,6 +15,7 @@ use crate::ledger::pending::{self, Pending};
 use crate::ledger::{fallback, inbox, outbox};
 use crate::policy::{Failure, Next, decide};
 use crate::record::Record;
+use crate::store::{Error, Kind};
 
 /// One delivery's record, and what is known about it.
 struct Delivery {
@@ -32,8 +33,21 @@ struct Delivery {
 }
 
 impl Executor {
-    /// Delivers the head of a lane.
+    /// Delivers the head of a lane. What the store does not take, though it is well, is the delivery's own fault.
     pub(super) fn deliver_record(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
+        match self.try_deliver(group, token) {
+            Err(Abort::Store(error)) if error.kind != Kind::Store => {
+                if !group.solo {
+                    return Err(Abort::Broken);
+                }
+                self.restart(group)?;
+                self.give_up_on_writing(group, token, &error)
+            }
+            result => result,
+        }
+    }
+
+    fn try_deliver(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
         let Some(delivery) = self.prepare(group, token) else { return Ok(()) };
         let handler = delivery.live.environment.spec.name.clone();
         if let Some(id) = &delivery.event_id
@@ -67,8 +81,7 @@ impl Executor {
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
-                self.rollback()?;
-                self.connection().execute("BEGIN IMMEDIATE", &[])?;
+                self.restart(group)?;
                 self.connection().execute("SAVEPOINT delivery", &[])?;
                 Some(failure)
             }
@@ -184,18 +197,28 @@ impl Executor {
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
             format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
         } else {
-            outbox::insert(
-                self.connection(),
-                group.next_outbox_id,
-                &event,
-                &spec.name,
-                &delivery.source,
-                delivery.now,
-            )?;
+            let id = group.next_outbox_id;
+            // One that waits already is this very dead letter, from before the operator let the handler read again.
+            outbox::insert(self.connection(), id, &event, &spec.name, &delivery.source, delivery.now)?;
             group.next_outbox_id += 1;
             format!("{outcome}; given up on after {} attempts, dead letter to {}", delivery.attempt, event.topic)
         };
         self.done(group, delivery)?;
         Ok(said)
+    }
+
+    /// Neither the record's effects nor its dead letter can be written, for example because they are too large: the
+    /// fallback names the record, which Kafka still has.
+    fn give_up_on_writing(&mut self, group: &mut Group, token: Token, error: &Error) -> Result<(), Abort> {
+        let Some(delivery) = self.prepare(group, token) else { return Ok(()) };
+        let spec = &delivery.live.environment.spec;
+        let failure = Failure::Limit { message: format!("it cannot be written: {error}") };
+        let bare = Record { key: None, value: None, headers: Vec::new(), ..(*delivery.record).clone() };
+        let event = dead_letter::event(spec, &delivery.seed, &bare, &failure, "[]");
+        let cause = format!("{}; only its place is kept: {}", failure.message(), delivery.source);
+        fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
+        let span = tracing::error_span!("delivery", handler = spec.name, record = delivery.source);
+        group.log.push(Logged { span, lines: Vec::new(), trouble: Some(cause) });
+        self.done(group, &delivery)
     }
 }

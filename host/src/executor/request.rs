@@ -15,6 +15,7 @@ use crate::id::{InputId, Seed};
 use crate::ledger::request;
 use crate::policy::Failure;
 use crate::record::{Answer, Refusal, Request, Response};
+use crate::store::Kind;
 
 impl Executor {
     /// Delivers a handler's oldest request that this group has not answered yet.
@@ -22,7 +23,18 @@ impl Executor {
         let answered = group.answers.get(handler).map_or(0, Vec::len);
         let waiting = self.members.get(handler).and_then(|m| m.requests.get(answered));
         let Some(request) = waiting.map(|w| w.request.clone()) else { return Ok(()) };
-        let answer = self.answer(group, handler, &request)?;
+        let answer = match self.answer(group, handler, &request) {
+            // What the store does not take, though it is well, is the request's own fault.
+            Err(Abort::Store(error)) if error.kind != Kind::Store => {
+                if !group.solo {
+                    return Err(Abort::Broken);
+                }
+                tracing::warn!(%handler, path = %request.path, %error, "an answer cannot be kept with its Idempotency-Key");
+                self.restart(group)?;
+                Err(Refusal::Failed)
+            }
+            answer => answer?,
+        };
         group.answers.entry(handler.clone()).or_default().push(answer);
         Ok(())
     }
@@ -54,8 +66,7 @@ impl Executor {
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
-                self.rollback()?;
-                self.connection().execute("BEGIN IMMEDIATE", &[])?;
+                self.restart(group)?;
                 self.connection().execute("SAVEPOINT delivery", &[])?;
                 Err(failure)
             }

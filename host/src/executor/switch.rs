@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{Executor, Joined, Live, Member, Open, Opened, Positions, Version};
+use super::positions::Positions;
+use super::{Executor, Joined, Live, Member, Open, Opened, Version};
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
 use crate::lane::{Lane, Token};
@@ -95,6 +96,11 @@ impl Executor {
         let (token, next) = (Token(self.next_token), lane.next);
         if let Some(pending) = lane.pending.front() {
             self.due.push(Reverse((pending.due, token)));
+        }
+        // Kafka is told at once: a kill may have kept the last offset from it, and whose group it is must be known
+        // before a partition's first record is.
+        if let Some(member) = self.members.get(&lane.handler) {
+            member.positions.set(&lane.topic, lane.partition, next);
         }
         self.lanes.insert(token, lane);
         Opened::At { token, next }

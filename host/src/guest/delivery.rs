@@ -21,6 +21,9 @@ use crate::policy::Failure;
 use crate::record::{Record, Request, Response};
 use crate::store::{Connection, Error};
 
+/// Characters of a failure's message that are kept.
+const MESSAGE_MAX: usize = 2_000;
+
 /// What stays the same for all deliveries of a handler's version.
 pub struct Environment {
     /// The handler's configuration.
@@ -79,8 +82,6 @@ pub struct Finished<T> {
     pub result: Result<T, Ended>,
     /// What the guest logged.
     pub log: Vec<LogLine>,
-    /// How many events it put into the outbox.
-    pub enqueued: u32,
     /// The id of the next outbox row.
     pub next_outbox_id: Option<i64>,
 }
@@ -103,6 +104,7 @@ pub(super) struct State {
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.over_memory = false;
         let total = self.memory + desired.saturating_sub(current);
         if total > self.context.environment.spec.limits.memory {
             self.over_memory = true;
@@ -225,9 +227,7 @@ fn finish<A, T>(
     Finished {
         connection,
         result,
-        log: state.log,
-        enqueued: state.enqueued,
-        next_outbox_id: state.context.next_outbox_id,
+        log: state.log, next_outbox_id: state.context.next_outbox_id,
     }
 }
 
@@ -242,7 +242,7 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
         _ => {
             let cause = error.root_cause().to_string();
             let said = printed.trim();
-            Failure::Trap { message: if said.is_empty() { cause } else { format!("{said} ({cause})") } }
+            Failure::Trap { message: shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }) }
         }
     }
 }
@@ -310,13 +310,22 @@ fn request_for_guest(request: &Request) -> exports::http::Request {
     }
 }
 
+/// A guest's words go into dead letters and ledger rows, which must stay small enough to be written.
+fn shorten(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX) {
+        message.truncate(end);
+        message.push_str(" ... (cut)");
+    }
+    message
+}
+
 fn failure_of_guest(failure: types::Failure) -> Failure {
     let after = |trouble: &types::Trouble| trouble.after_ms.map(std::time::Duration::from_millis);
     match failure {
-        types::Failure::Retry(trouble) => Failure::Retry { after: after(&trouble), message: trouble.message },
+        types::Failure::Retry(trouble) => Failure::Retry { after: after(&trouble), message: shorten(trouble.message) },
         types::Failure::Unavailable(trouble) => {
-            Failure::Unavailable { after: after(&trouble), message: trouble.message }
+            Failure::Unavailable { after: after(&trouble), message: shorten(trouble.message) }
         }
-        types::Failure::Reject(message) => Failure::Reject { message },
+        types::Failure::Reject(message) => Failure::Reject { message: shorten(message) },
     }
 }

@@ -16,6 +16,8 @@ use crate::store::{Connection, Error, Kind, Value};
 
 /// The most random bytes that one call returns.
 const RANDOM_MAX: u32 = 64 << 10;
+/// The longest event id and event type, in bytes.
+const EVENT_NAME_MAX: usize = 1024;
 
 impl State {
     /// Runs a guest's statement, and ends the delivery where the transaction or the store did not survive it.
@@ -98,19 +100,11 @@ impl publisher::Host for State {
             let message = format!("[publish] of handler {} names no destination `{}`", spec.name, event.destination);
             return refuse(publisher::ErrorKind::Destination, message);
         };
-        let size = event.key.as_ref().map_or(0, Vec::len)
-            + event.value.as_ref().map_or(0, Vec::len)
-            + event.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Vec::len)).sum::<usize>();
-        if self.enqueued as usize >= spec.limits.events || self.enqueued_bytes + size > spec.limits.event_bytes {
-            let message = format!(
-                "one delivery may enqueue {} events (limits.events) of {} bytes in all (limits.event-bytes)",
-                spec.limits.events, spec.limits.event_bytes
-            );
-            return refuse(publisher::ErrorKind::Limit, message);
-        }
+        let derived = event.id.is_none();
         let event_id = match event.id {
-            Some(id) if id.trim().is_empty() => {
-                return refuse(publisher::ErrorKind::Id, "the event id is empty".into());
+            Some(id) if id.trim().is_empty() || id.len() > EVENT_NAME_MAX => {
+                let message = format!("an event id has 1 to {EVENT_NAME_MAX} bytes");
+                return refuse(publisher::ErrorKind::Id, message);
             }
             Some(id) => id,
             None => self.next_id()?,
@@ -125,17 +119,25 @@ impl publisher::Host for State {
             headers: event.headers.into_iter().map(Header::from).collect(),
             kind: EventKind::Event,
         };
+        let size = row.size();
+        if self.enqueued as usize >= spec.limits.events
+            || self.enqueued_bytes + size > spec.limits.event_bytes
+            || row.event_type.len() > EVENT_NAME_MAX
+        {
+            let message = format!(
+                "one delivery may enqueue {} events (limits.events) of {} bytes in all (limits.event-bytes), with types of up to {EVENT_NAME_MAX} bytes",
+                spec.limits.events, spec.limits.event_bytes
+            );
+            return refuse(publisher::ErrorKind::Limit, message);
+        }
         let (source, now) = (self.context.source.clone(), self.context.now);
         match self.guarded(|connection, _| outbox::insert(connection, row_id, &row, &spec.name, &source, now))? {
-            Ok(()) => {}
-            Err(error) if error.kind == Kind::Constraint => {
-                return refuse(
-                    publisher::ErrorKind::Id,
-                    format!("the outbox has an event with the id {event_id} already"),
-                );
-            }
-            Err(error) if error.kind == Kind::Limit => {
-                return self.end(Ended::Failed(Failure::Limit { message: error.to_string() }));
+            Ok(true) => {}
+            // The same input has enqueued the same event before, and was read again since.
+            Ok(false) if derived => {}
+            Ok(false) => {
+                let message = format!("the outbox has an event with the id {event_id} already");
+                return refuse(publisher::ErrorKind::Id, message);
             }
             Err(error) => return self.end(Ended::Store(error)),
         }

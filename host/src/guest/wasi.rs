@@ -3,14 +3,17 @@
 //! Its invariant: no WASI call waits. Time stands still, so a sleep is over at once; there is no network, no
 //! file, no environment, and standard input is closed. What a guest prints is kept for its log, up to a limit.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use bytes::Bytes;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi::clocks::WasiClocksView;
 use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::delivery::State;
@@ -23,7 +26,59 @@ pub(super) struct Wasi {
     now: i64,
     seed: Seed,
     output_limit: usize,
-    made: Option<(WasiCtx, ResourceTable, MemoryOutputPipe)>,
+    made: Option<(WasiCtx, ResourceTable, Output)>,
+}
+
+/// What a guest prints, up to a limit. The surplus is dropped: a write that fails would panic most guests.
+#[derive(Clone)]
+struct Output {
+    kept: Arc<Mutex<Vec<u8>>>,
+    limit: usize,
+}
+
+impl Output {
+    fn kept(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        let mut kept = self.kept();
+        let room = self.limit.saturating_sub(kept.len());
+        kept.extend(bytes.iter().take(room));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for this one, and it is not linked.
+        Box::new(tokio::io::sink())
+    }
 }
 
 struct Standing(Duration);
@@ -55,7 +110,7 @@ impl Wasi {
 
     fn view(&mut self) -> WasiCtxView<'_> {
         let (ctx, table, _) = self.made.get_or_insert_with(|| {
-            let output = MemoryOutputPipe::new(self.output_limit);
+            let output = Output { kept: Arc::default(), limit: self.output_limit };
             let now = Duration::from_millis(u64::try_from(self.now).unwrap_or(0));
             let ctx = WasiCtxBuilder::new()
                 .stdout(output.clone())
@@ -78,7 +133,7 @@ impl Wasi {
     /// What the guest printed.
     pub(super) fn take_output(&mut self) -> String {
         let made = self.made.take();
-        made.map_or(String::new(), |(_, _, output)| String::from_utf8_lossy(&output.contents()).into_owned())
+        made.map_or(String::new(), |(_, _, output)| String::from_utf8_lossy(&output.kept()).into_owned())
     }
 }
 

@@ -23,7 +23,8 @@ use self::assignment::{Assignment, Event};
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
 use crate::deploy::manifest::Spec;
-use crate::executor::{Handle, Positions};
+use crate::executor::Handle;
+use crate::executor::positions::Positions;
 use crate::record::{Header, Record, Timestamp};
 
 /// Records taken from librdkafka before they are handed over.
@@ -170,10 +171,11 @@ impl Poll {
         for event in self.client.context().events() {
             self.apply(event)?;
         }
-        self.assignment.open(&self.client, &self.plan)?;
+        let opened = self.assignment.open(&self.client, &self.plan)?;
         self.assignment.press(&self.client, self.plan.spec.high_mark, HIGH_BYTES, DRAIN);
-        if self.committed.elapsed() >= COMMIT_EVERY {
+        if opened || self.committed.elapsed() >= COMMIT_EVERY {
             self.committed = Instant::now();
+            self.client.context().tell_again(|topic, partition| self.assignment.holds(topic, partition));
             self.client.context().commit(&self.client, CommitMode::Async);
         }
         Ok(())

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::encoding;
 use crate::record::Header;
-use crate::store::{Connection, Error, Value};
+use crate::store::{Connection, Error, Kind, Row, Value};
 
 /// What kind of event a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,18 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+impl Event {
+    /// About how many bytes the event takes.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
+        self.event_id.len()
+            + self.event_type.len()
+            + self.key.as_ref().map_or(0, Bytes::len)
+            + self.value.as_ref().map_or(0, Bytes::len)
+            + headers
+    }
+}
+
 /// A row that waits for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -66,8 +78,28 @@ pub fn first_id(connection: &Connection) -> Result<i64, Error> {
     Ok(highest.unwrap_or(0) + 1)
 }
 
-/// Adds an event. A repeated `event_id` is a constraint error.
+/// Adds an event. `false` means that one with this id waits already; one that was published makes room.
 pub fn insert(
+    connection: &Connection,
+    id: i64,
+    event: &Event,
+    handler: &str,
+    source: &str,
+    now: i64,
+) -> Result<bool, Error> {
+    match try_insert(connection, id, event, handler, source, now) {
+        Err(error) if error.kind == Kind::Constraint => {
+            let sql = "DELETE FROM main.tm_outbox WHERE event_id = ?1 AND status = 'published'";
+            if connection.execute(sql, &[event.event_id.as_str().into()])? == 0 {
+                return Ok(false);
+            }
+            try_insert(connection, id, event, handler, source, now).map(|()| true)
+        }
+        inserted => inserted.map(|()| true),
+    }
+}
+
+fn try_insert(
     connection: &Connection,
     id: i64,
     event: &Event,
@@ -103,8 +135,8 @@ pub enum Span<'a> {
     Of(&'a str, i64, i64),
 }
 
-/// Up to `limit` rows that wait for the broker, in order.
-pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64) -> Result<Vec<Waiting>, Error> {
+/// Up to `limit` rows that wait for the broker, in order, and at least one but no more than about `bytes` of them.
+pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64, bytes: usize) -> Result<Vec<Waiting>, Error> {
     const COLUMNS: &str = "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler FROM main.tm_outbox";
     let (filter, params) = match span {
         Span::After(id) => ("id > ?1", vec![id.into(), limit.into()]),
@@ -113,21 +145,30 @@ pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64) -> Result<Ve
         }
     };
     let sql = format!("{COLUMNS} WHERE status = 'waiting' AND {filter} ORDER BY id LIMIT ?2");
-    connection.query(&sql, &params, |row| {
-        Ok(Waiting {
-            id: row.integer(0)?,
-            event: Event {
-                event_id: row.text(1)?,
-                event_type: row.text(2)?,
-                topic: row.text(3)?,
-                partition: row.opt_integer(4)?.and_then(|p| i32::try_from(p).ok()),
-                key: row.opt_bytes(5)?.map(Bytes::from),
-                value: row.opt_bytes(6)?.map(Bytes::from),
-                headers: encoding::read_headers(&row.text(7)?)?,
-                kind: if row.text(8)? == "dead-letter" { EventKind::DeadLetter } else { EventKind::Event },
-            },
-            handler: row.text(9)?,
-        })
+    let (mut rows, mut size) = (Vec::new(), 0);
+    connection.each(&sql, &params, |row| {
+        let waiting = read(row)?;
+        size += waiting.event.size();
+        rows.push(waiting);
+        Ok(size < bytes)
+    })?;
+    Ok(rows)
+}
+
+fn read(row: &Row<'_>) -> Result<Waiting, Error> {
+    Ok(Waiting {
+        id: row.integer(0)?,
+        event: Event {
+            event_id: row.text(1)?,
+            event_type: row.text(2)?,
+            topic: row.text(3)?,
+            partition: row.opt_integer(4)?.and_then(|p| i32::try_from(p).ok()),
+            key: row.opt_bytes(5)?.map(Bytes::from),
+            value: row.opt_bytes(6)?.map(Bytes::from),
+            headers: encoding::read_headers(&row.text(7)?)?,
+            kind: if row.text(8)? == "dead-letter" { EventKind::DeadLetter } else { EventKind::Event },
+        },
+        handler: row.text(9)?,
     })
 }
 

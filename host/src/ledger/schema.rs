@@ -33,6 +33,7 @@ CREATE TABLE tm_outbox (
     partition_key, payload, headers TEXT NOT NULL, kind TEXT NOT NULL, handler TEXT NOT NULL, source TEXT NOT NULL,
     created_at INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'waiting',
     attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, published_at INTEGER);
+CREATE INDEX tm_outbox_published ON tm_outbox (published_at) WHERE status = 'published';
 CREATE TABLE tm_fallback (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL, handler TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, event_type TEXT NOT NULL,

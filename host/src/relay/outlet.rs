@@ -114,7 +114,11 @@ impl Outlet {
     /// The producer has failed for good.
     pub(super) fn give_up(&mut self, code: RDKafkaErrorCode) {
         if !self.broken {
-            tracing::warn!(%code, "the producer has failed and is opened again; unacknowledged events are sent again, with their ids");
+            let advice = match code {
+                RDKafkaErrorCode::ClusterAuthorizationFailed => ": grant IDEMPOTENT_WRITE on the cluster",
+                _ => "",
+            };
+            tracing::warn!(%code, "the producer has failed and is opened again; events that may not have arrived are sent again, with their ids{advice}");
         }
         self.broken = true;
     }
@@ -218,7 +222,9 @@ fn produce(connection: &Connection, sender: &Sender<Message>) -> Result<Threaded
         .set("message.timeout.ms", "0")
         // Kafka's own clients choose a key's partition so; others that share the topic agree with us.
         .set("partitioner", "murmur2_random")
-        .set("topic.metadata.propagation.max.ms", "5000");
+        .set("topic.metadata.propagation.max.ms", "5000")
+        // The rest waits in the stores.
+        .set("queue.buffering.max.kbytes", "65536");
     if !connection.librdkafka.contains_key("linger.ms") {
         config.set("linger.ms", "0");
     }

@@ -14,6 +14,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::outlet::{Outlet, Report, Sent};
 use super::verdict::{Verdict, judge};
 use crate::executor;
+use crate::kafka::topics::TopicError;
 use crate::ledger::outbox::{self, EventKind, Span, Waiting};
 use crate::store::{Connection, Error};
 
@@ -21,6 +22,8 @@ use crate::store::{Connection, Error};
 const WINDOW: usize = 5_000;
 /// Rows read at a time.
 const BATCH: i64 = 500;
+/// About how many bytes of rows are read at a time.
+const BATCH_BYTES: usize = 8 << 20;
 /// How long a topic that refused is left alone.
 const HOLD: Duration = Duration::from_secs(5);
 
@@ -156,9 +159,10 @@ impl Source {
     pub(super) fn pump(&mut self, outlet: &mut Outlet) {
         if let Err(error) = self.release(outlet) {
             tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
+            self.reader = None;
         }
         while self.rows_may_wait && self.flying.len() < WINDOW {
-            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH)) {
+            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES)) {
                 Ok(rows) => rows,
                 Err(error) => {
                     tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
@@ -192,10 +196,12 @@ impl Source {
             if self.flying.values().any(|row| row.topic == topic) {
                 continue;
             }
-            let Some(Hold { from, .. }) = self.holds.remove(&topic) else { continue };
-            let to = self.after;
-            let rows = self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), BATCH))?;
-            let mut rest = (rows.len() == BATCH as usize).then(|| rows.last().map_or(from, |row| row.id + 1));
+            let Some(Hold { from, .. }) = self.holds.get(&topic) else { continue };
+            let (from, to) = (*from, self.after);
+            let rows = self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), BATCH, BATCH_BYTES))?;
+            self.holds.remove(&topic);
+            // The batch may have been cut short: it goes on behind its last row until there is none.
+            let mut rest = rows.last().map(|row| row.id + 1);
             for row in &rows {
                 if !self.hand_over(outlet, row) {
                     rest = Some(row.id);
@@ -221,13 +227,18 @@ impl Source {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
             Sent::Full => return false,
             Sent::Refused(code) => self.not_taken(row.id, &flying, code),
-            Sent::NoTopic(error) if error.is_transient() => self.hold(row.id, &topic, &error.to_string()),
+            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, &error.to_string()),
             Sent::NoTopic(error) => {
                 tracing::error!(store = %self.executor.name(), row = row.id, %error, "a dead letter cannot be published: it is kept in tm_fallback");
                 self.refused.push((row.id, error.to_string()));
             }
         }
         true
+    }
+
+    /// When a held topic is to be tried again.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        self.holds.values().map(|hold| hold.until).min()
     }
 
     fn read<T>(&mut self, read: impl FnOnce(&Connection, i64) -> Result<T, Error>) -> Result<T, Error> {
@@ -239,4 +250,9 @@ impl Source {
             None => unreachable!("it was opened above"),
         }
     }
+}
+
+/// Nothing that passes by itself, and nothing that a broker coming back would mend.
+fn is_final(error: &TopicError) -> bool {
+    matches!(error, TopicError::Name { .. } | TopicError::NotAuthorized { .. } | TopicError::Partitions { .. })
 }

@@ -28,6 +28,10 @@ impl Running {
         Guard(self.clone())
     }
 
+    pub(super) fn is_host(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Actor::Host as u8
+    }
+
     pub(super) fn hook(&self) -> impl for<'r> FnMut(AuthContext<'r>) -> Authorization + Send + 'static {
         let running = self.clone();
         move |context| {
@@ -49,6 +53,10 @@ impl Drop for Guard {
     }
 }
 
+/// The first loads code. The others tell of what ran on the connection before, other deliveries' and the host's
+/// statements included; RETURNING, and the number that `execute` returns, say the same of the guest's own.
+const DENIED_FUNCTIONS: [&str; 4] = ["load_extension", "last_insert_rowid", "changes", "total_changes"];
+
 fn guest_may(action: &AuthAction<'_>) -> bool {
     match action {
         AuthAction::Select | AuthAction::Recursive => true,
@@ -56,7 +64,9 @@ fn guest_may(action: &AuthAction<'_>) -> bool {
         | AuthAction::Insert { table_name }
         | AuthAction::Update { table_name, .. }
         | AuthAction::Delete { table_name } => !hosts(table_name) && !internal(table_name),
-        AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
+        AuthAction::Function { function_name } => {
+            !DENIED_FUNCTIONS.iter().any(|denied| function_name.eq_ignore_ascii_case(denied))
+        }
         _ => false,
     }
 }

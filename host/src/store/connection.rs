@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
 use rusqlite::config::DbConfig;
@@ -20,9 +20,13 @@ use super::authorizer::{Actor, Running};
 use super::{Error, Kind, Rows, Value, surroundings};
 
 /// SQLite's virtual machine instructions between two looks at the clock.
-const PROGRESS_OPS: i32 = 1_000;
+const PROGRESS_OPS: i32 = 100;
 /// The longest string, blob or row, in bytes.
 const MAX_LENGTH: i32 = 64 << 20;
+/// The same for what a guest's SQL makes: one SQL function runs to its end, whatever the deadline.
+const GUEST_MAX_LENGTH: i32 = 4 << 20;
+/// How long all migrations of a version together may take.
+const MIGRATION_TIME: Duration = Duration::from_secs(60);
 
 /// An open database.
 pub struct Connection {
@@ -65,22 +69,25 @@ impl Connection {
         surroundings::register()?;
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut inner = rusqlite::Connection::open_with_flags_and_vfs(path, flags, surroundings::VFS)?;
-        inner.busy_timeout(std::time::Duration::from_secs(5))?;
+        inner.busy_timeout(Duration::from_secs(5))?;
         inner.set_prepared_statement_cache_capacity(256);
         inner.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         inner.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
         inner.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 1 << 20)?;
+        inner.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
+        inner.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256)?;
         surroundings::override_random(&inner)?;
         let running = Running::default();
         inner.authorizer(Some(running.hook()))?;
         let (epoch, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
-        let watched = deadline.clone();
+        let (watched, actor) = (deadline.clone(), running.clone());
         inner.progress_handler(
             PROGRESS_OPS,
             Some(move || {
                 let deadline = watched.load(Ordering::Relaxed);
-                deadline != u64::MAX && nanos_since(epoch) > deadline
+                // The host's own statements inside a delivery are short, and must not be torn.
+                deadline != u64::MAX && !actor.is_host() && nanos_since(epoch) > deadline
             }),
         )?;
         Ok(Self { inner, running, deadline, epoch })
@@ -93,6 +100,24 @@ impl Connection {
         Ok(statement.raw_execute()? as u64)
     }
 
+    /// Runs one query of the host's and looks at its rows, until `look` returns `false`.
+    pub fn each(
+        &self,
+        sql: &str,
+        params: &[Value],
+        mut look: impl FnMut(&Row<'_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let mut statement = self.inner.prepare_cached(sql)?;
+        bind(&mut statement, params)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            if !look(&Row(row))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs one query of the host's and maps each row.
     pub fn query<T>(
         &self,
@@ -100,13 +125,11 @@ impl Connection {
         params: &[Value],
         mut map: impl FnMut(&Row<'_>) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let mut statement = self.inner.prepare_cached(sql)?;
-        bind(&mut statement, params)?;
-        let mut rows = statement.raw_query();
         let mut out = Vec::new();
-        while let Some(row) = rows.next()? {
-            out.push(map(&Row(row))?);
-        }
+        self.each(sql, params, |row| {
+            out.push(map(row)?);
+            Ok(true)
+        })?;
         Ok(out)
     }
 
@@ -130,8 +153,12 @@ impl Connection {
 
     /// Runs a migration: statements that may change the schema, but not the transaction or the ledger.
     pub fn migrate(&self, sql: &str) -> Result<(), Error> {
-        let _guard = self.running.set(Actor::Migration);
-        Ok(self.inner.execute_batch(sql)?)
+        self.set_deadline(Instant::now() + MIGRATION_TIME);
+        let guard = self.running.set(Actor::Migration);
+        let result = self.inner.execute_batch(sql);
+        drop(guard);
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        Ok(result?)
     }
 
     /// Whether a transaction is open. SQLite ends one by itself after some errors.
@@ -158,8 +185,22 @@ impl Connection {
     /// Guest SQL on this connection, and this thread, now sees `now` and `rng`, and is interrupted at `deadline`.
     pub fn enter_delivery(&self, now: i64, rng: ChaCha12Rng, deadline: Instant) {
         surroundings::enter(now, rng);
+        self.set_deadline(deadline);
+    }
+
+    fn set_deadline(&self, deadline: Instant) {
         let nanos = deadline.saturating_duration_since(self.epoch).as_nanos();
         self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Runs a guest's statement with a guest's rights and limits.
+    fn as_guest<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let guard = self.running.set(Actor::Guest);
+        self.inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, GUEST_MAX_LENGTH)?;
+        let result = run();
+        self.inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
+        drop(guard);
+        result.map_err(|error| if error.out_of_memory() { Error { kind: Kind::Limit, ..error } } else { error })
     }
 
     /// Ends what [`Connection::enter_delivery`] began.
@@ -171,36 +212,40 @@ impl Connection {
     /// Runs a guest's statement that returns no rows; returns how many rows it changed. `owner` tells handlers
     /// apart.
     pub fn guest_execute(&self, owner: u32, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        let _guard = self.running.set(Actor::Guest);
-        let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
-        if statement.column_count() > 0 {
-            return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
-        }
-        bind(&mut statement, params)?;
-        Ok(statement.raw_execute()? as u64)
+        self.as_guest(|| {
+            let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
+            if statement.column_count() > 0 {
+                return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
+            }
+            bind(&mut statement, params)?;
+            Ok(statement.raw_execute()? as u64)
+        })
     }
 
     /// Runs a guest's query.
     pub fn guest_query(&self, owner: u32, sql: &str, params: &[Value], bounds: Bounds) -> Result<Rows, Error> {
-        let _guard = self.running.set(Actor::Guest);
-        let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
-        bind(&mut statement, params)?;
-        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-        let mut out = Rows { columns, rows: Vec::new() };
-        let mut bytes = 0;
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            if out.rows.len() == bounds.rows {
-                return Err(Error::new(Kind::Limit, format!("the query returns more than {} rows", bounds.rows)));
+        self.as_guest(|| {
+            let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
+            bind(&mut statement, params)?;
+            let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+            let mut out = Rows { columns, rows: Vec::new() };
+            let mut bytes = 0;
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next()? {
+                if out.rows.len() == bounds.rows {
+                    let message = format!("the query returns more than {} rows", bounds.rows);
+                    return Err(Error::new(Kind::Limit, message));
+                }
+                let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
+                bytes += row.iter().map(Value::size).sum::<usize>();
+                if bytes > bounds.bytes {
+                    let message = format!("the query returns more than {} bytes", bounds.bytes);
+                    return Err(Error::new(Kind::Limit, message));
+                }
+                out.rows.push(row);
             }
-            let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
-            bytes += row.iter().map(Value::size).sum::<usize>();
-            if bytes > bounds.bytes {
-                return Err(Error::new(Kind::Limit, format!("the query returns more than {} bytes", bounds.bytes)));
-            }
-            out.rows.push(row);
-        }
-        Ok(out)
+            Ok(out)
+        })
     }
 }
 

@@ -40,6 +40,11 @@ impl Error {
         Self { kind, code: 0, message: message.into() }
     }
 
+    /// Whether SQLite ran out of memory (SQLITE_NOMEM).
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.code & 0xff == rusqlite::ffi::SQLITE_NOMEM
+    }
+
     /// Whether the statement was cut off at its deadline (SQLITE_INTERRUPT).
     pub fn interrupted(&self) -> bool {
         self.code & 0xff == rusqlite::ffi::SQLITE_INTERRUPT

@@ -55,6 +55,11 @@ impl Assignment {
         self.expected.is_none()
     }
 
+    /// Whether a partition is open here.
+    pub(super) fn holds(&self, topic: &str, partition: i32) -> bool {
+        self.readers.get(topic).is_some_and(|readers| readers.contains_key(&partition))
+    }
+
     pub(super) fn expect(&mut self, partitions: Vec<(String, i32)>) {
         self.expected.get_or_insert_default().extend(partitions);
         self.ask_at = None;
@@ -120,12 +125,12 @@ impl Assignment {
         tokens
     }
 
-    /// Opens what is expected, if Kafka and the store answer; otherwise it is tried again later.
-    pub(super) fn open(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan) -> Result<()> {
+    /// Opens what is expected, if Kafka and the store answer; otherwise (`false`) it is tried again later.
+    pub(super) fn open(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan) -> Result<bool> {
         if self.ask_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(partitions) = &self.expected else { return Ok(()) };
+        let Some(partitions) = &self.expected else { return Ok(false) };
         let (handler, partitions) = (&plan.spec.name, partitions.clone());
         let seen = match look(client, plan, &partitions) {
             Ok(seen) => seen,
@@ -136,7 +141,7 @@ impl Assignment {
                     "assigned partitions cannot be looked at yet; they are read as soon as Kafka answers"
                 );
                 self.ask_at = Some(Instant::now() + ASK_AGAIN);
-                return Ok(());
+                return Ok(false);
             }
         };
         let meters: Vec<Arc<Meter>> = partitions.iter().map(|_| Arc::default()).collect();
@@ -155,12 +160,12 @@ impl Assignment {
                     "partitions cannot be opened; it is tried again"
                 );
                 self.ask_at = Some(Instant::now() + ASK_AGAIN);
-                return Ok(());
+                return Ok(false);
             }
         };
         self.take_up(client, &partitions, &opened, &seen, meters)?;
         tracing::info!(handler, partitions = partitions.len(), "partitions assigned");
-        Ok(())
+        Ok(true)
     }
 
     /// Assigns to the client, in one call. A lane that stays shut is assigned at its end and its records are

@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::assignment::Event;
-use crate::executor::Positions;
+use crate::executor::positions::Positions;
 use crate::kafka::config::Reporter;
 use crate::lane::opening;
 use crate::ledger::Identity;
@@ -25,6 +25,8 @@ pub(super) struct Rebalancer {
     positions: Arc<Positions>,
     metadata: String,
     events: Mutex<Vec<Event>>,
+    /// Offsets that Kafka did not take.
+    refused: Mutex<Vec<(String, i32, i64)>>,
     closing: AtomicBool,
 }
 
@@ -35,6 +37,7 @@ impl Rebalancer {
             positions,
             metadata: opening::metadata(&identity.store_id),
             events: Mutex::default(),
+            refused: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -49,15 +52,25 @@ impl Rebalancer {
         self.closing.store(true, Ordering::Relaxed);
     }
 
+    /// Has those offsets told again that Kafka did not take, of partitions that are still `held`.
+    pub(super) fn tell_again(&self, held: impl Fn(&str, i32) -> bool) {
+        let refused = std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        for (topic, partition, next) in refused.into_iter().filter(|(topic, partition, _)| held(topic, *partition)) {
+            self.positions.give_back(&topic, partition, next);
+        }
+    }
+
     /// Tells Kafka what the store has committed since the last call, with the store's id.
     pub(super) fn commit(&self, client: &BaseConsumer<Self>, mode: CommitMode) {
         let moved = self.positions.take();
         if moved.is_empty() {
             return;
         }
-        if let Err(error) = self.list(&moved).and_then(|list| client.commit(&list, mode)) {
-            // The store has them; the next commit, or the next start, tells Kafka again.
+        let list = self.list(&moved);
+        if let Err(error) = list.and_then(|list| client.commit(&list, mode)) {
             tracing::debug!(%error, "tell Kafka the offsets");
+            let moved = moved.into_iter().map(|((topic, partition), next)| (topic.to_string(), partition, next));
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(moved);
         }
     }
 
@@ -86,6 +99,14 @@ impl ClientContext for Rebalancer {
 }
 
 impl ConsumerContext for Rebalancer {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        tracing::debug!(%error, "tell Kafka the offsets");
+        let offsets = offsets.elements();
+        let told = offsets.iter().filter_map(|e| Some((e.topic().to_owned(), e.partition(), e.offset().to_raw()?)));
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(told.filter(|(_, _, next)| *next >= 0));
+    }
+
     fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let named: Vec<(String, i32)> =
             partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
