@@ -69,7 +69,7 @@ pub fn run(settings: Settings) -> Result<()> {
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -83,7 +83,10 @@ pub fn run(settings: Settings) -> Result<()> {
             stop.cancel();
         });
         bound.serve(routes, verifier, cancel).await
-    })?;
+    });
+    if let Err(error) = &served {
+        tracing::error!(error = format!("{error:#}"), "the HTTP server has failed: stopping");
+    }
 
     stopping.store(true, Ordering::Relaxed);
     let _ = watch.join();
@@ -97,7 +100,7 @@ pub fn run(settings: Settings) -> Result<()> {
         tracing::warn!(error = format!("{error:#}"), "stop the embedded broker");
     }
     tracing::info!("stopped");
-    Ok(())
+    served
 }
 
 /// Stores, consumers and HTTP connections may need more files than the soft limit allows.

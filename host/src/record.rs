@@ -134,8 +134,8 @@ pub enum Refusal {
     /// 503: the daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,
-    /// 504: the deadline passed before the request was run.
-    #[error("the request waited too long and was not run")]
+    /// 504: the deadline passed before the request was done; nothing of it was kept.
+    #[error("the request took too long, and nothing of it was kept")]
     Expired,
 }
 

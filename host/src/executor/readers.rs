@@ -1,7 +1,7 @@
 //! Readers: requests that only read, in parallel, each on a snapshot of its handler's store.
 //!
-//! They run beside the executor on connections that cannot write, so that a slow query holds nobody up. A reader
-//! sees what was committed when its request began, and nothing later.
+//! They run beside the executor on connections that cannot write, so that a slow query holds nobody up. A request
+//! sees one state of the store: the one of its first query.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -16,15 +16,21 @@ use crate::lane::opening::{self, Opening};
 use crate::lane::{Lane, Token};
 use crate::ledger::deployment::{self, New};
 use crate::ledger::offset::{self, Stored};
-use crate::ledger::pending;
+use crate::ledger::pending::{self, Pending};
 use crate::record::Refusal;
 use crate::store::Error;
+
+/// The longest that a pending record can have to wait, in milliseconds.
+const DUE_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl Executor {
     /// Opens lanes: each gets a new epoch and its next offset, which are stored before the consumer reads.
     pub(super) fn open_lanes(&mut self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
         let member = self.members.get(handler).ok_or_else(|| anyhow!("handler {handler} was removed"))?;
         let start = member.live.environment.spec.start;
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
         self.connection().execute("BEGIN IMMEDIATE", &[])?;
         let opened = self.store_openings(handler, lanes, start);
         let committed = opened.and_then(|opened| {
@@ -72,7 +78,10 @@ impl Executor {
                 let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
                 let pending = pending::of_lane(self.connection(), handler, &topic, partition)?;
-                let pending: VecDeque<_> = pending.into_iter().map(Arc::new).collect();
+                let latest = crate::clock::now().saturating_add(DUE_MAX_MS);
+                // A clock that was wrong when the record failed must not hold it for ever.
+                let clamp = |p: Pending| Arc::new(Pending { due: p.due.min(latest), ..p });
+                let pending: VecDeque<_> = pending.into_iter().map(clamp).collect();
                 open.meter.set_blocked(!pending.is_empty());
                 Ok(Some(Lane {
                     handler: handler.clone(),

@@ -4,6 +4,7 @@
 //! engine and settings. It never runs a component.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,7 +123,10 @@ impl Engine {
             self.engine.precompile_component(bytes).map_err(anyhow::Error::from).context("compile the component")?;
         let path = self.path(sha256);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let kept = fs::write(&partial, &code).and_then(|()| fs::rename(&partial, &path));
+        // On disk before it has its name: a torn file would be taken for code.
+        let kept = fs::File::create(&partial)
+            .and_then(|mut file| file.write_all(&code).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&partial, &path));
         if let Err(error) = kept {
             tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept: the next start compiles again");
             let _ = fs::remove_file(&partial);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
@@ -37,6 +37,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full lane may drain before its partition is paused.
 const DRAIN: Duration = Duration::from_millis(50);
+/// How long an orderly stop waits for Kafka to take the last offsets; the store has them in any case.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// How long a client that has failed for good is left before a new one is opened.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long the same trouble is not said again.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -69,7 +73,7 @@ impl Consumer {
         let client = open(&plan)?;
         let stopped = stop.clone();
         let name = format!("read-{}", plan.spec.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || Poll::new(plan, client).run(&stopped))?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || read(plan, client, &stopped))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -93,6 +97,37 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.stop_soon();
     }
+}
+
+/// Reads until it is stopped, with a new client after one that has failed for good.
+fn read(plan: Plan, client: BaseConsumer<Rebalancer>, stop: &AtomicBool) {
+    let mut poll = Poll::new(plan, client);
+    loop {
+        let plan = match poll.run(stop) {
+            Ended::Stopped => return,
+            Ended::Fatal(plan) => plan,
+        };
+        let until = Instant::now() + OPEN_AGAIN;
+        let client = loop {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if Instant::now() >= until {
+                match open(&plan) {
+                    Ok(client) => break client,
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "open a consumer again"),
+                }
+            }
+            std::thread::sleep(POLL);
+        };
+        poll = Poll::new(plan, client);
+    }
+}
+
+/// Why a client's reading has ended.
+enum Ended {
+    Stopped,
+    Fatal(Plan),
 }
 
 fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
@@ -134,25 +169,31 @@ struct Poll {
     assignment: Assignment,
     committed: Instant,
     said: HashMap<String, Instant>,
+    /// The client has failed for good.
+    fatal: bool,
 }
 
 impl Poll {
     fn new(plan: Plan, client: BaseConsumer<Rebalancer>) -> Self {
-        Self { plan, client, assignment: Assignment::default(), committed: Instant::now(), said: HashMap::new() }
+        Self { plan, client, assignment: Assignment::default(), committed: Instant::now(), said: HashMap::new(), fatal: false }
     }
 
-    fn run(mut self, stop: &AtomicBool) {
-        while !stop.load(Ordering::Relaxed) {
+    fn run(mut self, stop: &AtomicBool) -> Ended {
+        while !stop.load(Ordering::Relaxed) && !self.fatal {
             if let Err(error) = self.turn() {
                 // Only a stopped executor ends up here; the host is stopping, or has said why not.
                 tracing::debug!(handler = %self.plan.spec.name, error = format!("{error:#}"), "reading ends");
                 break;
             }
         }
-        self.close();
+        let fatal = self.fatal;
+        let plan = self.close();
+        if fatal { Ended::Fatal(plan) } else { Ended::Stopped }
     }
 
     fn turn(&mut self) -> Result<()> {
+        let high = self.plan.spec.high_mark;
+        let batch = if self.assignment.is_full(high, HIGH_BYTES) { 1 } else { BATCH };
         let wait = if self.assignment.is_settled() { POLL } else { Duration::from_millis(10) };
         let mut next = self.client.poll(wait);
         let mut taken = 0;
@@ -165,18 +206,18 @@ impl Poll {
                 }
             }
             taken += 1;
-            next = if taken < BATCH { self.client.poll(Duration::ZERO) } else { None };
+            next = if taken < batch { self.client.poll(Duration::ZERO) } else { None };
         }
         self.assignment.hand_over(&self.plan.executor)?;
         for event in self.client.context().events() {
             self.apply(event)?;
         }
-        let opened = self.assignment.open(&self.client, &self.plan)?;
-        self.assignment.press(&self.client, self.plan.spec.high_mark, HIGH_BYTES, DRAIN);
+        let opened = self.assignment.open(&self.client, &self.plan);
+        self.assignment.press(&self.client, high, HIGH_BYTES, DRAIN);
         if opened || self.committed.elapsed() >= COMMIT_EVERY {
             self.committed = Instant::now();
             self.client.context().tell_again(|topic, partition| self.assignment.holds(topic, partition));
-            self.client.context().commit(&self.client, CommitMode::Async);
+            self.client.context().commit(&self.client);
         }
         Ok(())
     }
@@ -203,6 +244,12 @@ impl Poll {
             let _ = self.plan.executor.close(tokens);
             return;
         }
+        if code == Some(RDKafkaErrorCode::Fatal) {
+            let reason = self.client.client().fatal_error().map_or(error.to_string(), |(_, reason)| reason);
+            tracing::error!(handler, "the consumer was shut out: {reason}. If another daemon runs on a copy of this data folder, stop it; reading is tried again in a few seconds");
+            self.fatal = true;
+            return;
+        }
         let text = error.to_string();
         if self.said.get(&text).is_some_and(|said| said.elapsed() < SAY_AGAIN_AFTER) {
             return;
@@ -221,14 +268,18 @@ impl Poll {
         }
     }
 
-    fn close(mut self) {
+    fn close(mut self) -> Plan {
         let tokens = self.assignment.forget_all();
         // What the executor commits before it has closed the lanes is told to Kafka too.
         if self.plan.executor.close_and_wait(tokens).is_ok() {
-            self.client.context().commit(&self.client, CommitMode::Sync);
+            self.client.context().commit(&self.client);
+            let until = Instant::now() + TELL_WITHIN;
+            while !self.client.context().is_told() && Instant::now() < until {
+                drop(self.client.poll(Duration::from_millis(10)));
+            }
         }
-        self.client.context().closing();
         drop(self.client);
+        self.plan
     }
 }
 

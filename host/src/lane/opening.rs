@@ -87,7 +87,13 @@ pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, o
                     by.trim_start_matches(PREFIX)
                 ))
             }
-            Some((offset, _)) if (seen.low..=seen.high).contains(offset) => at(*offset),
+            Some((offset, _)) if *offset < seen.low => Opening::At {
+                next: seen.low,
+                warning: Some(format!(
+                    "the group's committed offset {offset} is older than the topic's first record: records were removed before they were read"
+                )),
+            },
+            Some((offset, _)) if *offset <= seen.high => at(*offset),
             _ if fresh => at(apply(start, seen)),
             _ => at(seen.low),
         },
@@ -169,6 +175,7 @@ mod tests {
         assert_eq!(at(decide(None, &own, Start::Earliest, true, Some("me"))), 15);
         let gone = Seen { committed: Some((3, String::new())), ..seen() };
         assert_eq!(at(decide(None, &gone, Start::Earliest, true, Some("me"))), 10);
+        assert_eq!(at(decide(None, &gone, Start::Latest, true, Some("me"))), 10);
         let other = Seen { committed: Some((15, metadata("other"))), ..seen() };
         assert!(reason(decide(None, &other, Start::Earliest, true, Some("me"))).contains("another store"));
         assert_eq!(at(decide(None, &other, Start::Earliest, true, None)), 15);

@@ -46,6 +46,7 @@ pub struct New<'a> {
 pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration], now: i64) -> Result<(), Error> {
     let sql = "SELECT name, sha256 FROM main.tm_migration WHERE handler = ?1 ORDER BY name";
     let done = connection.query(sql, &[handler.into()], |row| Ok((row.text(0)?, row.text(1)?)))?;
+    let ledger = ledger_tables(connection)?;
     let last = done.last().map(|(name, _)| name.clone());
     for migration in migrations {
         let (name, sha256) = (migration.name.as_str(), crate::id::sha256_hex(migration.sql.as_bytes()));
@@ -73,7 +74,21 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
         let sql = "INSERT INTO main.tm_migration (handler, name, sha256, applied_at) VALUES (?1, ?2, ?3, ?4)";
         connection.execute(sql, &[handler.into(), name.into(), sha256.into(), now.into()])?;
     }
+    if ledger_tables(connection)? != ledger {
+        return Err(Error::new(Kind::Denied, "a migration makes a table named tm_*: those names are the host's"));
+    }
+    let sql = "SELECT s.name FROM main.sqlite_schema s, pragma_foreign_key_list(s.name) f
+               WHERE s.type = 'table' AND lower(f.\"table\") LIKE 'tm\\_%' ESCAPE '\\' LIMIT 1";
+    if let Some(table) = connection.first(sql, &[], |row| row.text(0))? {
+        let message = format!("table {table} has a foreign key on one of the host's tables (tm_*): remove it");
+        return Err(Error::new(Kind::Denied, message));
+    }
     Ok(())
+}
+
+fn ledger_tables(connection: &Connection) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM main.sqlite_schema WHERE lower(name) LIKE 'tm\\_%' ESCAPE '\\' ORDER BY name";
+    connection.query(sql, &[], |row| row.text(0))
 }
 
 /// Makes a version live in place of the one before; returns its number.

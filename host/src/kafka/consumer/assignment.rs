@@ -1,7 +1,7 @@
 //! The partitions of one consumer: expected, open, paused.
 //!
 //! A partition is expected from its assignment until everything about it is known; then the store is asked where to
-//! start, and it is assigned to the client in one call with all that came with it. It is paused only when its lane
+//! start, and the client reads from there. One that cannot be looked at holds up no other. It is paused only when its lane
 //! is full and does not drain, and only what was paused here is resumed.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Plan;
@@ -22,8 +22,11 @@ use crate::record::Record;
 
 /// How long one question to the cluster may take.
 const ASK: Duration = Duration::from_secs(5);
-/// How long to wait before the cluster is asked again.
+/// How long the question for one partition's ends may take: its leader may be away.
+const ASK_ENDS: Duration = Duration::from_secs(1);
+/// How long to wait before the cluster is asked again: at first, and at most.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// What a rebalance brought, in order.
 pub(super) enum Event {
@@ -44,15 +47,17 @@ struct Reader {
 #[derive(Default)]
 pub(super) struct Assignment {
     readers: HashMap<Arc<str>, HashMap<i32, Reader>>,
-    /// Assignments that wait to be opened; even an empty one must be taken up for the group to settle.
-    expected: Option<Vec<(String, i32)>>,
+    /// Partitions that wait to be opened.
+    expected: Vec<(String, i32)>,
+    /// Not before this is the cluster asked again, and how long the next wait is.
     ask_at: Option<Instant>,
+    waited: Duration,
 }
 
 impl Assignment {
     /// Nothing waits to be opened.
     pub(super) fn is_settled(&self) -> bool {
-        self.expected.is_none()
+        self.expected.is_empty()
     }
 
     /// Whether a partition is open here.
@@ -61,8 +66,9 @@ impl Assignment {
     }
 
     pub(super) fn expect(&mut self, partitions: Vec<(String, i32)>) {
-        self.expected.get_or_insert_default().extend(partitions);
+        self.expected.extend(partitions);
         self.ask_at = None;
+        self.waited = ASK_AGAIN;
     }
 
     /// Puts a record into its lane's batch; one of a partition that is not open is dropped, since it stays in Kafka.
@@ -90,9 +96,7 @@ impl Assignment {
 
     /// Forgets partitions; returns their lanes.
     pub(super) fn forget(&mut self, partitions: &[(String, i32)]) -> Vec<Token> {
-        if let Some(expected) = &mut self.expected {
-            expected.retain(|partition| !partitions.contains(partition));
-        }
+        self.expected.retain(|partition| !partitions.contains(partition));
         partitions
             .iter()
             .filter_map(|(topic, partition)| self.readers.get_mut(topic.as_str())?.remove(partition))
@@ -101,7 +105,7 @@ impl Assignment {
     }
 
     pub(super) fn forget_all(&mut self) -> Vec<Token> {
-        self.expected = None;
+        self.expected.clear();
         self.readers.drain().flat_map(|(_, readers)| readers.into_values()).map(|reader| reader.token).collect()
     }
 
@@ -112,10 +116,7 @@ impl Assignment {
             Err(_) => return Vec::new(),
         };
         let list = list_of(held.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)));
-        let given_up = list.and_then(|list| match client.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => Ok(client.incremental_unassign(&list)?),
-            _ => Ok(client.unassign()?),
-        });
+        let given_up = list.and_then(|list| Ok(client.incremental_unassign(&list)?));
         if let Err(error) = given_up {
             tracing::warn!(error = format!("{error:#}"), "give partitions up to open them anew");
             return Vec::new();
@@ -125,78 +126,67 @@ impl Assignment {
         tokens
     }
 
-    /// Opens what is expected, if Kafka and the store answer; otherwise (`false`) it is tried again later.
-    pub(super) fn open(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan) -> Result<bool> {
-        if self.ask_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(false);
+    /// Opens what is expected, as far as Kafka and the store answer; the rest is tried again later. Returns whether
+    /// anything was opened.
+    pub(super) fn open(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan) -> bool {
+        if self.expected.is_empty() || self.ask_at.is_some_and(|at| Instant::now() < at) {
+            return false;
         }
-        let Some(partitions) = &self.expected else { return Ok(false) };
-        let (handler, partitions) = (&plan.spec.name, partitions.clone());
-        let seen = match look(client, plan, &partitions) {
-            Ok(seen) => seen,
-            Err(error) => {
-                tracing::warn!(
-                    handler,
-                    error = format!("{error:#}"),
-                    "assigned partitions cannot be looked at yet; they are read as soon as Kafka answers"
-                );
-                self.ask_at = Some(Instant::now() + ASK_AGAIN);
-                return Ok(false);
+        let (handler, before) = (&plan.spec.name, self.expected.len());
+        match look(client, plan, &self.expected).and_then(|seen| self.take_up(client, plan, seen)) {
+            Ok(0) => self.waited = ASK_AGAIN,
+            Ok(left) => {
+                tracing::warn!(handler, partitions = left, "partitions cannot be looked at yet; they are read as soon as Kafka answers");
+                self.wait();
             }
-        };
-        let meters: Vec<Arc<Meter>> = partitions.iter().map(|_| Arc::default()).collect();
-        let lanes = partitions.iter().zip(&meters).zip(&seen).map(|(((topic, partition), meter), seen)| Open {
-            topic: topic.as_str().into(),
-            partition: *partition,
-            seen: seen.clone(),
-            meter: meter.clone(),
-        });
-        let opened = match plan.executor.open(&plan.spec.name.as_str().into(), lanes.collect()) {
-            Ok(opened) => opened,
             Err(error) => {
-                tracing::error!(
-                    handler,
-                    error = format!("{error:#}"),
-                    "partitions cannot be opened; it is tried again"
-                );
-                self.ask_at = Some(Instant::now() + ASK_AGAIN);
-                return Ok(false);
+                tracing::warn!(handler, error = format!("{error:#}"), "assigned partitions cannot be opened yet; it is tried again");
+                self.wait();
             }
-        };
-        self.take_up(client, &partitions, &opened, &seen, meters)?;
-        tracing::info!(handler, partitions = partitions.len(), "partitions assigned");
-        Ok(true)
+        }
+        self.expected.len() < before
     }
 
-    /// Assigns to the client, in one call. A lane that stays shut is assigned at its end and its records are
-    /// dropped, since the group would not settle without it.
-    fn take_up(
-        &mut self,
-        client: &BaseConsumer<Rebalancer>,
-        partitions: &[(String, i32)],
-        opened: &[Opened],
-        seen: &[Seen],
-        meters: Vec<Arc<Meter>>,
-    ) -> Result<()> {
-        let starts = opened.iter().zip(seen).map(|(opened, seen)| match opened {
-            Opened::At { next, .. } => Offset::Offset(*next),
-            Opened::Shut => Offset::Offset(seen.high),
+    fn wait(&mut self) {
+        self.ask_at = Some(Instant::now() + self.waited);
+        self.waited = (self.waited * 2).min(ASK_AGAIN_MAX);
+    }
+
+    /// Asks the store where to start and assigns to the client. A lane that stays shut is never assigned. Returns
+    /// how many partitions are still expected.
+    fn take_up(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan, seen: Vec<Option<Seen>>) -> Result<usize> {
+        let known = self.expected.iter().zip(seen).filter_map(|(named, seen)| Some((named.clone(), seen?)));
+        let (named, seen): (Vec<(String, i32)>, Vec<Seen>) = known.unzip();
+        let meters: Vec<Arc<Meter>> = named.iter().map(|_| Arc::default()).collect();
+        let lanes = named.iter().zip(&meters).zip(seen).map(|(((topic, partition), meter), seen)| Open {
+            topic: topic.as_str().into(),
+            partition: *partition,
+            seen,
+            meter: meter.clone(),
         });
-        let named = partitions.iter().zip(starts);
-        let list = list_of(named.map(|((topic, partition), start)| (topic.as_str(), *partition, start)))?;
-        match client.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => client.incremental_assign(&list),
-            _ => client.assign(&list),
-        }
-        .context("assign partitions")?;
-        for (((topic, partition), opened), meter) in partitions.iter().zip(opened).zip(meters) {
+        let opened = plan.executor.open(&plan.spec.name.as_str().into(), lanes.collect())?;
+        let starts = named.iter().zip(&opened).filter_map(|((topic, partition), opened)| match opened {
+            Opened::At { next, .. } => Some((topic.as_str(), *partition, Offset::Offset(*next))),
+            Opened::Shut => None,
+        });
+        client.incremental_assign(&list_of(starts)?).context("assign partitions")?;
+        self.expected.retain(|partition| !named.contains(partition));
+        let mut read = 0;
+        for (((topic, partition), opened), meter) in named.iter().zip(&opened).zip(meters) {
             if let Opened::At { token, .. } = opened {
+                read += 1;
                 let reader = Reader { token: *token, meter, batch: Vec::new(), paused: false, full_since: None };
                 self.readers.entry(topic.as_str().into()).or_default().insert(*partition, reader);
             }
         }
-        self.expected = None;
-        Ok(())
+        tracing::info!(handler = %plan.spec.name, partitions = read, shut = named.len() - read, "partitions assigned");
+        Ok(self.expected.len())
+    }
+
+    /// Whether a lane has reached a mark, and takes one record at a time at most.
+    pub(super) fn is_full(&self, high: usize, high_bytes: usize) -> bool {
+        let full = |reader: &Reader| reader.meter.records() >= high || reader.meter.bytes() >= high_bytes;
+        self.readers.values().flat_map(HashMap::values).any(full)
     }
 
     /// Back-pressure with two marks. A lane that only works waits a moment to drain, since pausing throws away what
@@ -240,11 +230,8 @@ impl Assignment {
     }
 }
 
-/// Asks Kafka all that must be known before a partition is read.
-fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i32)]) -> Result<Vec<Seen>> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Asks Kafka all that must be known before a partition is read; `None` for a partition that it does not answer for.
+fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i32)]) -> Result<Vec<Option<Seen>>> {
     let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
     topics.sort_unstable();
     topics.dedup();
@@ -252,27 +239,25 @@ fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i
     let cluster = identity::cluster_id(client.client(), &plan.connection, ASK)?;
     let list = list_of(partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)))?;
     let committed = client.committed_offsets(list, ASK).context("ask for the group's committed offsets")?;
-    partitions
-        .iter()
-        .map(|(topic, partition)| {
-            let (low, high) = client
-                .fetch_watermarks(topic, *partition, ASK)
-                .with_context(|| format!("ask for the ends of {topic}/{partition}"))?;
-            let committed = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
-                Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
-                _ => None,
-            });
-            let id = ids.get(topic).with_context(|| format!("topic {topic} is gone"))?;
-            Ok(Seen {
-                topic_id: id.as_str().to_owned(),
-                cluster_id: cluster.as_str().to_owned(),
-                low,
-                high,
-                committed,
-                embedded: plan.connection.is_embedded(),
-            })
+    let see = |(topic, partition): &(String, i32)| {
+        let (low, high) = client
+            .fetch_watermarks(topic, *partition, ASK_ENDS)
+            .inspect_err(|error| tracing::debug!(topic, partition, %error, "ask for the ends of a partition"))
+            .ok()?;
+        let committed = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        });
+        Some(Seen {
+            topic_id: ids.get(topic)?.as_str().to_owned(),
+            cluster_id: cluster.as_str().to_owned(),
+            low,
+            high,
+            committed,
+            embedded: plan.connection.is_embedded(),
         })
-        .collect()
+    };
+    Ok(partitions.iter().map(see).collect())
 }
 
 fn list_of<'a>(partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<TopicPartitionList> {

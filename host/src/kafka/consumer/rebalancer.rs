@@ -1,15 +1,15 @@
 //! The rebalance callback: it notes what happened and does the one thing that cannot wait.
 //!
-//! Newly assigned partitions are only noted: the poll thread assigns them once their offsets are known, in one call.
-//! Revoked ones are given up at once, after Kafka was told how far they came. Nothing here waits for anybody.
+//! Newly assigned partitions are only noted: the poll thread takes each up once its offset is known. Revoked ones
+//! are given up at once, after Kafka was told how far they came. Nothing here waits for anybody.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -27,7 +27,8 @@ pub(super) struct Rebalancer {
     events: Mutex<Vec<Event>>,
     /// Offsets that Kafka did not take.
     refused: Mutex<Vec<(String, i32, i64)>>,
-    closing: AtomicBool,
+    /// Commits that Kafka has not answered.
+    commits_open: AtomicI64,
 }
 
 impl Rebalancer {
@@ -38,7 +39,7 @@ impl Rebalancer {
             metadata: opening::metadata(&identity.store_id),
             events: Mutex::default(),
             refused: Mutex::default(),
-            closing: AtomicBool::new(false),
+            commits_open: AtomicI64::new(0),
         }
     }
 
@@ -47,30 +48,37 @@ impl Rebalancer {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on nothing that is assigned will be read.
-    pub(super) fn closing(&self) {
-        self.closing.store(true, Ordering::Relaxed);
+    fn note(&self, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
-    /// Has those offsets told again that Kafka did not take, of partitions that are still `held`.
-    pub(super) fn tell_again(&self, held: impl Fn(&str, i32) -> bool) {
+    /// What Kafka did not take is told again with the next commit, as far as `holds` says that it is still ours.
+    pub(super) fn tell_again(&self, holds: impl Fn(&str, i32) -> bool) {
         let refused = std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner));
-        for (topic, partition, next) in refused.into_iter().filter(|(topic, partition, _)| held(topic, *partition)) {
-            self.positions.give_back(&topic, partition, next);
+        for (topic, partition, next) in refused.into_iter().filter(|(topic, partition, _)| holds(topic, *partition)) {
+            self.positions.put_back(&topic, partition, next);
         }
     }
 
-    /// Tells Kafka what the store has committed since the last call, with the store's id.
-    pub(super) fn commit(&self, client: &BaseConsumer<Self>, mode: CommitMode) {
+    /// Whether Kafka has answered all commits.
+    pub(super) fn is_told(&self) -> bool {
+        self.commits_open.load(Ordering::Relaxed) == 0
+    }
+
+    /// Tells Kafka what the store has committed since the last call, with the store's id. What it does not take
+    /// comes back by [`Rebalancer::tell_again`].
+    pub(super) fn commit(&self, client: &BaseConsumer<Self>) {
         let moved = self.positions.take();
         if moved.is_empty() {
             return;
         }
-        let list = self.list(&moved);
-        if let Err(error) = list.and_then(|list| client.commit(&list, mode)) {
-            tracing::debug!(%error, "tell Kafka the offsets");
-            let moved = moved.into_iter().map(|((topic, partition), next)| (topic.to_string(), partition, next));
-            self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(moved);
+        match self.list(&moved).and_then(|list| client.commit(&list, CommitMode::Async)) {
+            Ok(()) => drop(self.commits_open.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => {
+                tracing::debug!(%error, "tell Kafka the offsets");
+                let told = moved.into_iter().map(|((topic, partition), next)| (topic.to_string(), partition, next));
+                self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+            }
         }
     }
 
@@ -100,8 +108,9 @@ impl ClientContext for Rebalancer {
 
 impl ConsumerContext for Rebalancer {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.commits_open.fetch_sub(1, Ordering::Relaxed);
         let Err(error) = result else { return };
-        tracing::debug!(%error, "tell Kafka the offsets");
+        tracing::debug!(%error, "Kafka did not take the offsets");
         let offsets = offsets.elements();
         let told = offsets.iter().filter_map(|e| Some((e.topic().to_owned(), e.partition(), e.offset().to_raw()?)));
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(told.filter(|(_, _, next)| *next >= 0));
@@ -110,22 +119,17 @@ impl ConsumerContext for Rebalancer {
     fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let named: Vec<(String, i32)> =
             partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if assigned && !self.closing.load(Ordering::Relaxed) {
-            self.events.lock().unwrap_or_else(PoisonError::into_inner).push(Event::Assigned(named));
-            return;
-        }
-        if !assigned {
-            self.commit(client, CommitMode::Async);
-            self.events.lock().unwrap_or_else(PoisonError::into_inner).push(Event::Revoked(named));
-        }
-        let done = match client.rebalance_protocol() {
-            RebalanceProtocol::Cooperative if assigned => client.incremental_assign(&TopicPartitionList::new()),
-            RebalanceProtocol::Cooperative => give_up(client, partitions),
-            _ => client.unassign(),
+        let done = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.note(Event::Assigned(named));
+            // The group goes on at once, and what is assigned already is read on; the poll thread adds the new ones.
+            client.incremental_assign(&TopicPartitionList::new())
+        } else {
+            self.commit(client);
+            self.note(Event::Revoked(named));
+            give_up(client, partitions)
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "give partitions up");
+            tracing::warn!(%error, "answer a rebalance");
         }
     }
 }
