@@ -34,6 +34,7 @@ const TOPICS_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until it is told to stop.
 pub fn run(settings: Settings) -> Result<()> {
+    survive_large_files();
     raise_file_limit();
     let folder = Folder::open(&settings.data)?;
     let bound = server::bind(&settings.http)?;
@@ -111,6 +112,12 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "raise the limit of open files");
     }
+}
+
+/// A file that reaches the limit on its size (`ulimit -f`) is an error like a full disk, and no reason to be killed.
+fn survive_large_files() {
+    // SAFETY: ignoring a signal runs no handler, and nothing here waits for this one.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {
