@@ -61,6 +61,9 @@ impl From<rusqlite::Error> for Error {
                     Code::AuthorizationForStatementDenied => Kind::Denied,
                     Code::ReadOnly => Kind::ReadOnly,
                     Code::OperationInterrupted | Code::TooBig => Kind::Limit,
+                    // A virtual table that disagrees with its content, such as a full-text index out of step with the
+                    // table it was made of: the handler's business, and the store is all right.
+                    Code::DatabaseCorrupt if e.extended_code == rusqlite::ffi::SQLITE_CORRUPT_VTAB => Kind::Other,
                     Code::DiskFull
                     | Code::SystemIoFailure
                     | Code::DatabaseCorrupt
