@@ -1,0 +1,184 @@
+//! The records that every contender gets, and the look at what they made of them.
+//!
+//! Record `n` is the same in every run. Its key is a user, and a user's records have rising numbers, so that loss,
+//! repetition and a broken order of one key all show on the topic that was published to.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Deserialize;
+
+/// Users, and so keys.
+const USERS: u64 = 1_000;
+/// How long the broker may take for anything that is asked of it here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Record `n`, from 1: key and value, about 200 bytes.
+pub(crate) fn order(n: u64) -> (String, String) {
+    let user = format!("user-{:04}", n % USERS);
+    let value = format!(
+        r#"{{"eventId":"{}","eventType":"ORDER_CREATED","timestamp":"2026-01-31T10:10:00.123Z","orderId":{n},"userId":"{user}","totalAmount":"{}.00","channel":"web"}}"#,
+        random_id(n),
+        1_000 + n % 90_000
+    );
+    (user, value)
+}
+
+/// An id like those that most producers make: a UUID of random bits. The same for the same `n`.
+fn random_id(n: u64) -> String {
+    let (high, low) = (mix(n * 2), mix(n * 2 + 1));
+    let text = format!("{high:016x}{low:016x}");
+    let part = |from, to| text.get(from..to).unwrap_or_default();
+    format!("{}-{}-4{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+}
+
+/// SplitMix64.
+fn mix(n: u64) -> u64 {
+    let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// A producer that says when it could not keep its word: by failing the flush.
+pub(crate) fn producer(bootstrap: &str, linger: &str) -> Result<ThreadedProducer<DefaultProducerContext>> {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", linger)
+        .create()
+        .context("open a producer")
+}
+
+/// Puts records 1 to `count` on a topic. Returns how many bytes their values have.
+pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64) -> Result<usize> {
+    let producer = producer(bootstrap, "5")?;
+    let mut bytes = 0;
+    for n in 1..=count {
+        let (key, value) = order(n);
+        bytes += value.len();
+        let mut record = BaseRecord::to(topic).key(&key).payload(&value);
+        while let Err((error, back)) = producer.send(record) {
+            ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "preload: {error}");
+            std::thread::sleep(Duration::from_millis(1));
+            record = back;
+        }
+    }
+    producer.flush(PATIENCE).context("preload")?;
+    let there = Ends::of(bootstrap, topic)?.count()?;
+    ensure!(there == count, "{there} records are on {topic}, and {count} were sent");
+    Ok(bytes)
+}
+
+/// How many records a topic has, asked again and again.
+pub(crate) struct Ends {
+    client: BaseConsumer,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl Ends {
+    /// Of this topic.
+    pub(crate) fn of(bootstrap: &str, topic: &str) -> Result<Self> {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "bench-reader")
+            .set("enable.auto.commit", "false")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("fetch.wait.max.ms", "100")
+            .create()
+            .context("open a consumer")?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let metadata = client.fetch_metadata(Some(topic), PATIENCE).context("ask for the topic")?;
+            let found = metadata.topics().first().map(|t| t.partitions().iter().map(|p| p.id()).collect());
+            let partitions: Vec<i32> = found.unwrap_or_default();
+            if !partitions.is_empty() {
+                return Ok(Self { client, topic: topic.to_owned(), partitions });
+            }
+            ensure!(Instant::now() < until, "topic {topic} does not appear");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Records that are on it.
+    pub(crate) fn count(&self) -> Result<u64> {
+        let mut count = 0;
+        for &partition in &self.partitions {
+            let (low, high) = self.client.fetch_watermarks(&self.topic, partition, PATIENCE)?;
+            count += u64::try_from(high - low)?;
+        }
+        Ok(count)
+    }
+
+    /// A consumer of all partitions, from one end.
+    pub(crate) fn read_from(self, offset: Offset) -> Result<BaseConsumer> {
+        let mut list = TopicPartitionList::new();
+        for &partition in &self.partitions {
+            // "The end" is decided now and not when the first fetch comes.
+            let from = match offset {
+                Offset::End => Offset::Offset(self.client.fetch_watermarks(&self.topic, partition, PATIENCE)?.1),
+                other => other,
+            };
+            list.add_partition_offset(&self.topic, partition, from)?;
+        }
+        self.client.assign(&list)?;
+        Ok(self.client)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Booked {
+    event_id: String,
+    order_id: u64,
+}
+
+/// Reads a topic to its end: each of `count` orders must be there once, and those of one user in their order.
+pub(crate) fn check_events(bootstrap: &str, topic: &str, count: u64) -> Result<()> {
+    let ends = Ends::of(bootstrap, topic)?;
+    let there = ends.count()?;
+    ensure!(there == count, "{topic}: {there} events, and {count} records");
+    let consumer = ends.read_from(Offset::Beginning)?;
+    let mut last: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut ids = HashSet::new();
+    for _ in 0..count {
+        let Some(message) = consumer.poll(PATIENCE) else { bail!("{topic}: {} of {count} events came", ids.len()) };
+        let message = message.context("read the events")?;
+        let event: Booked = serde_json::from_slice(message.payload().unwrap_or_default()).context("parse an event")?;
+        let before = last.insert(message.key().unwrap_or_default().to_vec(), event.order_id).unwrap_or(0);
+        ensure!(before < event.order_id, "{topic}: order {} came after {before} of the same key", event.order_id);
+        ensure!(ids.insert(event.event_id), "{topic}: two events have the id of order {}'s", event.order_id);
+    }
+    Ok(())
+}
+
+/// Looks into a contender's store: each of `count` orders must have its row and its inbox row, once, and no outbox row.
+pub(crate) fn check_store(path: &std::path::Path, count: u64) -> Result<()> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = rusqlite::Connection::open_with_flags(path, flags).context("open the store")?;
+    let ask = |sql: &str| store.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+    let found = (
+        ask("SELECT count(*) FROM entries")?,
+        ask("SELECT count(DISTINCT order_id) FROM entries")?,
+        ask("SELECT count(*) FROM tm_inbox")?,
+        ask("SELECT count(*) FROM tm_outbox")?,
+    );
+    ensure!(
+        found == (count, count, count, 0),
+        "the store has {} rows of {} orders, {} ids in the inbox and {} rows in the outbox, for {count} records",
+        found.0,
+        found.1,
+        found.2,
+        found.3
+    );
+    Ok(())
+}

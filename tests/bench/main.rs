@@ -1,0 +1,90 @@
+//! `bench`: the first figures - throughput, latency, memory, many handlers - on Apache Kafka and the release build.
+//!
+//! It measures from outside, as a user would, and checks what came out: a run that lost or repeated a record fails.
+//! `README.md` beside this file says how to read the figures.
+
+mod report;
+mod process;
+mod load;
+mod native;
+mod throughput;
+mod latency;
+mod memory;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use tidemill_tests::Kafka;
+
+use crate::report::{Report, say};
+
+/// Measures Tidemill: builds come first, `make bench` does both.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// What to measure; all if nothing is named.
+    #[arg(value_enum)]
+    what: Vec<What>,
+    /// Records of a throughput run.
+    #[arg(long, default_value_t = 200_000)]
+    records: u64,
+    /// Throughput runs of each contender.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where the figures go as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Records a second, beside a native program that does the same.
+    Throughput,
+    /// From an order to its notification, and from a record to its event.
+    Latency,
+    /// Memory and threads at rest.
+    Memory,
+    /// Memory, threads and start with 100 handlers.
+    Handlers,
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    // The same program is also what the host is compared with, as a process of its own.
+    if let [_, native, bootstrap, input, output, database] = arguments.as_slice()
+        && native == "native"
+    {
+        return native::run(&native::Plan {
+            bootstrap: bootstrap.clone(),
+            input: input.clone(),
+            output: output.clone(),
+            group: output.clone(),
+            database: PathBuf::from(database),
+        });
+    }
+    let options = Options::parse();
+    let asked = |what| options.what.is_empty() || options.what.contains(&what);
+    let mut report = Report::default();
+    report.machine();
+    if asked(What::Memory) {
+        memory::at_rest(&mut report)?;
+    }
+    if asked(What::Throughput) || asked(What::Latency) || asked(What::Handlers) {
+        say("starting Apache Kafka");
+        let kafka = Kafka::start(1);
+        if asked(What::Throughput) {
+            throughput::measure(&kafka, options.records, options.rounds, &mut report)?;
+        }
+        if asked(What::Latency) {
+            latency::measure(&kafka, &mut report)?;
+        }
+        if asked(What::Handlers) {
+            memory::many_handlers(&kafka, &mut report)?;
+        }
+    }
+    say(&report.table());
+    report.write(&options.json)?;
+    say(&format!("as JSON: {}", options.json.display()));
+    Ok(())
+}
