@@ -23,8 +23,9 @@ use crate::guest::{Component, Engine};
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
-use crate::kafka::topics::{Admin, Ensured};
+use crate::kafka::topics::{Admin, Ensured, TopicError};
 use crate::settings::Settings;
+use crate::store;
 
 /// Partitions of a topic that nobody configured, on the embedded broker.
 const EMBEDDED_PARTITIONS: i32 = 3;
@@ -36,7 +37,7 @@ const PREFETCH_MIN_KBYTES: usize = 2 << 10;
 /// A handler that runs.
 struct Deployed {
     file: PathBuf,
-    sha256: String,
+    version: String,
     spec: Spec,
     store: executor::Handle,
     consumer: Option<Consumer>,
@@ -81,13 +82,15 @@ impl Deployer {
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
-            && running.sha256 == artifact.sha256
+            && running.version == artifact.version
+            && running.consumer.is_some() == reads(&running.spec)
             && running.spec == spec
         {
             return Ok(None);
         }
         self.check(&handlers, file, &spec)?;
         let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
+        component.try_out(&spec)?;
         check_exports(&spec, &component)?;
         self.prepare_topics(&spec)?;
         let (store, path) = self.stores.open(&spec.store)?;
@@ -100,12 +103,21 @@ impl Deployer {
             source: file.display().to_string(),
         })?;
         self.stores.remember(&spec);
+        let (name, version) = (spec.name.clone(), joined.version);
+        let before = handlers.remove(&name);
+        let handler = Deployed {
+            file: file.to_owned(),
+            version: artifact.version,
+            spec: spec.clone(),
+            store: store.clone(),
+            consumer: None,
+        };
+        let number = handlers.len() + 1;
+        let handler = handlers.entry(name.clone()).or_insert(handler);
         self.route(&spec, &store, &path, &joined)?;
-        let before = handlers.remove(&spec.name);
-        let (name, number, version) = (spec.name.clone(), handlers.len() + 1, joined.version);
-        let consumer = self.consume(before, &spec, &store, joined, number)?;
-        handlers
-            .insert(name.clone(), Deployed { file: file.to_owned(), sha256: artifact.sha256, spec, store, consumer });
+        handler.consumer = self
+            .consume(before, &spec, &store, joined, number)
+            .with_context(|| format!("version {version} of handler {name} is live, but cannot read"))?;
         Ok(Some((name, version)))
     }
 
@@ -180,7 +192,7 @@ impl Deployer {
             // Closed before the new one opens: they share a `group.instance.id`.
             consumer.stop();
         }
-        if spec.topics.is_empty() && spec.pattern.is_none() {
+        if !reads(spec) {
             return Ok(None);
         }
         let kbytes = (PREFETCH_KBYTES / handlers.max(1)).max(PREFETCH_MIN_KBYTES);
@@ -232,7 +244,7 @@ impl Deployer {
 
 /// A component must export what its manifest promises.
 pub fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
-    if (!spec.topics.is_empty() || spec.pattern.is_some()) && !component.takes_records() {
+    if reads(spec) && !component.takes_records() {
         bail!("the manifest names topics, but the component does not export `records`");
     }
     if !spec.routes.is_empty() && !component.takes_requests() {
@@ -260,6 +272,17 @@ pub fn check_against<'a>(spec: &Spec, others: impl Iterator<Item = (&'a Path, &'
         }
     }
     Ok(())
+}
+
+fn reads(spec: &Spec) -> bool {
+    !spec.topics.is_empty() || spec.pattern.is_some()
+}
+
+/// Whether trying again may help, with the file as it is.
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<store::Error>().is_some_and(|e| e.kind == store::Kind::Store)
+        || error.downcast_ref::<TopicError>().is_some_and(TopicError::is_transient)
+        || error.downcast_ref::<rdkafka::error::KafkaError>().is_some()
 }
 
 fn reads_the_same(old: &Spec, new: &Spec) -> bool {

@@ -150,7 +150,10 @@ impl Relay {
             match self.outlet.renew() {
                 Ok(()) => self.sources.values_mut().for_each(Source::rewind),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the producer cannot be opened again; it is tried again");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the producer cannot be opened again; it is tried again"
+                    );
                     return;
                 }
             }

@@ -7,6 +7,7 @@ pub mod value;
 pub mod error;
 pub mod connection;
 mod authorizer;
+mod functions;
 mod surroundings;
 
 pub use connection::{Connection, Row};

@@ -33,6 +33,8 @@ pub struct Artifact {
     pub manifest: Manifest,
     /// In the order of their names.
     pub migrations: Vec<Migration>,
+    /// Hash of the component, the manifest and the migrations, wherever they came from.
+    pub version: String,
 }
 
 impl Artifact {
@@ -67,7 +69,8 @@ impl Artifact {
         }
         let manifest = Manifest::parse(&manifest_text, &origin)?;
         let sha256 = crate::id::sha256_hex(&bytes);
-        Ok(Self { bytes, sha256, manifest_text, manifest, migrations })
+        let version = version(&sha256, &manifest_text, &migrations);
+        Ok(Self { bytes, sha256, manifest_text, manifest, migrations, version })
     }
 
     /// The handler's configuration under the operator's settings.
@@ -75,6 +78,12 @@ impl Artifact {
         let over = self.manifest.name.as_ref().and_then(|name| settings.overrides.get(name));
         Ok(Spec::resolve(&self.manifest, &settings.defaults, over)?)
     }
+}
+
+fn version(sha256: &str, manifest: &str, migrations: &[Migration]) -> String {
+    let parts = [sha256, manifest].into_iter().chain(migrations.iter().flat_map(|m| [m.name.as_str(), m.sql.as_str()]));
+    let hashes: String = parts.map(|part| crate::id::sha256_hex(part.as_bytes())).collect();
+    crate::id::sha256_hex(hashes.as_bytes())
 }
 
 fn read_beside(path: &Path) -> Result<Option<String>> {

@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 
-use super::Deployer;
+use super::{Deployer, may_pass};
 
 /// How often the folder is looked at. A file must be the same in two looks.
 const EVERY: Duration = Duration::from_millis(200);
+
+/// How long a deployment that failed for no fault of its file waits.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file, and of what stands beside it, from another.
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
@@ -27,6 +30,8 @@ pub struct Watch {
     deployer: Arc<Deployer>,
     seen: BTreeMap<PathBuf, Stamp>,
     tried: BTreeMap<PathBuf, Stamp>,
+    /// Files that are tried again though they did not change, and when.
+    again: BTreeMap<PathBuf, Instant>,
     unreadable: bool,
 }
 
@@ -34,8 +39,8 @@ impl Watch {
     /// Deploys all that is in the folder now. A handler that is refused does not keep the others from running.
     pub fn begin(folder: &Path, deployer: Arc<Deployer>) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create the handlers folder {}", folder.display()))?;
-        let (seen, tried) = (BTreeMap::new(), BTreeMap::new());
-        let mut watch = Self { folder: folder.to_owned(), deployer, seen, tried, unreadable: false };
+        let (seen, tried, again) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut watch = Self { folder: folder.to_owned(), deployer, seen, tried, again, unreadable: false };
         watch.seen = scan(folder)?;
         watch.look();
         Ok(watch)
@@ -78,16 +83,30 @@ impl Watch {
                 Err(error) => tracing::error!(file = %file.display(), error = format!("{error:#}"), "remove a handler"),
             }
         }
+        let now = Instant::now();
+        for (file, _) in self.again.iter().filter(|(_, at)| **at <= now) {
+            self.tried.remove(file);
+        }
         for (file, stamp) in &found {
             if self.tried.get(file) == Some(stamp) || self.seen.get(file) != Some(stamp) {
                 continue;
             }
             self.tried.insert(file.clone(), stamp.clone());
-            match self.deployer.deploy(file) {
+            let deployed = self.deployer.deploy(file);
+            if !deployed.as_ref().is_err_and(may_pass) {
+                self.again.remove(file);
+            }
+            match deployed {
                 Ok(Some((handler, version))) => {
                     tracing::info!(handler, version, file = %file.display(), "handler is live");
                 }
                 Ok(None) => {}
+                Err(error) if may_pass(&error) => {
+                    // Not the file's fault: it is tried again as if it had just come.
+                    if self.again.insert(file.clone(), Instant::now() + AGAIN).is_none() {
+                        tracing::error!(file = %file.display(), "handler cannot be deployed yet, and what ran before goes on; it is tried again: {error:#}");
+                    }
+                }
                 Err(error) => {
                     tracing::error!(file = %file.display(), "handler refused, and what ran before goes on: {error:#}")
                 }

@@ -3,16 +3,23 @@
 //! Its invariant: what is here can be instantiated; a component that asks for an import the host lacks, or that
 //! exports nothing the host can call, was refused when it was loaded.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{self, InstancePre, Linker};
 
 use super::Engine;
 use super::bindings::exports::tidemill::handler as exports;
-use super::delivery::State;
+use super::delivery::{Context, Environment, State};
+use crate::deploy::manifest::Spec;
+use crate::id::{InputId, Seed};
 
 /// The version of the contract in `wit/`.
 pub const CONTRACT: &str = "tidemill:handler@0.1.0";
+
+/// Ticks of the epoch that an instance may take to come up when it is tried out.
+const TRY_OUT_TICKS: u64 = 1_000;
 
 /// A component that is ready to be instantiated.
 pub struct Component {
@@ -43,6 +50,33 @@ impl Component {
             );
         }
         Ok(Self { pre, records, http })
+    }
+
+    /// Instantiates it once under the limits of `spec` and throws the instance away: a component that asks for more
+    /// memory, or that fails as it starts, would fail on each record.
+    pub fn try_out(&self, spec: &Spec) -> Result<()> {
+        let input = InputId::Request { route: String::new(), user: String::new(), key: String::new() };
+        let context = Context {
+            environment: Arc::new(Environment { spec: spec.clone(), owner: 0 }),
+            seed: Seed::derive(&[], &spec.name, &input),
+            now: 0,
+            input_time: 0,
+            attempt: 1,
+            event_id: None,
+            source: String::new(),
+            next_outbox_id: None,
+            deadline: None,
+        };
+        let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));
+        store.limiter(|state| state);
+        store.set_epoch_deadline(TRY_OUT_TICKS);
+        match self.pre.instantiate(&mut store) {
+            Ok(_) => Ok(()),
+            Err(error) => bail!(
+                "it cannot be instantiated with {} bytes of memory (limits.memory): {error:#}",
+                spec.limits.memory
+            ),
+        }
     }
 
     /// Whether it can be given records.

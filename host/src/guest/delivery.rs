@@ -182,19 +182,7 @@ fn run<A, T>(
     let started = Instant::now();
     let deadline = context.deadline.map_or(started + limit, |d| d.min(started + limit));
     connection.enter_delivery(context.now, context.seed.rng(Stream::Sql), deadline);
-    let state = State {
-        rng: context.seed.rng(Stream::Delivery),
-        wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
-        connection: Some(connection),
-        context,
-        log: Vec::new(),
-        log_bytes: 0,
-        enqueued: 0,
-        enqueued_bytes: 0,
-        ended: None,
-        memory: 0,
-        over_memory: false,
-    };
+    let state = State::new(Some(connection), context);
     let mut store = Store::new(component.pre.engine(), state);
     store.limiter(|state| state);
     let ticks = deadline.saturating_duration_since(started).as_millis() / TICK.as_millis();
@@ -224,11 +212,7 @@ fn finish<A, T>(
         None => unreachable!("a delivery keeps its connection"),
     };
     connection.leave_delivery();
-    Finished {
-        connection,
-        result,
-        log: state.log, next_outbox_id: state.context.next_outbox_id,
-    }
+    Finished { connection, result, log: state.log, next_outbox_id: state.context.next_outbox_id }
 }
 
 fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
@@ -248,6 +232,23 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
 }
 
 impl State {
+    /// `connection` is absent only where a component is merely instantiated.
+    pub(super) fn new(connection: Option<Box<Connection>>, context: Context) -> Self {
+        Self {
+            rng: context.seed.rng(Stream::Delivery),
+            wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
+            connection,
+            context,
+            log: Vec::new(),
+            log_bytes: 0,
+            enqueued: 0,
+            enqueued_bytes: 0,
+            ended: None,
+            memory: 0,
+            over_memory: false,
+        }
+    }
+
     pub(super) fn push_log(&mut self, level: Level, message: String) {
         let room = self.context.environment.spec.limits.log_bytes.saturating_sub(self.log_bytes);
         if room == 0 {

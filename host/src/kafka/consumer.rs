@@ -175,7 +175,14 @@ struct Poll {
 
 impl Poll {
     fn new(plan: Plan, client: BaseConsumer<Rebalancer>) -> Self {
-        Self { plan, client, assignment: Assignment::default(), committed: Instant::now(), said: HashMap::new(), fatal: false }
+        Self {
+            plan,
+            client,
+            assignment: Assignment::default(),
+            committed: Instant::now(),
+            said: HashMap::new(),
+            fatal: false,
+        }
     }
 
     fn run(mut self, stop: &AtomicBool) -> Ended {
@@ -246,7 +253,10 @@ impl Poll {
         }
         if code == Some(RDKafkaErrorCode::Fatal) {
             let reason = self.client.client().fatal_error().map_or(error.to_string(), |(_, reason)| reason);
-            tracing::error!(handler, "the consumer was shut out: {reason}. If another daemon runs on a copy of this data folder, stop it; reading is tried again in a few seconds");
+            tracing::error!(
+                handler,
+                "the consumer was shut out: {reason}. If another daemon runs on a copy of this data folder, stop it; reading is tried again in a few seconds"
+            );
             self.fatal = true;
             return;
         }

@@ -162,7 +162,8 @@ impl Source {
             self.reader = None;
         }
         while self.rows_may_wait && self.flying.len() < WINDOW {
-            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES)) {
+            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES))
+            {
                 Ok(rows) => rows,
                 Err(error) => {
                     tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
@@ -198,7 +199,8 @@ impl Source {
             }
             let Some(Hold { from, .. }) = self.holds.get(&topic) else { continue };
             let (from, to) = (*from, self.after);
-            let rows = self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), BATCH, BATCH_BYTES))?;
+            let rows =
+                self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), BATCH, BATCH_BYTES))?;
             self.holds.remove(&topic);
             // The batch may have been cut short: it goes on behind its last row until there is none.
             let mut rest = rows.last().map(|row| row.id + 1);

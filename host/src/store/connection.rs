@@ -17,7 +17,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{OpenFlags, ToSql, ffi};
 
 use super::authorizer::{Actor, Running};
-use super::{Error, Kind, Rows, Value, surroundings};
+use super::{Error, Kind, Rows, Value, functions, surroundings};
 
 /// SQLite's virtual machine instructions between two looks at the clock.
 const PROGRESS_OPS: i32 = 100;
@@ -78,6 +78,7 @@ impl Connection {
         inner.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
         inner.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256)?;
         surroundings::override_random(&inner)?;
+        functions::replace_slow(&inner)?;
         let running = Running::default();
         inner.authorizer(Some(running.hook()))?;
         let (epoch, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));

@@ -136,11 +136,19 @@ impl Assignment {
         match look(client, plan, &self.expected).and_then(|seen| self.take_up(client, plan, seen)) {
             Ok(0) => self.waited = ASK_AGAIN,
             Ok(left) => {
-                tracing::warn!(handler, partitions = left, "partitions cannot be looked at yet; they are read as soon as Kafka answers");
+                tracing::warn!(
+                    handler,
+                    partitions = left,
+                    "partitions cannot be looked at yet; they are read as soon as Kafka answers"
+                );
                 self.wait();
             }
             Err(error) => {
-                tracing::warn!(handler, error = format!("{error:#}"), "assigned partitions cannot be opened yet; it is tried again");
+                tracing::warn!(
+                    handler,
+                    error = format!("{error:#}"),
+                    "assigned partitions cannot be opened yet; it is tried again"
+                );
                 self.wait();
             }
         }
