@@ -17,9 +17,7 @@ const MADE_MAX: usize = 4 << 20;
 pub(super) fn replace_slow(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function(c"instr", 2, flags, |context: &Context<'_>| Ok(instr(context)))?;
-    connection.create_scalar_function(c"replace", 3, flags, |context: &Context<'_>| {
-        texts(context).map_or(Ok(None), |[text, from, to]| replaced(&text, &from, &to).map(Some))
-    })?;
+    connection.create_scalar_function(c"replace", 3, flags, |context: &Context<'_>| replaced(context))?;
     for (name, left, right) in [(c"trim", true, true), (c"ltrim", true, false), (c"rtrim", false, true)] {
         connection.create_scalar_function(name, 2, flags, move |context: &Context<'_>| {
             Ok(texts(context).map(|[text, set]| trimmed(&text, &set, left, right).to_owned()))
@@ -66,15 +64,17 @@ fn place(text: &str, part: &str) -> i64 {
     found.map_or(0, |before| i64::try_from(before.chars().count()).unwrap_or(i64::MAX - 1) + 1)
 }
 
-fn replaced(text: &str, from: &str, to: &str) -> Result<String> {
+fn replaced(context: &Context<'_>) -> Result<Option<String>> {
+    let (Some(whole), Some(from)) = (text(context.get_raw(0)), text(context.get_raw(1))) else { return Ok(None) };
     if from.is_empty() {
-        return Ok(text.to_owned());
+        return Ok(Some(whole.into_owned()));
     }
-    let more = text.matches(from).count().saturating_mul(to.len().saturating_sub(from.len()));
-    if text.len().saturating_add(more) > MADE_MAX {
+    let Some(to) = text(context.get_raw(2)) else { return Ok(None) };
+    let more = whole.matches(&*from).count().saturating_mul(to.len().saturating_sub(from.len()));
+    if whole.len().saturating_add(more) > MADE_MAX {
         return Err(Error::UserFunctionError(format!("replace: the result has more than {MADE_MAX} bytes").into()));
     }
-    Ok(text.replace(from, to))
+    Ok(Some(whole.replace(&*from, &to)))
 }
 
 fn trimmed<'a>(text: &'a str, set: &str, left: bool, right: bool) -> &'a str {
