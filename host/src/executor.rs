@@ -5,6 +5,7 @@
 //! position, no log line, no word to the relay - and no memory of it moves. It never talks to Kafka.
 
 mod group;
+mod handle;
 mod record;
 mod request;
 mod switch;
@@ -15,22 +16,20 @@ pub mod readers;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use self::handle::Message;
+pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
-use crate::deploy::manifest::Spec;
-use crate::guest::{Component, Environment};
-use crate::lane::opening::Seen;
-use crate::lane::{Lane, Meter, Token};
-use crate::ledger::deployment::Migration;
+use crate::lane::{Lane, Token};
 use crate::ledger::{self, Identity};
-use crate::record::{Answer, Record, Refusal, Request};
+use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::Connection;
 
@@ -44,178 +43,6 @@ const CLEAR_WITHIN: Duration = Duration::from_millis(50);
 
 /// Called after a commit that put events into the outbox.
 pub type Wake = Box<dyn Fn() + Send>;
-
-/// What a consumer asks when a partition was assigned.
-pub struct Open {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-    /// What Kafka says about it.
-    pub seen: Seen,
-    /// By which the consumer and the lane share how much is held.
-    pub meter: Arc<Meter>,
-}
-
-/// What the consumer is told.
-pub enum Opened {
-    /// Read from here.
-    At {
-        /// Goes with each batch of records.
-        token: Token,
-        /// The first offset to read.
-        next: i64,
-    },
-    /// Do not read; the reason was logged.
-    Shut,
-}
-
-/// A version that is to go live.
-pub struct Version {
-    /// Its configuration.
-    pub spec: Spec,
-    /// Its code.
-    pub component: Component,
-    /// Its migrations, in order.
-    pub migrations: Vec<Migration>,
-    /// The file's hash, in hexadecimal.
-    pub sha256: String,
-    /// The manifest as TOML.
-    pub manifest: String,
-    /// Where it came from.
-    pub source: String,
-}
-
-/// A live version.
-pub struct Live {
-    /// Its code.
-    pub component: Component,
-    /// What its deliveries share.
-    pub environment: Arc<Environment>,
-    /// Its number.
-    pub version: i64,
-}
-
-/// The live version of a handler, for those who only read; `None` once it was removed.
-pub type Slot = Arc<RwLock<Option<Arc<Live>>>>;
-
-/// A handler that has gone live.
-#[derive(Clone)]
-pub struct Joined {
-    /// For readers.
-    pub slot: Slot,
-    /// For the consumer.
-    pub positions: Arc<Positions>,
-    /// The number of the version.
-    pub version: i64,
-}
-
-enum Message {
-    Open { handler: Arc<str>, lanes: Vec<Open>, reply: SyncSender<Result<Vec<Opened>, String>> },
-    Records { token: Token, records: Vec<Record> },
-    Close { tokens: Vec<Token>, done: Option<SyncSender<()>> },
-    Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
-    Published { ranges: Vec<(i64, i64)> },
-    NotPublished { ids: Vec<i64>, error: String },
-    Refused { id: i64, error: String },
-    Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
-    Remove { handler: Arc<str>, reply: SyncSender<()> },
-    Stop,
-}
-
-/// How the rest of the host talks to a store's executor.
-#[derive(Clone)]
-pub struct Handle {
-    sender: SyncSender<Message>,
-    identity: Identity,
-    name: Arc<str>,
-}
-
-impl Handle {
-    /// The store's name.
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// The store's identity.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Opens lanes, all of one assignment together. Waits for the group under way.
-    pub fn open(&self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
-        let (reply, answer) = sync_channel(1);
-        self.send(Message::Open { handler: handler.clone(), lanes, reply })?;
-        answer.recv().context("the store's executor has stopped")?.map_err(anyhow::Error::msg)
-    }
-
-    /// Hands over records of a lane, in order. Their sizes must be on the lane's meter already.
-    pub fn records(&self, token: Token, records: Vec<Record>) -> Result<()> {
-        self.send(Message::Records { token, records })
-    }
-
-    /// Closes lanes: what they hold is forgotten, since Kafka still has it.
-    pub fn close(&self, tokens: Vec<Token>) -> Result<()> {
-        self.send(Message::Close { tokens, done: None })
-    }
-
-    /// The same, and waits until it is done; then the positions are final.
-    pub fn close_and_wait(&self, tokens: Vec<Token>) -> Result<()> {
-        let (done, answer) = sync_channel(1);
-        self.send(Message::Close { tokens, done: Some(done) })?;
-        answer.recv().context("the store's executor has stopped")
-    }
-
-    /// Runs a request that writes; the answer comes after the commit. Never blocks.
-    pub fn request(&self, handler: &Arc<str>, request: Request) -> oneshot::Receiver<Answer> {
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Request { handler: handler.clone(), request: Box::new(request), reply };
-        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = self.sender.try_send(message)
-            && let Message::Request { reply, .. } = message
-        {
-            let _ = reply.send(Err(Refusal::Busy));
-        }
-        answer
-    }
-
-    /// The broker has acknowledged these rows: ranges of ids, both ends included.
-    pub fn published(&self, ranges: Vec<(i64, i64)>) -> Result<()> {
-        self.send(Message::Published { ranges })
-    }
-
-    /// These rows wait, for a reason that may pass.
-    pub fn not_published(&self, ids: Vec<i64>, error: String) -> Result<()> {
-        self.send(Message::NotPublished { ids, error })
-    }
-
-    /// This row was refused for good.
-    pub fn refused(&self, id: i64, error: String) -> Result<()> {
-        self.send(Message::Refused { id, error })
-    }
-
-    /// Makes a version live between two deliveries, with its migrations, or leaves everything as it was.
-    pub fn switch(&self, version: Version) -> Result<Joined> {
-        let (reply, answer) = sync_channel(1);
-        self.send(Message::Switch { version: Box::new(version), reply })?;
-        answer.recv().context("the store's executor has stopped")?
-    }
-
-    /// Removes a handler whose consumer has stopped. Its tables stay.
-    pub fn remove(&self, handler: &Arc<str>) -> Result<()> {
-        let (reply, answer) = sync_channel(1);
-        self.send(Message::Remove { handler: handler.clone(), reply })?;
-        answer.recv().context("the store's executor has stopped")
-    }
-
-    /// Ends the executor after the work that it holds now.
-    pub fn stop(&self) {
-        let _ = self.send(Message::Stop);
-    }
-
-    fn send(&self, message: Message) -> Result<()> {
-        self.sender.send(message).ok().context("the store's executor has stopped")
-    }
-}
 
 /// Opens the store and starts its thread.
 pub fn spawn(
@@ -257,7 +84,7 @@ pub fn spawn(
             std::process::abort();
         }
     })?;
-    Ok((Handle { sender, identity, name }, thread))
+    Ok((Handle::new(sender, identity, name), thread))
 }
 
 /// A handler of this store.

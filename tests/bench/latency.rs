@@ -50,7 +50,7 @@ pub(crate) fn measure(kafka: &Kafka, report: &mut Report) -> Result<()> {
     load::check_store(&database, RECORDS)?;
     line(report, "native: record -> event read back", &native);
 
-    let sandbox = throughput::sandbox(kafka, "host-in", "host-out");
+    let sandbox = throughput::sandbox(kafka, "host-in", "host-out", "");
     let mut daemon = Daemon::start(&sandbox);
     let host = events(kafka, "host-in", "host-out").context("the host")?;
     daemon.terminate();
@@ -128,7 +128,7 @@ fn events(kafka: &Kafka, input: &str, output: &str) -> Result<Vec<f64>> {
             began = Instant::now();
         }
         pace(began, RECORD_EVERY, n);
-        let (key, value) = load::order(n);
+        let (key, value) = load::order(n, false);
         sent.push(Instant::now());
         producer.send(BaseRecord::to(input).key(&key).payload(&value)).map_err(|(error, _)| error)?;
     }

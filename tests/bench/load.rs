@@ -20,12 +20,12 @@ const USERS: u64 = 1_000;
 /// How long the broker may take for anything that is asked of it here.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Record `n`, from 1: key and value, about 200 bytes.
-pub(crate) fn order(n: u64) -> (String, String) {
+/// Record `n`, from 1: key and value, about 200 bytes. Its event id is random, or rises with time.
+pub(crate) fn order(n: u64, ordered_ids: bool) -> (String, String) {
     let user = format!("user-{:04}", n % USERS);
     let value = format!(
         r#"{{"eventId":"{}","eventType":"ORDER_CREATED","timestamp":"2026-01-31T10:10:00.123Z","orderId":{n},"userId":"{user}","totalAmount":"{}.00","channel":"web"}}"#,
-        random_id(n),
+        if ordered_ids { ordered_id(n) } else { random_id(n) },
         1_000 + n % 90_000
     );
     (user, value)
@@ -37,6 +37,13 @@ fn random_id(n: u64) -> String {
     let text = format!("{high:016x}{low:016x}");
     let part = |from, to| text.get(from..to).unwrap_or_default();
     format!("{}-{}-4{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+}
+
+/// An id like a UUID of version 7: it begins with a time, that of a thousand records a second.
+fn ordered_id(n: u64) -> String {
+    let text = format!("{:012x}{:016x}", 0x19_8000_0000 + n / 1_000, mix(n));
+    let part = |from, to| text.get(from..to).unwrap_or_default();
+    format!("{}-{}-7{}-8{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(16, 28))
 }
 
 /// SplitMix64.
@@ -59,11 +66,11 @@ pub(crate) fn producer(bootstrap: &str, linger: &str) -> Result<ThreadedProducer
 }
 
 /// Puts records 1 to `count` on a topic. Returns how many bytes their values have.
-pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64) -> Result<usize> {
+pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64, ordered_ids: bool) -> Result<usize> {
     let producer = producer(bootstrap, "5")?;
     let mut bytes = 0;
     for n in 1..=count {
-        let (key, value) = order(n);
+        let (key, value) = order(n, ordered_ids);
         bytes += value.len();
         let mut record = BaseRecord::to(topic).key(&key).payload(&value);
         while let Err((error, back)) = producer.send(record) {

@@ -13,7 +13,7 @@ mod memory;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use tidemill_tests::Kafka;
 
@@ -32,6 +32,12 @@ struct Options {
     /// Throughput runs of each contender.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Event ids that rise with time, instead of random ones: how much the inbox costs.
+    #[arg(long)]
+    ordered_ids: bool,
+    /// A file of settings for the host in throughput runs, as in `tidemill.toml`, without `[kafka] bootstrap`.
+    #[arg(long)]
+    settings: Option<PathBuf>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -74,7 +80,14 @@ fn main() -> Result<()> {
         say("starting Apache Kafka");
         let kafka = Kafka::start(1);
         if asked(What::Throughput) {
-            throughput::measure(&kafka, options.records, options.rounds, &mut report)?;
+            let settings = options.settings.as_ref().map_or(Ok(String::new()), std::fs::read_to_string);
+            let plan = throughput::Plan {
+                records: options.records,
+                rounds: options.rounds,
+                ordered_ids: options.ordered_ids,
+                settings: settings.context("read the settings")?,
+            };
+            throughput::measure(&kafka, &plan, &mut report)?;
         }
         if asked(What::Latency) {
             latency::measure(&kafka, &mut report)?;

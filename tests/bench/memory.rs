@@ -72,7 +72,7 @@ pub(crate) fn many_handlers(kafka: &Kafka, report: &mut Report) -> Result<()> {
         sandbox.deploy_bytes(&format!("{name}.wasm"), &stamped(&component, name));
     }
     for (round, cache) in [(1, "cold"), (2, "warm")] {
-        let (key, value) = load::order(round);
+        let (key, value) = load::order(round, false);
         kafka.client().produce("many", &Out::new(value).key(key));
         let began = Instant::now();
         let mut daemon = Daemon::start(&sandbox);

@@ -27,6 +27,18 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The topic without an event for so long means that a run stands still.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// What to measure.
+pub(crate) struct Plan {
+    /// Records of each run.
+    pub(crate) records: u64,
+    /// Runs of each contender.
+    pub(crate) rounds: usize,
+    /// Event ids rise with time.
+    pub(crate) ordered_ids: bool,
+    /// More settings for the host.
+    pub(crate) settings: String,
+}
+
 /// What one run gave.
 struct Run {
     /// From ready to the last event.
@@ -49,16 +61,17 @@ impl Run {
 }
 
 /// Measures, and writes what it found into the report.
-pub(crate) fn measure(kafka: &Kafka, records: u64, rounds: usize, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result<()> {
+    let Plan { records, rounds, .. } = *plan;
     kafka.client().create_topic(INPUT, PARTITIONS);
-    let bytes = load::preload(kafka.bootstrap(), INPUT, records).context("preload records")?;
+    let bytes = load::preload(kafka.bootstrap(), INPUT, records, plan.ordered_ids).context("preload records")?;
     let (mut hosts, mut natives) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         for contender in ["host", "native"] {
             let topic = format!("bench-out-{contender}-{round}");
             kafka.client().create_topic(&topic, PARTITIONS);
             let run = match contender {
-                "host" => host(kafka, &topic, records),
+                "host" => host(kafka, &topic, plan),
                 _ => native(kafka, &topic, records),
             };
             let run = run.with_context(|| format!("{contender}, round {round}"))?;
@@ -83,16 +96,17 @@ pub(crate) fn manifest(input: &str, output: &str) -> String {
 }
 
 /// A sandbox with that handler on this cluster.
-pub(crate) fn sandbox(kafka: &Kafka, input: &str, output: &str) -> Sandbox {
+pub(crate) fn sandbox(kafka: &Kafka, input: &str, output: &str, settings: &str) -> Sandbox {
     let sandbox = Sandbox::new();
-    sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n", kafka.bootstrap()));
+    sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n{settings}", kafka.bootstrap()));
     sandbox.deploy_bytes("bench.toml", manifest(input, output).as_bytes());
     sandbox.deploy("bench");
     sandbox
 }
 
-fn host(kafka: &Kafka, topic: &str, records: u64) -> Result<Run> {
-    let sandbox = sandbox(kafka, INPUT, topic);
+fn host(kafka: &Kafka, topic: &str, plan: &Plan) -> Result<Run> {
+    let records = plan.records;
+    let sandbox = sandbox(kafka, INPUT, topic, &plan.settings);
     let mut daemon = Daemon::start(&sandbox);
     let run = watch(kafka, topic, records, daemon.pid())?;
     daemon.terminate();
@@ -200,7 +214,8 @@ fn describe(records: u64, bytes: usize, hosts: &[Run], natives: &[Run], report: 
     let flowing = |run: &Run| run.flowing.1 as f64 / run.flowing.0;
     let processor = |run: &Run| each(run.processor());
     report.section("throughput");
-    let pairs: [(&str, &dyn Fn(&Run) -> f64, &str); 5] = [
+    type Figure<'a> = &'a dyn Fn(&Run) -> f64;
+    let pairs: [(&str, Figure<'_>, &str); 5] = [
         ("records/s", &rate, "from ready to the last event"),
         ("records/s while they flow", &flowing, "from the first event to the last"),
         ("processor time a record", &processor, "us, all threads"),

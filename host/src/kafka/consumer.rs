@@ -105,7 +105,7 @@ fn read(plan: Plan, client: BaseConsumer<Rebalancer>, stop: &AtomicBool) {
     loop {
         let plan = match poll.run(stop) {
             Ended::Stopped => return,
-            Ended::Fatal(plan) => plan,
+            Ended::Fatal(plan) => *plan,
         };
         let until = Instant::now() + OPEN_AGAIN;
         let client = loop {
@@ -127,7 +127,7 @@ fn read(plan: Plan, client: BaseConsumer<Rebalancer>, stop: &AtomicBool) {
 /// Why a client's reading has ended.
 enum Ended {
     Stopped,
-    Fatal(Plan),
+    Fatal(Box<Plan>),
 }
 
 fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
@@ -195,7 +195,7 @@ impl Poll {
         }
         let fatal = self.fatal;
         let plan = self.close();
-        if fatal { Ended::Fatal(plan) } else { Ended::Stopped }
+        if fatal { Ended::Fatal(Box::new(plan)) } else { Ended::Stopped }
     }
 
     fn turn(&mut self) -> Result<()> {

@@ -123,8 +123,11 @@ pub struct Client {
     bootstrap: String,
 }
 
+/// Partition and offset of each record, or why it was refused.
+type Outcomes = Vec<Result<(i32, i64), String>>;
+
 #[derive(Clone, Default)]
-struct Acknowledged(Arc<Mutex<Vec<Result<(i32, i64), String>>>>);
+struct Acknowledged(Arc<Mutex<Outcomes>>);
 
 impl ClientContext for Acknowledged {}
 
