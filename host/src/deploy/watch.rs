@@ -108,7 +108,10 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(file = %file.display(), "handler refused, and what ran before goes on: {error:#}")
+                    // A manifest may have several problems, each with its place.
+                    for problem in format!("{error:#}").lines() {
+                        tracing::error!(file = %file.display(), "handler refused, and what ran before goes on: {problem}");
+                    }
                 }
             }
         }

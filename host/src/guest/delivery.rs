@@ -225,7 +225,9 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
         Some(Trap::StackOverflow) => Failure::Limit { message: "call stack exhausted".into() },
         _ => {
             let cause = error.root_cause().to_string();
-            let said = printed.trim();
+            // One line, without Rust's advice to set a variable that no guest has.
+            let lines = printed.lines().filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_"));
+            let said = lines.collect::<Vec<_>>().join(" ");
             Failure::Trap { message: shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }) }
         }
     }

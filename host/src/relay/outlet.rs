@@ -89,6 +89,8 @@ pub(super) struct Outlet {
     topics: Vec<Topic>,
     sender: Sender<Message>,
     producer: ThreadedProducer<Context>,
+    /// Sends each record in a batch of its own; opened when it is needed first.
+    single: Option<ThreadedProducer<Context>>,
     generation: u64,
     broken: bool,
     /// Partitions of the dead letter topics that are known to be there.
@@ -102,9 +104,19 @@ impl Outlet {
         topics: Vec<Topic>,
         sender: Sender<Message>,
     ) -> Result<Self> {
-        let producer = produce(&connection, &sender)?;
+        let producer = produce(&connection, &sender, false)?;
         let dead_letter_topics = HashMap::new();
-        Ok(Self { connection, admin, topics, sender, producer, generation: 0, broken: false, dead_letter_topics })
+        Ok(Self {
+            connection,
+            admin,
+            topics,
+            sender,
+            producer,
+            single: None,
+            generation: 0,
+            broken: false,
+            dead_letter_topics,
+        })
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -125,10 +137,11 @@ impl Outlet {
 
     /// Opens a new producer in place of the failed one.
     pub(super) fn renew(&mut self) -> Result<()> {
-        let producer = produce(&self.connection, &self.sender)?;
+        let producer = produce(&self.connection, &self.sender, false)?;
         self.generation += 1;
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.purge();
         self.producer = producer;
+        self.single = None;
         self.broken = false;
         Ok(())
     }
@@ -138,7 +151,8 @@ impl Outlet {
         (report.generation == self.generation).then_some(report)
     }
 
-    pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting) -> Sent {
+    /// Hands a row over. One that goes `alone` is in a batch of its own, so that what Kafka says is about it.
+    pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting, alone: bool) -> Sent {
         let partition = match row.event.kind {
             EventKind::Event => row.event.partition,
             EventKind::DeadLetter => match self.dead_letter_partition(row) {
@@ -162,7 +176,15 @@ impl Outlet {
         record.key = event.key.as_deref();
         record.payload = event.value.as_deref();
         record.partition = partition;
-        match self.producer.send(record) {
+        let producer = match self.producer(alone) {
+            Ok(producer) => producer,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "open a producer for single records; it is tried again");
+                self.broken = true;
+                return Sent::Full;
+            }
+        };
+        match producer.send(record) {
             Ok(()) => Sent::Taken,
             Err((error, _)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => Sent::Full,
@@ -175,6 +197,23 @@ impl Outlet {
                     Sent::Refused(code)
                 }
             },
+        }
+    }
+
+    fn producer(&mut self, alone: bool) -> Result<&ThreadedProducer<Context>> {
+        if !alone {
+            return Ok(&self.producer);
+        }
+        let single = match self.single.take() {
+            Some(single) => single,
+            None => produce(&self.connection, &self.sender, true)?,
+        };
+        Ok(self.single.insert(single))
+    }
+
+    fn purge(&self) {
+        for producer in [Some(&self.producer), self.single.as_ref()].into_iter().flatten() {
+            producer.purge(PurgeConfig::default().queue().inflight());
         }
     }
 
@@ -214,7 +253,7 @@ impl Outlet {
     }
 }
 
-fn produce(connection: &Connection, sender: &Sender<Message>) -> Result<ThreadedProducer<Context>> {
+fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> Result<ThreadedProducer<Context>> {
     let mut config = connection.client("relay");
     config
         .set("enable.idempotence", "true")
@@ -228,6 +267,9 @@ fn produce(connection: &Connection, sender: &Sender<Message>) -> Result<Threaded
     if !connection.librdkafka.contains_key("linger.ms") {
         config.set("linger.ms", "0");
     }
+    if single {
+        config.set("batch.num.messages", "1");
+    }
     let context = Context { reporter: Reporter::new("relay"), sender: sender.clone() };
     let producer: ThreadedProducer<Context> = config.create_with_context(context).context("open the Kafka producer")?;
     Ok(producer)
@@ -236,7 +278,7 @@ fn produce(connection: &Connection, sender: &Sender<Message>) -> Result<Threaded
 impl Drop for Outlet {
     fn drop(&mut self) {
         // Without this, closing would wait for what no broker may ever take; the rows are still in their stores.
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.purge();
         let _ = self.producer.flush(Duration::from_millis(100));
     }
 }

@@ -1,7 +1,8 @@
 //! One store's outbox on its way out: what was handed to the producer, what was acknowledged, what is held back.
 //!
 //! Rows are handed over in the order of their ids. A topic that refuses is held: its rows wait in the store, those
-//! of other topics go on, and later it goes on from the first that was not taken.
+//! of other topics go on, and later it goes on from the first that was not taken. Kafka refuses whole batches, so a
+//! row is refused for good only when it was sent alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ const HOLD: Duration = Duration::from_secs(5);
 struct Flying {
     topic: Arc<str>,
     kind: EventKind,
+    /// What is said of it is said of no other.
+    alone: bool,
 }
 
 /// A topic that refused.
@@ -38,6 +41,8 @@ struct Hold {
     /// The first row that it did not take.
     from: i64,
     until: Instant,
+    /// Rows up to this one go alone; 0 if there is no such.
+    alone: i64,
 }
 
 pub(super) struct Source {
@@ -114,6 +119,10 @@ impl Source {
     fn not_taken(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode) {
         let error = format!("{code} (topic {})", row.topic);
         let verdict = judge(code);
+        if verdict == Verdict::Record && !row.alone {
+            self.send_alone(id, &row.topic.clone(), code);
+            return;
+        }
         if verdict == Verdict::Record || (verdict == Verdict::Destination && row.kind == EventKind::DeadLetter) {
             tracing::error!(store = %self.executor.name(), row = id, topic = %row.topic, %code,
                 "Kafka refuses an event for good: it is kept in tm_fallback");
@@ -123,13 +132,24 @@ impl Source {
         self.hold(id, &row.topic.clone(), &error);
     }
 
+    /// The row was in a batch that was refused, perhaps for another's sake or for the size of the whole.
+    fn send_alone(&mut self, id: i64, topic: &Arc<str>, code: RDKafkaErrorCode) {
+        if !self.holds.contains_key(topic) {
+            tracing::warn!(store = %self.executor.name(), %topic, %code,
+                "Kafka refuses a batch of events: each is sent alone. If the topic takes less than others, lower `batch.size` under [kafka.librdkafka]");
+        }
+        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until: Instant::now(), alone: id });
+        hold.from = hold.from.min(id);
+        hold.alone = hold.alone.max(id);
+    }
+
     fn hold(&mut self, id: i64, topic: &Arc<str>, error: &str) {
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, error,
                 "events for this topic wait: create it or grant WRITE on it; they are sent once it takes them");
         }
         let until = Instant::now() + HOLD;
-        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until });
+        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until, alone: 0 });
         hold.from = hold.from.min(id);
         hold.until = until;
         self.failed.push((id, error.to_owned()));
@@ -177,7 +197,7 @@ impl Source {
             }
             for row in rows {
                 let held = self.holds.contains_key(row.event.topic.as_str());
-                if !held && !self.hand_over(outlet, &row) {
+                if !held && !self.hand_over(outlet, &row, false) {
                     // After a report there may be room again.
                     self.rows_may_wait = false;
                     return;
@@ -197,15 +217,16 @@ impl Source {
             if self.flying.values().any(|row| row.topic == topic) {
                 continue;
             }
-            let Some(Hold { from, .. }) = self.holds.get(&topic) else { continue };
-            let (from, to) = (*from, self.after);
+            let Some(Hold { from, alone, .. }) = self.holds.get(&topic) else { continue };
+            let (from, to, alone) = (*from, self.after, *alone);
+            let batch = if from <= alone { 1 } else { BATCH };
             let rows =
-                self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), BATCH, BATCH_BYTES))?;
+                self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), batch, BATCH_BYTES))?;
             self.holds.remove(&topic);
             // The batch may have been cut short: it goes on behind its last row until there is none.
             let mut rest = rows.last().map(|row| row.id + 1);
             for row in &rows {
-                if !self.hand_over(outlet, row) {
+                if !self.hand_over(outlet, row, row.id <= alone) {
                     rest = Some(row.id);
                     break;
                 }
@@ -215,20 +236,24 @@ impl Source {
                 }
             }
             if let Some(from) = rest {
-                self.holds.insert(topic, Hold { from, until: now });
+                self.holds.insert(topic, Hold { from, until: now, alone });
             }
         }
         Ok(())
     }
 
     /// `false` if the producer has no room.
-    fn hand_over(&mut self, outlet: &mut Outlet, row: &Waiting) -> bool {
+    fn hand_over(&mut self, outlet: &mut Outlet, row: &Waiting, alone: bool) -> bool {
         let topic: Arc<str> = row.event.topic.as_str().into();
-        let flying = Flying { topic: topic.clone(), kind: row.event.kind };
-        match outlet.send(self.executor.name(), row) {
+        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, alone };
+        match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
             Sent::Full => return false,
-            Sent::Refused(code) => self.not_taken(row.id, &flying, code),
+            Sent::Refused(code) => {
+                // By the producer itself, which has looked at this row only.
+                flying.alone = true;
+                self.not_taken(row.id, &flying, code);
+            }
             Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, &error.to_string()),
             Sent::NoTopic(error) => {
                 tracing::error!(store = %self.executor.name(), row = row.id, %error, "a dead letter cannot be published: it is kept in tm_fallback");
