@@ -17,7 +17,7 @@ fn s1_6_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
     let rig = Rig::new(Kafka::shared());
     let mut store: Option<Store> = None;
     for round in 0..rounds {
-        let flow = Flow::start(&rig, round * records, (round + 1) * records, 250);
+        let flow = Flow::start(&rig, round * records, (round + 1) * records, records / 20);
         if dice.once_in(4) {
             // In the middle of the start.
             let mut early = Daemon::launch(&rig.sandbox, |_| {});

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidemill_tests::sandbox::{built, repository};
+use tidemill_tests::sandbox::built;
 use tidemill_tests::{Kafka, LONG, eventually};
 
 use crate::dice::{Dice, full, pass, rounds};
 use crate::flow::Flow;
-use crate::rig::Rig;
+use crate::rig::{Rig, manifest};
 
 /// H2: new settings, other bytes, another consumer: no record is lost or applied twice, and every version is seen in
 /// the rows.
@@ -20,7 +20,7 @@ fn h2_reload_under_load_loses_nothing_and_doubles_nothing() {
     let store = rig.store();
     let flow = Flow::start(&rig, 0, u64::MAX, if full() { 400 } else { 100 });
     store.until("SELECT count(*) > 0 FROM seen", 1);
-    let manifest = std::fs::read_to_string(repository().join("tests/guests/hostile/handler.toml")).unwrap();
+    let manifest = manifest();
     let component = built("hostile");
     let deployed = || store.count("SELECT count(*) FROM tm_deployment WHERE status <> 'failed'");
     for n in 1..=reloads {

@@ -95,3 +95,31 @@ pub fn take_adopted(connection: &Connection, handler: &str) -> Result<bool, Erro
 fn adopted_key(handler: &str) -> String {
     format!("adopted/{handler}")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A lane that was taken away and given again is stale, wherever it stands.
+    #[test]
+    fn only_the_lane_that_was_opened_last_moves_and_only_from_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
+        schema::prepare(&store).unwrap();
+        let row = |next_offset, epoch| Stored { topic_id: "t".into(), cluster_id: "c".into(), next_offset, epoch };
+        let advance = |epoch, from, to| advance(&store, "handler", "topic", 0, epoch, from, to).unwrap();
+        let stands = || find(&store, "handler", "topic", 0).unwrap();
+        open(&store, "handler", "topic", 0, &row(5, 1)).unwrap();
+        assert!(advance(1, 5, 7));
+        assert!(!advance(1, 5, 8), "it does not stand at 5");
+        open(&store, "handler", "topic", 0, &row(7, 2)).unwrap();
+        assert!(!advance(1, 7, 9), "the lane of epoch 1 was opened again");
+        assert_eq!(stands(), Some(row(7, 2)));
+        // A group that moves no offset checks the epoch as well.
+        assert!(!advance(1, 7, 7));
+        assert!(advance(2, 7, 7));
+        assert!(advance(2, 7, 9));
+        assert_eq!(stands(), Some(row(9, 2)));
+    }
+}
