@@ -88,6 +88,13 @@ impl Deployer {
         {
             return Ok(None);
         }
+        if let Some((running, _)) = handlers.iter().find(|(name, handler)| handler.file == file && **name != spec.name)
+        {
+            bail!(
+                "this file is handler {running}: remove it first and then add it again, so that {running} ends before {} begins",
+                spec.name
+            );
+        }
         self.check(&handlers, file, &spec)?;
         let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
         component.try_out(&spec)?;

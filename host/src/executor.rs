@@ -76,14 +76,7 @@ pub fn spawn(
         unwell: None,
         stopping: false,
     };
-    let thread = std::thread::Builder::new().name(format!("store-{name}")).spawn(move || {
-        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| executor.run(receiver))).is_err();
-        if died {
-            // Half a group may be in memory; a fresh process starts from what was committed.
-            tracing::error!("the executor of a store has panicked: this is a bug in Tidemill. The daemon stops; nothing committed is lost");
-            std::process::abort();
-        }
-    })?;
+    let thread = crate::thread::spawn(format!("store-{name}"), move || executor.run(receiver))?;
     Ok((Handle::new(sender, identity, name), thread))
 }
 
@@ -193,8 +186,8 @@ impl Executor {
 
     fn receive(&mut self, message: Message) {
         match message {
-            Message::Open { handler, lanes, reply } => {
-                let opened = self.open_lanes(&handler, lanes);
+            Message::Open { handler, lanes, complete, reply } => {
+                let opened = self.open_lanes(&handler, lanes, complete);
                 let _ = reply.send(opened.map_err(|e| e.to_string()));
             }
             Message::Records { token, records } => {

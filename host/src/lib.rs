@@ -18,5 +18,6 @@ pub mod deploy;
 pub mod ledger;
 pub mod id;
 pub mod clock;
+pub mod thread;
 pub mod telemetry;
 pub mod cli;

@@ -98,7 +98,7 @@ pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
     let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
     let sweep = plan.sweep;
     let relay = Relay { outlet, sources: HashMap::new(), sweep, renew_at: None };
-    let thread = std::thread::Builder::new().name("relay".into()).spawn(move || relay.run(&receiver))?;
+    let thread = crate::thread::spawn("relay", move || relay.run(&receiver))?;
     Ok((Handle { sender }, thread))
 }
 

@@ -133,7 +133,8 @@ const REJECT: &str = "tidemill.Reject";
 /// Invariant 6, in WebAssembly: no loop, sleep, recursion, allocation, panic or flood does harm.
 #[test]
 fn h4_a_hostile_component_harms_only_its_own_record() {
-    Pair::new("", &[]).run(
+    // Little memory, so that it is used up well within the time, on a busy machine too.
+    Pair::new("memory = \"8MiB\"", &[]).run(
         600,
         &[
             (json!({ "do": "loop" }), &[LIMIT, "limits.time"]),

@@ -157,3 +157,25 @@ fn h2_a_version_that_changes_store_or_group_is_refused_and_state_survives() {
     assert_eq!(seen(&store), ["a|1", "group|1", "store|1", "z|1"]);
     daemon.terminate();
 }
+
+#[test]
+fn h2_a_file_that_becomes_another_handler_is_refused_while_the_first_runs() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    let daemon = Daemon::start(&sandbox);
+    let store = Store::open(&sandbox, "hostile");
+    put_beside(&sandbox, "hostile.toml", &manifest("hostile", &[("name = \"hostile\"", "name = \"other\"")]));
+    daemon.says(&["ERROR", "hostile.wasm", "this file is handler hostile", "remove it first"]);
+    daemon.client().produce("hostile-in", &told("a", "insert"));
+    store.until("SELECT count(*) FROM seen", 1);
+    assert!(!sandbox.store_file("other").exists());
+
+    for file in ["hostile.wasm", "hostile.toml"] {
+        std::fs::rename(sandbox.handler(file), sandbox.root().join(file)).unwrap();
+    }
+    daemon.says(&["handler removed", "hostile"]);
+    for file in ["hostile.toml", "hostile.wasm"] {
+        std::fs::rename(sandbox.root().join(file), sandbox.handler(file)).unwrap();
+    }
+    daemon.says(&["handler is live", "other"]);
+    assert_eq!(seen(&store), ["a|1"]);
+}

@@ -54,7 +54,7 @@ impl Watch {
                 self.look();
             }
         };
-        Ok(std::thread::Builder::new().name("watch".into()).spawn(run)?)
+        Ok(crate::thread::spawn("watch", run)?)
     }
 
     fn look(&mut self) {

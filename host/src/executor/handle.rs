@@ -85,7 +85,7 @@ pub struct Joined {
 
 /// A message to the executor.
 pub(super) enum Message {
-    Open { handler: Arc<str>, lanes: Vec<Open>, reply: SyncSender<Result<Vec<Opened>, String>> },
+    Open { handler: Arc<str>, lanes: Vec<Open>, complete: bool, reply: SyncSender<Result<Vec<Opened>, String>> },
     Records { token: Token, records: Vec<Record> },
     Close { tokens: Vec<Token>, done: Option<SyncSender<()>> },
     Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
@@ -120,10 +120,10 @@ impl Handle {
         &self.identity
     }
 
-    /// Opens lanes, all of one assignment together. Waits for the group under way.
-    pub fn open(&self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
+    /// Opens lanes; `complete` says that they are all that are assigned and not open yet. Waits for the group under way.
+    pub fn open(&self, handler: &Arc<str>, lanes: Vec<Open>, complete: bool) -> Result<Vec<Opened>> {
         let (reply, answer) = sync_channel(1);
-        self.send(Message::Open { handler: handler.clone(), lanes, reply })?;
+        self.send(Message::Open { handler: handler.clone(), lanes, complete, reply })?;
         answer.recv().context("the store's executor has stopped")?.map_err(anyhow::Error::msg)
     }
 

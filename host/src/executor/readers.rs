@@ -46,7 +46,7 @@ impl Readers {
         let receiver = Arc::new(Mutex::new(receiver));
         for n in 0..std::thread::available_parallelism().map_or(2, |n| n.get()).max(2) {
             let receiver = receiver.clone();
-            std::thread::Builder::new().name(format!("reader-{n}")).spawn(move || read(&receiver))?;
+            crate::thread::spawn(format!("reader-{n}"), move || read(&receiver))?;
         }
         Ok(Self { sender })
     }

@@ -7,10 +7,11 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::positions::Positions;
 use super::{Executor, Joined, Live, Member, Open, Opened, Version};
+use crate::deploy::manifest::Start;
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
 use crate::lane::{Lane, Token};
@@ -25,11 +26,19 @@ const DUE_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl Executor {
     /// Opens lanes: each gets a new epoch and its next offset, which are stored before the consumer reads.
-    pub(super) fn open_lanes(&mut self, handler: &Arc<str>, lanes: Vec<Open>) -> Result<Vec<Opened>> {
+    pub(super) fn open_lanes(&mut self, handler: &Arc<str>, lanes: Vec<Open>, complete: bool) -> Result<Vec<Opened>> {
         let member = self.members.get(handler).ok_or_else(|| anyhow!("handler {handler} was removed"))?;
         let start = member.live.environment.spec.start;
         if lanes.is_empty() {
             return Ok(Vec::new());
+        }
+        // What `latest` and `adopt` mean is decided once, so for all partitions together.
+        let adopted = offset::is_adopted(self.connection(), handler)?;
+        let first = start == Start::Latest && !offset::any(self.connection(), handler)?;
+        if !complete && (adopted || first) {
+            bail!(
+                "Kafka does not answer for all of its partitions yet, and what `start` or `tidemill adopt` means is decided for all together"
+            );
         }
         self.connection().execute("BEGIN IMMEDIATE", &[])?;
         let opened = self.store_openings(handler, lanes, start);
@@ -46,12 +55,7 @@ impl Executor {
         }
     }
 
-    fn store_openings(
-        &self,
-        handler: &Arc<str>,
-        lanes: Vec<Open>,
-        start: crate::deploy::manifest::Start,
-    ) -> Result<Vec<Option<Lane>>, Error> {
+    fn store_openings(&self, handler: &Arc<str>, lanes: Vec<Open>, start: Start) -> Result<Vec<Option<Lane>>, Error> {
         let fresh = !offset::any(self.connection(), handler)?;
         let adopted = offset::take_adopted(self.connection(), handler)?;
         let owner = (!adopted).then_some(self.identity.store_id.as_str());

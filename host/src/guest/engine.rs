@@ -64,7 +64,7 @@ impl Engine {
         Handler::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ticked, stopped) = (engine.weak(), stop.clone());
-        std::thread::Builder::new().name("epoch".into()).spawn(move || {
+        crate::thread::spawn("epoch", move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(TICK);
                 match ticked.upgrade() {

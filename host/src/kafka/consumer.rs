@@ -17,15 +17,16 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 
 use self::assignment::{Assignment, Event};
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
+use super::native;
 use crate::deploy::manifest::Spec;
 use crate::executor::Handle;
 use crate::executor::positions::Positions;
-use crate::record::{Header, Record, Timestamp};
+use crate::record::{Record, Timestamp};
 
 /// Records taken from librdkafka before they are handed over.
 const BATCH: usize = 500;
@@ -37,8 +38,11 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full lane may drain before its partition is paused.
 const DRAIN: Duration = Duration::from_millis(50);
-/// How long an orderly stop waits for Kafka to take the last offsets; the store has them in any case.
-const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// When Kafka is told the last offsets again, since it does not say whether it took them.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// How long an orderly stop waits for Kafka to take the last offsets and the member's leave; the store has the offsets
+/// in any case.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client that has failed for good is left before a new one is opened.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long the same trouble is not said again.
@@ -63,7 +67,7 @@ pub struct Plan {
 /// A running consumer.
 pub struct Consumer {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Consumer {
@@ -73,8 +77,8 @@ impl Consumer {
         let client = open(&plan)?;
         let stopped = stop.clone();
         let name = format!("read-{}", plan.spec.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || read(plan, client, &stopped))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let thread = crate::thread::spawn(name, move || read(plan, client, &stopped))?;
+        Ok(Self { stop, thread })
     }
 
     /// Asks it to stop, without waiting.
@@ -82,13 +86,18 @@ impl Consumer {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Stops reading, tells Kafka the last offsets, and waits for that.
-    pub fn stop(mut self) {
+    /// Stops reading, tells Kafka the last offsets, and waits for that. A coordinator that is away is not waited for:
+    /// the client ends by itself later.
+    pub fn stop(self) {
         self.stop_soon();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a consumer thread has panicked: this is a bug in Tidemill");
+        let until = Instant::now() + CLOSE_WITHIN;
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                let thread = self.thread.thread().name().unwrap_or_default();
+                tracing::warn!(thread, "Kafka does not take the consumer's leave, which is not waited for any longer");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -168,6 +177,7 @@ struct Poll {
     client: BaseConsumer<Rebalancer>,
     assignment: Assignment,
     committed: Instant,
+    tell_again_at: Option<Instant>,
     said: HashMap<String, Instant>,
     /// The client has failed for good.
     fatal: bool,
@@ -180,6 +190,7 @@ impl Poll {
             client,
             assignment: Assignment::default(),
             committed: Instant::now(),
+            tell_again_at: None,
             said: HashMap::new(),
             fatal: false,
         }
@@ -223,10 +234,19 @@ impl Poll {
         self.assignment.press(&self.client, high, HIGH_BYTES, DRAIN);
         if opened || self.committed.elapsed() >= COMMIT_EVERY {
             self.committed = Instant::now();
-            self.client.context().tell_again(|topic, partition| self.assignment.holds(topic, partition));
-            self.client.context().commit(&self.client);
+            self.tell();
         }
         Ok(())
+    }
+
+    fn tell(&mut self) {
+        let context = self.client.context();
+        if context.tell(&self.client) {
+            self.tell_again_at = Some(Instant::now() + TELL_AGAIN);
+        } else if self.tell_again_at.is_some_and(|at| Instant::now() >= at) {
+            self.tell_again_at = None;
+            context.tell_again(&self.client, |topic, partition| self.assignment.holds(topic, partition));
+        }
     }
 
     fn apply(&mut self, event: Event) -> Result<()> {
@@ -280,13 +300,9 @@ impl Poll {
 
     fn close(mut self) -> Plan {
         let tokens = self.assignment.forget_all();
-        // What the executor commits before it has closed the lanes is told to Kafka too.
+        // What the executor commits before it has closed the lanes is told to Kafka too; closing the client waits for that.
         if self.plan.executor.close_and_wait(tokens).is_ok() {
-            self.client.context().commit(&self.client);
-            let until = Instant::now() + TELL_WITHIN;
-            while !self.client.context().is_told() && Instant::now() < until {
-                drop(self.client.poll(Duration::from_millis(10)));
-            }
+            self.client.context().tell(&self.client);
         }
         drop(self.client);
         self.plan
@@ -306,11 +322,6 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
         },
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
-        headers: message.headers().map_or(Vec::new(), |headers| {
-            headers
-                .iter()
-                .map(|h| Header { name: h.key.to_owned(), value: h.value.map(Bytes::copy_from_slice) })
-                .collect()
-        }),
+        headers: message.headers().map_or(Vec::new(), native::headers),
     }
 }

@@ -85,11 +85,16 @@ pub fn adopt(connection: &Connection, handler: &str, topic: Option<&str>) -> Res
 
 /// Whether the operator has adopted the handler since this was last asked; asking uses it up.
 pub fn take_adopted(connection: &Connection, handler: &str) -> Result<bool, Error> {
-    let adopted = schema::get(connection, &adopted_key(handler))?.is_some_and(|value| value == "yes");
+    let adopted = is_adopted(connection, handler)?;
     if adopted {
         schema::set(connection, &adopted_key(handler), "done")?;
     }
     Ok(adopted)
+}
+
+/// The same, without using it up.
+pub fn is_adopted(connection: &Connection, handler: &str) -> Result<bool, Error> {
+    Ok(schema::get(connection, &adopted_key(handler))?.is_some_and(|value| value == "yes"))
 }
 
 fn adopted_key(handler: &str) -> String {

@@ -90,6 +90,12 @@ impl Source {
 
     /// A new producer knows nothing of what the old one had: go back to the first row that it did not deliver.
     pub(super) fn rewind(&mut self) {
+        // A topic that is held goes on from the first row that has not arrived, those in flight included.
+        for (&id, row) in &self.flying {
+            if let Some(hold) = self.holds.get_mut(&row.topic) {
+                hold.from = hold.from.min(id);
+            }
+        }
         if let Some((&first, _)) = self.flying.first_key_value() {
             self.after = self.after.min(first - 1);
         }
@@ -282,4 +288,33 @@ impl Source {
 /// Nothing that passes by itself, and nothing that a broker coming back would mend.
 fn is_final(error: &TopicError) -> bool {
     matches!(error, TopicError::Name { .. } | TopicError::NotAuthorized { .. } | TopicError::Partitions { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What was in flight when the producer failed comes before what it had only queued, and a hold may be of those.
+    #[test]
+    fn a_new_producer_begins_with_the_first_row_that_did_not_arrive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
+        let (executor, thread) = executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {})).unwrap();
+        let mut source = Source::new(path, executor.clone(), Arc::default());
+        let topic: Arc<str> = "t".into();
+        let flying = || Flying { topic: topic.clone(), kind: EventKind::Event, alone: false };
+        source.flying = [(10, flying()), (11, flying())].into();
+        source.after = 99;
+        source.hold(20, &topic, "thrown away");
+        source.rewind();
+        assert_eq!((source.after, source.open()), (9, 0));
+        assert_eq!(source.holds.get(&topic).map(|hold| hold.from), Some(10));
+        executor.stop();
+        thread.join().unwrap();
+        for code in [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight] {
+            assert_eq!(judge(code), Verdict::Producer);
+        }
+    }
 }

@@ -29,7 +29,10 @@ pub(super) fn judge(code: Code) -> Verdict {
         | Code::TopicAuthorizationFailed
         | Code::PolicyViolation
         | Code::InvalidRequiredAcks => Verdict::Destination,
-        Code::Fatal
+        // A producer that has failed for good throws away what it had not sent.
+        Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::Fatal
         | Code::Fenced
         | Code::OutOfOrderSequenceNumber
         | Code::InvalidProducerEpoch

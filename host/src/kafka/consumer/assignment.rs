@@ -24,6 +24,8 @@ use crate::record::Record;
 const ASK: Duration = Duration::from_secs(5);
 /// How long the question for one partition's ends may take: its leader may be away.
 const ASK_ENDS: Duration = Duration::from_secs(1);
+/// Partitions without an answer after which a look ends.
+const UNANSWERED_MAX: usize = 2;
 /// How long to wait before the cluster is asked again: at first, and at most.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
@@ -163,6 +165,8 @@ impl Assignment {
     /// Asks the store where to start and assigns to the client. A lane that stays shut is never assigned. Returns
     /// how many partitions are still expected.
     fn take_up(&mut self, client: &BaseConsumer<Rebalancer>, plan: &Plan, seen: Vec<Option<Seen>>) -> Result<usize> {
+        let tried = seen.len();
+        let complete = tried == self.expected.len() && seen.iter().all(Option::is_some);
         let known = self.expected.iter().zip(seen).filter_map(|(named, seen)| Some((named.clone(), seen?)));
         let (named, seen): (Vec<(String, i32)>, Vec<Seen>) = known.unzip();
         let meters: Vec<Arc<Meter>> = named.iter().map(|_| Arc::default()).collect();
@@ -172,13 +176,19 @@ impl Assignment {
             seen,
             meter: meter.clone(),
         });
-        let opened = plan.executor.open(&plan.spec.name.as_str().into(), lanes.collect())?;
+        let opened = plan.executor.open(&plan.spec.name.as_str().into(), lanes.collect(), complete)?;
         let starts = named.iter().zip(&opened).filter_map(|((topic, partition), opened)| match opened {
             Opened::At { next, .. } => Some((topic.as_str(), *partition, Offset::Offset(*next))),
             Opened::Shut => None,
         });
-        client.incremental_assign(&list_of(starts)?).context("assign partitions")?;
+        let starts = list_of(starts)?;
+        // librdkafka remembers that a partition was paused, also when it comes back after it was given up.
+        client.resume(&starts).context("resume partitions")?;
+        client.incremental_assign(&starts).context("assign partitions")?;
         self.expected.retain(|partition| !named.contains(partition));
+        // Those that did not answer come last.
+        let unanswered = tried - named.len();
+        self.expected.rotate_left(unanswered);
         let mut read = 0;
         for (((topic, partition), opened), meter) in named.iter().zip(&opened).zip(meters) {
             if let Opened::At { token, .. } = opened {
@@ -191,9 +201,10 @@ impl Assignment {
         Ok(self.expected.len())
     }
 
-    /// Whether a lane has reached a mark, and takes one record at a time at most.
+    /// Whether a lane that is read has reached a mark, and takes one record at a time at most.
     pub(super) fn is_full(&self, high: usize, high_bytes: usize) -> bool {
-        let full = |reader: &Reader| reader.meter.records() >= high || reader.meter.bytes() >= high_bytes;
+        let full =
+            |reader: &Reader| !reader.paused && (reader.meter.records() >= high || reader.meter.bytes() >= high_bytes);
         self.readers.values().flat_map(HashMap::values).any(full)
     }
 
@@ -225,7 +236,10 @@ impl Assignment {
                     Ok(())
                 });
                 match done {
-                    Ok(()) => reader.paused = pause,
+                    Ok(()) => {
+                        tracing::debug!(%topic, partition, pause, "a partition is paused or resumed");
+                        reader.paused = pause;
+                    }
                     Err(error) => {
                         tracing::warn!(%topic, partition, pause, error = format!("{error:#}"), "pause or resume a partition")
                     }
@@ -239,6 +253,7 @@ impl Assignment {
 }
 
 /// Asks Kafka all that must be known before a partition is read; `None` for a partition that it does not answer for.
+/// After a few of those the rest is left for the next time: the poll must not be away for long.
 fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i32)]) -> Result<Vec<Option<Seen>>> {
     let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
     topics.sort_unstable();
@@ -247,7 +262,7 @@ fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i
     let cluster = identity::cluster_id(client.client(), &plan.connection, ASK)?;
     let list = list_of(partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)))?;
     let committed = client.committed_offsets(list, ASK).context("ask for the group's committed offsets")?;
-    let see = |(topic, partition): &(String, i32)| {
+    let see = |(topic, partition): &(String, i32)| -> Option<Seen> {
         let (low, high) = client
             .fetch_watermarks(topic, *partition, ASK_ENDS)
             .inspect_err(|error| tracing::debug!(topic, partition, %error, "ask for the ends of a partition"))
@@ -265,7 +280,14 @@ fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i
             embedded: plan.connection.is_embedded(),
         })
     };
-    Ok(partitions.iter().map(see).collect())
+    let mut seen = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        seen.push(see(partition));
+        if seen.iter().filter(|seen| seen.is_none()).count() == UNANSWERED_MAX {
+            break;
+        }
+    }
+    Ok(seen)
 }
 
 fn list_of<'a>(partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<TopicPartitionList> {

@@ -4,7 +4,6 @@
 //! are given up at once, after Kafka was told how far they came. Nothing here waits for anybody.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
@@ -25,10 +24,6 @@ pub(super) struct Rebalancer {
     positions: Arc<Positions>,
     metadata: String,
     events: Mutex<Vec<Event>>,
-    /// Offsets that Kafka did not take.
-    refused: Mutex<Vec<(String, i32, i64)>>,
-    /// Commits that Kafka has not answered.
-    commits_open: AtomicI64,
 }
 
 impl Rebalancer {
@@ -38,8 +33,6 @@ impl Rebalancer {
             positions,
             metadata: opening::metadata(&identity.store_id),
             events: Mutex::default(),
-            refused: Mutex::default(),
-            commits_open: AtomicI64::new(0),
         }
     }
 
@@ -52,34 +45,25 @@ impl Rebalancer {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
-    /// What Kafka did not take is told again with the next commit, as far as `holds` says that it is still ours.
-    pub(super) fn tell_again(&self, holds: impl Fn(&str, i32) -> bool) {
-        let refused = std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner));
-        for (topic, partition, next) in refused.into_iter().filter(|(topic, partition, _)| holds(topic, *partition)) {
-            self.positions.put_back(&topic, partition, next);
-        }
+    /// Tells Kafka what the store has committed since the last call, with the store's id. Returns whether there was
+    /// anything to tell; no answer comes back.
+    pub(super) fn tell(&self, client: &BaseConsumer<Self>) -> bool {
+        self.commit(client, &self.positions.take())
     }
 
-    /// Whether Kafka has answered all commits.
-    pub(super) fn is_told(&self) -> bool {
-        self.commits_open.load(Ordering::Relaxed) == 0
+    /// Tells Kafka where each lane is for which `holds` is true.
+    pub(super) fn tell_again(&self, client: &BaseConsumer<Self>, holds: impl Fn(&str, i32) -> bool) {
+        self.commit(client, &self.positions.take_all(holds));
     }
 
-    /// Tells Kafka what the store has committed since the last call, with the store's id. What it does not take
-    /// comes back by [`Rebalancer::tell_again`].
-    pub(super) fn commit(&self, client: &BaseConsumer<Self>) {
-        let moved = self.positions.take();
-        if moved.is_empty() {
-            return;
+    fn commit(&self, client: &BaseConsumer<Self>, places: &HashMap<(Arc<str>, i32), i64>) -> bool {
+        if places.is_empty() {
+            return false;
         }
-        match self.list(&moved).and_then(|list| client.commit(&list, CommitMode::Async)) {
-            Ok(()) => drop(self.commits_open.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => {
-                tracing::debug!(%error, "tell Kafka the offsets");
-                let told = moved.into_iter().map(|((topic, partition), next)| (topic.to_string(), partition, next));
-                self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
-            }
+        if let Err(error) = self.list(places).and_then(|list| client.commit(&list, CommitMode::Async)) {
+            tracing::debug!(%error, "tell Kafka the offsets");
         }
+        true
     }
 
     fn list(&self, moved: &HashMap<(Arc<str>, i32), i64>) -> KafkaResult<TopicPartitionList> {
@@ -107,15 +91,6 @@ impl ClientContext for Rebalancer {
 }
 
 impl ConsumerContext for Rebalancer {
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.commits_open.fetch_sub(1, Ordering::Relaxed);
-        let Err(error) = result else { return };
-        tracing::debug!(%error, "Kafka did not take the offsets");
-        let offsets = offsets.elements();
-        let told = offsets.iter().filter_map(|e| Some((e.topic().to_owned(), e.partition(), e.offset().to_raw()?)));
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(told.filter(|(_, _, next)| *next >= 0));
-    }
-
     fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let named: Vec<(String, i32)> =
             partitions.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
@@ -124,7 +99,7 @@ impl ConsumerContext for Rebalancer {
             // The group goes on at once, and what is assigned already is read on; the poll thread adds the new ones.
             client.incremental_assign(&TopicPartitionList::new())
         } else {
-            self.commit(client);
+            self.tell(client);
             self.note(Event::Revoked(named));
             give_up(client, partitions)
         };
