@@ -70,7 +70,7 @@ lint: setup setup-lint ## check format, clippy, licences and sources
 	@cargo clippy --locked --manifest-path handlers/Cargo.toml --all-targets -- -D warnings
 	@.ci/wasm-cargo clippy --release --locked --manifest-path tests/guests/Cargo.toml -- -D warnings
 	@for each in . handlers tests/guests; do \
-	  cargo deny --log-level error --manifest-path $$each/Cargo.toml --config deny.toml check licenses bans sources; done
+	  cargo deny --log-level error --manifest-path $$each/Cargo.toml --config .deny.toml check licenses bans sources; done
 
 clean: ## remove what was built; data folders stay
 	@rm -rf target handlers/target tests/guests/target
