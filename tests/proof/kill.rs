@@ -1,5 +1,6 @@
 //! `kill -9` of the daemon at random moments while records and requests flow.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidemill_tests::{Daemon, Kafka, Store, eventually};
@@ -88,4 +89,30 @@ fn s1_6_a_request_repeated_after_a_kill_is_done_once() {
     once_each(&found, (0..asked).map(|n| format!("p{n}")));
     daemon.terminate();
     println!("{asked} requests over {rounds} kills");
+}
+
+/// Invariant 1, at every moment at once: a kill leaves what some snapshot of the store shows, so every snapshot must be
+/// whole - as many rows as the offsets say.
+#[test]
+fn s1_6_every_snapshot_of_the_store_has_rows_and_offsets_together() {
+    let total = records(5_000, 50_000);
+    let rig = Rig::new(Kafka::shared());
+    let mut daemon = rig.start();
+    let store = rig.store();
+    store.until("SELECT count(*) FROM tm_offset", crate::rig::PARTITIONS.into());
+    let flow = Flow::start(&rig, 0, total, 500);
+    let (mut looks, mut last) = (BTreeSet::new(), 0);
+    while last < total as i64 {
+        // One statement sees one snapshot.
+        let line = store.line("SELECT (SELECT count(*) FROM seen), (SELECT sum(next_offset) FROM tm_offset)");
+        let (rows, offsets) = line.split_once('|').unwrap();
+        assert_eq!(rows, offsets, "rows, and what the offsets say");
+        last = rows.parse().unwrap();
+        looks.insert(last);
+    }
+    flow.finish();
+    rig.settle(total);
+    println!("{} different snapshots on the way", looks.len());
+    assert!(looks.len() > 20, "{} different snapshots are too few to tell", looks.len());
+    daemon.terminate();
 }

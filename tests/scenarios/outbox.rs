@@ -106,20 +106,21 @@ fn s0_7_a_batch_that_kafka_refuses_goes_out_one_by_one_and_in_order() {
     hostile.client.create_topic_with(&topic, 1, &[("max.message.bytes", "2000")]);
     let settings = std::fs::read_to_string(hostile.sandbox.root().join("tidemill.toml")).unwrap();
     hostile.sandbox.write_toml(&settings.replace(&hostile.output, &topic));
-    // Enough of them that they go out in batches, and a large one amid small ones.
+    // Enough of them that more come while a batch is refused, and a large one amid small ones.
+    const RECORDS: usize = 1_000;
     let record = |n: usize| {
         let large = if n == 50 { "x".repeat(5_000) } else { String::new() };
         let value = json!({ "do": "publish", "id": format!("r{n}{large}") });
         Out::new(value.to_string()).key("k").partition(0)
     };
-    hostile.client.produce_all(&hostile.input, (0..100).map(record));
+    hostile.client.produce_all(&hostile.input, (0..RECORDS).map(record));
     let daemon = Daemon::start(&hostile.sandbox);
     let store = Store::open(&hostile.sandbox, "hostile");
-    store.until("SELECT count(*) FROM seen", 100);
+    store.until("SELECT count(*) FROM seen", RECORDS as i64);
     store.until("SELECT count(*) FROM tm_outbox", 0);
     let ids: Vec<_> =
         hostile.client.consume_all(&topic).iter().map(|e| e.json()["id"].as_str().unwrap().to_owned()).collect();
-    let expected: Vec<_> = (0..100).filter(|n| *n != 50).map(|n| format!("r{n}")).collect();
+    let expected: Vec<_> = (0..RECORDS).filter(|n| *n != 50).map(|n| format!("r{n}")).collect();
     assert_eq!(ids, expected);
     assert_eq!(store.lines("SELECT topic, count(*) FROM tm_fallback"), [format!("{topic}|1")]);
     daemon.says(&["WARN", &topic, "each is sent alone"]);
