@@ -172,6 +172,19 @@ mod tests {
             }
         }
 
+        /// The time that it is told is the only one it knows: another one moves what is due by just that much.
+        #[test]
+        fn another_time_moves_what_is_due_and_nothing_else(
+            policy in policies(), failure in failures(), attempt in 1u32..25, now in 0i64..1 << 50, later in 0i64..1 << 50,
+        ) {
+            let moved = match decide(&policy, &failure, attempt, now) {
+                Next::Retry { due } => Next::Retry { due: due + later },
+                Next::Wait { due } => Next::Wait { due: due + later },
+                Next::DeadLetter => Next::DeadLetter,
+            };
+            prop_assert_eq!(decide(&policy, &failure, attempt, now + later), moved);
+        }
+
         /// No retry is due in the past, before the policy's interval, or before the handler's own wish.
         #[test]
         fn a_retry_is_never_due_too_early(policy in policies(), failure in failures(), now in i64::MIN..i64::MAX) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tidemill_tests::sandbox::built;
+use tidemill_tests::sandbox::{built, with_section};
 use tidemill_tests::{Daemon, Kafka, LONG, Out, Sandbox, Store, eventually, token};
 
 use crate::load;
@@ -69,7 +69,7 @@ pub(crate) fn many_handlers(kafka: &Kafka, report: &mut Report) -> Result<()> {
         let manifest =
             format!("name = \"{name}\"\ntopics = [\"many\"]\nstart = \"earliest\"\nevent-id = \"/eventId\"\n");
         sandbox.deploy_bytes(&format!("{name}.toml"), manifest.as_bytes());
-        sandbox.deploy_bytes(&format!("{name}.wasm"), &stamped(&component, name));
+        sandbox.deploy_bytes(&format!("{name}.wasm"), &with_section(&component, name));
     }
     for (round, cache) in [(1, "cold"), (2, "warm")] {
         let (key, value) = load::order(round, false);
@@ -97,14 +97,4 @@ pub(crate) fn many_handlers(kafka: &Kafka, report: &mut Report) -> Result<()> {
 
 fn rows(store: &Store) -> i64 {
     store.count("SELECT count(*) FROM notifications")
-}
-
-/// The component with one more custom section, so that its hash is its own and it has to be compiled by itself.
-fn stamped(component: &[u8], stamp: &str) -> Vec<u8> {
-    let mut out = component.to_vec();
-    // Section 0, its length, the length of its name, the name; all lengths are below 128 and so one byte each.
-    let name = format!("bench:{stamp}");
-    out.extend([0, name.len() as u8 + 1, name.len() as u8]);
-    out.extend(name.as_bytes());
-    out
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_tests::sandbox::built;
+use tidemill_tests::sandbox::{built, with_section};
 use tidemill_tests::{Kafka, LONG, eventually};
 
 use crate::dice::{Dice, full, pass, rounds};
@@ -27,7 +27,7 @@ fn h2_reload_under_load_loses_nothing_and_doubles_nothing() {
         let before = deployed();
         match n % 5 {
             // Other bytes, and nothing else.
-            0 => rig.sandbox.deploy_bytes("hostile.wasm", &with_section(&component, n)),
+            0 => rig.sandbox.deploy_bytes("hostile.wasm", &with_section(&component, &format!("proof {n}"))),
             // A consumer that is closed and opened again.
             1 => {
                 let consumer = format!("[consumer]\nhigh-mark = {}\n", 100 + n);
@@ -56,16 +56,4 @@ fn h2_reload_under_load_loses_nothing_and_doubles_nothing() {
 
 fn versioned(manifest: &str, n: u64, more: &str) -> String {
     format!("{manifest}\n[settings]\nversion = \"v{n}\"\n{more}")
-}
-
-/// The component with one more custom section: another file that does the same.
-fn with_section(component: &[u8], n: u64) -> Vec<u8> {
-    let mut section = vec![5];
-    section.extend(b"proof");
-    section.extend(n.to_le_bytes());
-    let mut file = component.to_vec();
-    file.push(0);
-    file.push(section.len() as u8);
-    file.extend(section);
-    file
 }

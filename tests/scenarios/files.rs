@@ -1,8 +1,9 @@
 //! H1: a handler is a file in a folder, and one file is enough.
 
-use tidemill_tests::{Daemon, SOON, Sandbox, Store, built, eventually, token};
+use tidemill_tests::sandbox::{built, with_section};
+use tidemill_tests::{Daemon, SOON, Sandbox, Store, eventually, token};
 
-use crate::rig::{ORDER, manifest, messages, put_beside, told, with_section};
+use crate::rig::{ORDER, manifest, messages, put_beside, told};
 
 #[test]
 fn h1_dropped_files_run_with_no_restart() {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tidemill_tests::{Daemon, Sandbox, Store, built};
+use tidemill_tests::sandbox::{built, with_section};
+use tidemill_tests::{Daemon, Sandbox, Store};
 
-use crate::rig::{manifest, put_beside, seen, told, with_section};
+use crate::rig::{manifest, put_beside, seen, told};
 
 /// The hostile handler's manifest with the setting that it writes into its rows.
 fn version(name: &str) -> String {

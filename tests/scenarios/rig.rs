@@ -87,15 +87,6 @@ pub(crate) fn messages(daemon: &Daemon, token: &str) -> Vec<String> {
     texts.rev().collect()
 }
 
-/// A component with one more custom section: another file that does the same.
-pub(crate) fn with_section(component: &[u8], name: &str) -> Vec<u8> {
-    let mut bytes = component.to_vec();
-    let name_length = u8::try_from(name.len()).unwrap();
-    bytes.extend([0, name_length + 1, name_length]);
-    bytes.extend(name.as_bytes());
-    bytes
-}
-
 /// The component of a handler with every name of the contract's version changed.
 pub(crate) fn with_version(component: &[u8], version: &str) -> Vec<u8> {
     let mut bytes = component.to_vec();

@@ -183,6 +183,15 @@ pub fn built(name: &str) -> Vec<u8> {
     fs::read(file).unwrap()
 }
 
+/// A component with one more custom section of this name: another file that does the same.
+pub fn with_section(component: &[u8], name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).ok().filter(|length| *length < 127).expect("a length of one byte");
+    let mut file = component.to_vec();
+    file.extend([0, length + 1, length]);
+    file.extend(name.as_bytes());
+    file
+}
+
 /// The repository's folder.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
