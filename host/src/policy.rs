@@ -172,10 +172,11 @@ mod tests {
             }
         }
 
-        /// The time that it is told is the only one it knows: another one moves what is due by just that much.
+        /// The time that it is told is the only one it knows: another one moves what is due by just that much. (Times lie
+        /// on both sides of today.)
         #[test]
         fn another_time_moves_what_is_due_and_nothing_else(
-            policy in policies(), failure in failures(), attempt in 1u32..25, now in 0i64..1 << 50, later in 0i64..1 << 50,
+            policy in policies(), failure in failures(), attempt in 1u32..25, now in 0i64..1 << 42, later in 0i64..1 << 42,
         ) {
             let moved = match decide(&policy, &failure, attempt, now) {
                 Next::Retry { due } => Next::Retry { due: due + later },
