@@ -42,8 +42,8 @@ pub fn push_error(errors: &str, attempt: u32, at: i64, outcome: &str, message: &
 /// Puts a record aside; returns the row's id.
 pub fn insert(connection: &Connection, handler: &str, pending: &Pending) -> Result<i64, Error> {
     let sql = "INSERT INTO main.tm_pending (handler, topic, topic_id, partition, \"offset\", timestamp, timestamp_type,
-               key, value, headers, scope, attempts, due, errors)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'partition', ?11, ?12, ?13) RETURNING id";
+               key, value, headers, purpose, scope, attempts, due, errors)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'handle', 'partition', ?11, ?12, ?13) RETURNING id";
     let record = &pending.record;
     let params = [
         handler.into(),

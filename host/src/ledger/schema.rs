@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::store::{Connection, Error, Kind};
 
-/// The version of the schema below.
-const VERSION: i64 = 1;
+/// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
+/// released is never changed.
+const STEPS: [&str; 2] = [FIRST, PENDING_SCOPES];
 
-const V1: &str = "
+const FIRST: &str = "
 CREATE TABLE tm_meta (
     key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE tm_offset (
@@ -52,6 +53,28 @@ CREATE TABLE tm_deployment (
 CREATE INDEX tm_deployment_live ON tm_deployment (handler, status);
 ";
 
+/// A pending record may stand behind another one of its key (`due` is null then), and may be there to be compensated.
+/// `tm_crash` counts how often a process did not survive a record.
+const PENDING_SCOPES: &str = "
+CREATE TABLE tm_pending_new (
+    id INTEGER PRIMARY KEY,
+    handler TEXT NOT NULL, topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
+    timestamp INTEGER, timestamp_type TEXT NOT NULL, key, value, headers TEXT NOT NULL,
+    purpose TEXT NOT NULL, scope TEXT NOT NULL, attempts INTEGER NOT NULL, due INTEGER, errors TEXT NOT NULL,
+    UNIQUE (handler, topic, partition, \"offset\", topic_id));
+INSERT INTO tm_pending_new
+    SELECT id, handler, topic, topic_id, partition, \"offset\", timestamp, timestamp_type, key, value, headers,
+    'handle', scope, attempts, due, errors FROM tm_pending;
+DROP TABLE tm_pending;
+ALTER TABLE tm_pending_new RENAME TO tm_pending;
+CREATE INDEX tm_pending_due ON tm_pending (handler, topic, partition, due, id) WHERE due IS NOT NULL;
+CREATE INDEX tm_pending_key ON tm_pending (handler, topic, partition, key, id) WHERE scope = 'key';
+CREATE TABLE tm_crash (
+    handler TEXT NOT NULL, topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    PRIMARY KEY (handler, topic, partition, \"offset\", topic_id)) WITHOUT ROWID;
+";
+
 /// What tells this store from every other one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -63,22 +86,17 @@ pub struct Identity {
 
 /// Brings the ledger up to date, and gives the store its identity the first time.
 pub fn prepare(connection: &Connection) -> Result<Identity, Error> {
-    let version = connection.first("PRAGMA user_version", &[], |row| row.integer(0))?.unwrap_or(0);
-    if version > VERSION {
+    let taken = connection.first("PRAGMA user_version", &[], |row| row.integer(0))?.unwrap_or(0);
+    let Some(steps) = usize::try_from(taken).ok().and_then(|taken| STEPS.get(taken..)) else {
         let message = format!(
-            "the store was written by a newer Tidemill (ledger {version}; this one knows {VERSION}): run that version, or restore an older backup"
+            "the store was written by a newer Tidemill (ledger {taken}; this one knows {}): run that version, or restore an older backup",
+            STEPS.len()
         );
         return Err(Error::new(Kind::Other, message));
-    }
-    if version == 0 {
-        let (store_id, secret) = (Uuid::new_v4().to_string(), Uuid::new_v4().simple().to_string());
+    };
+    if !steps.is_empty() {
         connection.batch("BEGIN IMMEDIATE")?;
-        let made = connection
-            .batch(V1)
-            .and_then(|()| set(connection, "store-id", &store_id))
-            .and_then(|()| set(connection, "secret", &secret))
-            .and_then(|()| connection.batch(&format!("PRAGMA user_version = {VERSION}; COMMIT")));
-        if let Err(error) = made {
+        if let Err(error) = take(connection, taken == 0, steps) {
             if connection.in_transaction() {
                 connection.batch("ROLLBACK")?;
             }
@@ -86,6 +104,15 @@ pub fn prepare(connection: &Connection) -> Result<Identity, Error> {
         }
     }
     identity(connection)
+}
+
+fn take(connection: &Connection, new: bool, steps: &[&str]) -> Result<(), Error> {
+    steps.iter().try_for_each(|step| connection.batch(step))?;
+    if new {
+        set(connection, "store-id", &Uuid::new_v4().to_string())?;
+        set(connection, "secret", &Uuid::new_v4().simple().to_string())?;
+    }
+    connection.batch(&format!("PRAGMA user_version = {}; COMMIT", STEPS.len()))
 }
 
 /// The store's identity, as [`prepare`] has written it.
