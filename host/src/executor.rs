@@ -7,6 +7,8 @@
 mod group;
 mod handle;
 mod record;
+mod failed;
+mod circuits;
 mod request;
 mod switch;
 mod event_id;
@@ -29,6 +31,7 @@ pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
 use crate::lane::{Lane, Token};
 use crate::ledger::{self, Identity};
+use crate::policy::Circuit;
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::Connection;
@@ -56,6 +59,7 @@ pub fn spawn(
         .with_context(|| format!("open store {}", path.display()))?;
     let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
+    let unclean = ledger::crash::begin_run(&connection)?;
     let (sender, receiver) = sync_channel(QUEUE);
     let name: Arc<str> = name.into();
     let executor = Executor {
@@ -69,6 +73,8 @@ pub fn spawn(
         turn: VecDeque::new(),
         lanes: HashMap::new(),
         due: BinaryHeap::new(),
+        unclean,
+        counted: HashMap::new(),
         next_token: 0,
         next_owner: 0,
         next_outbox_id,
@@ -92,6 +98,9 @@ struct Member {
     requests_first: bool,
     /// Deliveries that still run alone, since one of this handler's broke its group.
     solo: u32,
+    circuit: Circuit,
+    /// When one of its records was done last, milliseconds since the Unix epoch; 0 if none was.
+    passed_at: i64,
 }
 
 /// A request that waits for its turn.
@@ -127,8 +136,12 @@ struct Executor {
     /// The handlers, in the order of their turns.
     turn: VecDeque<Arc<str>>,
     lanes: HashMap<Token, Lane>,
-    /// Pending records' due times.
+    /// When lanes have pending records due.
     due: BinaryHeap<Reverse<(i64, Token)>>,
+    /// Whether the process before this one has not ended in order: what may have killed it runs alone.
+    unclean: bool,
+    /// Runs that are counted in `tm_crash` and have not ended, by lane and offset, with the crashes before them.
+    counted: HashMap<(Token, i64), u32>,
     next_token: u64,
     next_owner: u32,
     next_outbox_id: i64,
@@ -165,6 +178,9 @@ impl Executor {
         for waiting in self.members.values_mut().flat_map(|m| m.requests.drain(..)) {
             let _ = waiting.reply.send(Err(Refusal::Stopping));
         }
+        if let Err(error) = ledger::crash::end_run(self.connection()) {
+            tracing::warn!(store = %self.name, %error, "note that the store is closed in order");
+        }
         tracing::debug!(store = %self.name, "store closed");
     }
 
@@ -177,6 +193,9 @@ impl Executor {
         }
         if let Some(since) = self.relayed.since {
             wait = wait.min(CLEAR_WITHIN.saturating_sub(since.elapsed()));
+        }
+        for until in self.members.values().filter(|member| !member.ready.is_empty()).filter_map(|m| m.circuit.until()) {
+            wait = wait.min(Duration::from_millis(u64::try_from(until - now).unwrap_or(0)));
         }
         if let Some(pause) = self.unwell.and_then(|until| until.checked_duration_since(Instant::now())) {
             wait = pause;
@@ -199,6 +218,7 @@ impl Executor {
             Message::Close { tokens, done } => {
                 for token in tokens {
                     self.lanes.remove(&token);
+                    self.counted.retain(|(lane, _), _| *lane != token);
                 }
                 if let Some(done) = done {
                     let _ = done.send(());
@@ -259,8 +279,28 @@ impl Executor {
                 break;
             }
             self.due.pop();
+            if let Some(lane) = self.lanes.get_mut(&token).filter(|lane| lane.alarm == Some(due)) {
+                lane.alarm = None;
+            }
             self.list(token);
         }
+    }
+
+    /// Sees to it that a lane is listed when its first pending record is due.
+    fn set_alarm(&mut self, token: Token) {
+        if let Some(lane) = self.lanes.get_mut(&token)
+            && let Some(due) = lane.waiting.due
+            && lane.alarm != Some(due)
+        {
+            lane.alarm = Some(due);
+            self.due.push(Reverse((due, token)));
+        }
+    }
+
+    /// A lane and the handler it belongs to.
+    fn lane(&self, token: Token) -> Option<(&Lane, &Member)> {
+        let lane = self.lanes.get(&token)?;
+        Some((lane, self.members.get(&lane.handler)?))
     }
 
     /// The connection. It is absent only inside a delivery, which cannot come here.

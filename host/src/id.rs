@@ -90,6 +90,17 @@ impl Seed {
         self.uuid("dead-letter", 0, at)
     }
 
+    /// A number from 0 to 1 for the wait after the `n`-th attempt.
+    pub fn dice(&self, n: u32) -> f64 {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update("dice");
+        hash.update(n.to_le_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        let [a, b, c, d, ..] = digest;
+        f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    }
+
     fn uuid(&self, purpose: &str, n: u32, at: i64) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(self.0);

@@ -7,6 +7,7 @@ pub mod schema;
 pub mod offset;
 pub mod inbox;
 pub mod pending;
+pub mod crash;
 pub mod outbox;
 pub mod fallback;
 pub mod request;

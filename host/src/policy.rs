@@ -1,92 +1,111 @@
 //! The failure policy: what becomes of an input whose delivery failed.
 //!
-//! [`decide`] is a pure function of the policy, the failure, the attempts made and the time: it does no I/O,
+//! [`decide`] is a pure function of the policy, the failure and the situation that it is told: it does no I/O,
 //! keeps no state and reads no clock, so that it can be property-tested and run again for the same delivery.
+
+pub mod circuit;
+pub mod outcome;
 
 use std::time::Duration;
 
-/// Why a delivery failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The handler asked to be tried again, optionally not before so long.
-    Retry {
-        /// The handler's words.
-        message: String,
-        /// Not before this long after the failure.
-        after: Option<Duration>,
-    },
-    /// The handler said that it will never work.
-    Reject {
-        /// The handler's words.
-        message: String,
-    },
-    /// Something that the handler depends on is down.
-    Unavailable {
-        /// The handler's words.
-        message: String,
-        /// Not before this long after the failure.
-        after: Option<Duration>,
-    },
-    /// The component trapped: a panic, an out-of-bounds access, `unreachable`.
-    Trap {
-        /// The trap and where it happened.
-        message: String,
-    },
-    /// The delivery went over one of its limits.
-    Limit {
-        /// Which limit.
-        message: String,
-    },
+pub use circuit::Circuit;
+pub use outcome::{Class, Classes, Failure, Outcome, Treatment};
+
+/// How long an input waits between two attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// The wait before the second attempt.
+    pub interval: Duration,
+    /// Each further wait is so many times the one before; 1 for a fixed wait.
+    pub factor: f64,
+    /// No wait is longer, before jitter.
+    pub max: Duration,
+    /// Up to this part of the wait is added, drawn anew each time, so that what failed together is not tried together.
+    pub jitter: f64,
 }
 
-impl Failure {
-    /// The outcome's name in logs, metrics and dead letters.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Retry { .. } => "retry",
-            Self::Reject { .. } => "reject",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Trap { .. } => "trap",
-            Self::Limit { .. } => "limit",
-        }
+/// The longest wait that a policy or a handler can ask for, so that no record waits for ever.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Backoff {
+    /// The same wait each time.
+    pub const fn fixed(interval: Duration) -> Self {
+        Self { interval, factor: 1.0, max: WAIT_MAX, jitter: 0.0 }
     }
 
-    /// What went wrong, for people.
-    pub fn message(&self) -> &str {
-        match self {
-            Self::Retry { message, .. }
-            | Self::Reject { message }
-            | Self::Unavailable { message, .. }
-            | Self::Trap { message }
-            | Self::Limit { message } => message,
-        }
+    /// The wait after `failures` failures in a row, from 1; `dice` is from 0 to 1.
+    pub fn wait(&self, failures: u32, dice: f64) -> Duration {
+        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = self.interval.as_secs_f64() * self.factor.powi(exponent);
+        // A power may be infinite, and nothing times that is not a number.
+        let wait = if grown.is_nan() { 0.0 } else { grown.min(self.max.as_secs_f64()) };
+        Duration::try_from_secs_f64(wait * (1.0 + self.jitter * dice.clamp(0.0, 1.0))).unwrap_or(WAIT_MAX)
     }
 }
 
-/// How long a record waits between two attempts.
+/// Who waits for a record that waits for its next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backoff {
-    /// The same time before every attempt.
-    Fixed {
-        /// That time.
-        interval: Duration,
-    },
+pub enum Order {
+    /// Every later record of its partition (default).
+    Partition,
+    /// Later records of its key in its partition. A record without a key has no order, so nobody waits for it.
+    Key,
+    /// Nobody.
+    None,
 }
 
 /// `[retry]` of a handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// How often a record is tried in all, the first time included; at least 1.
+    /// `max-attempts`: how often a record is tried in all, the first time included; at least 1.
     pub max_attempts: u32,
-    /// The wait before each further attempt.
+    /// `backoff`: the wait before each further attempt.
     pub backoff: Backoff,
+    /// `order`
+    pub order: Order,
+    /// `max-pending`: records of one partition that wait at once; at that many the partition waits with them.
+    pub max_pending: u64,
+    /// `max-pending-bytes`: the same in bytes of keys, values and headers.
+    pub max_pending_bytes: u64,
+    /// `on`: what each outcome counts as.
+    pub classes: Classes,
 }
 
 impl Default for Policy {
     /// Four attempts, one second apart: what the reference services use.
     fn default() -> Self {
-        Self { max_attempts: 4, backoff: Backoff::Fixed { interval: Duration::from_secs(1) } }
+        Self {
+            max_attempts: 4,
+            backoff: Backoff::fixed(Duration::from_secs(1)),
+            order: Order::Partition,
+            max_pending: 10_000,
+            max_pending_bytes: 64 << 20,
+            classes: Classes::default(),
+        }
     }
+}
+
+impl Policy {
+    /// How often an input is tried in all when the last attempt ended so.
+    pub fn attempts_for(&self, outcome: Outcome) -> u32 {
+        let class = self.classes.of(outcome);
+        class.max_attempts.unwrap_or_else(|| outcome.usual_attempts(self.max_attempts))
+    }
+}
+
+/// What is known about an input when its delivery has failed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Situation {
+    /// Attempts made, this one included, from 1; for [`Outcome::Crash`] the processes that it ended.
+    pub attempt: u32,
+    /// Whether the handler's circuit is open: what fails then is a probe.
+    pub circuit_open: bool,
+    /// Whether other records of the handler were done since this one was tried last.
+    pub others_pass: bool,
+    /// Milliseconds since the Unix epoch.
+    pub now: i64,
+    /// From 0 to 1, for jitter.
+    pub dice: f64,
 }
 
 /// What to do with an input whose delivery failed.
@@ -97,36 +116,33 @@ pub enum Next {
         /// The due time.
         due: i64,
     },
-    /// The same, but the attempt is not counted: no record is to blame.
-    Wait {
-        /// The due time.
-        due: i64,
-    },
+    /// Try again when the circuit lets it; the attempt is not counted, since no record is to blame.
+    Wait,
     /// Give up: the record becomes a dead letter.
     DeadLetter,
 }
 
-/// The longest wait that a handler can ask for, so that no record waits for ever.
-const AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What becomes of an input after `attempt` attempts (this one included, from 1), the last of which ended
-/// with `failure` at `now` (milliseconds since the Unix epoch).
-pub fn decide(policy: &Policy, failure: &Failure, attempt: u32, now: i64) -> Next {
-    let Backoff::Fixed { interval } = policy.backoff;
-    let wait = |after: &Option<Duration>| after.map_or(interval, |after| after.min(AFTER_MAX).max(interval));
-    let due = |after: &Option<Duration>| now.saturating_add(millis(wait(after)));
-    match failure {
-        Failure::Reject { .. } => Next::DeadLetter,
-        Failure::Unavailable { after, .. } => Next::Wait { due: due(after) },
-        Failure::Retry { .. } | Failure::Trap { .. } | Failure::Limit { .. } if attempt >= policy.max_attempts => {
+/// What becomes of an input whose delivery ended with `failure`.
+pub fn decide(policy: &Policy, failure: &Failure, situation: Situation) -> Next {
+    let treatment = policy.classes.of(failure.outcome).treatment;
+    // Where others pass, what this record needs is there, and it is the record that is to blame.
+    let blameless = !situation.others_pass;
+    match treatment {
+        Treatment::Reject => Next::DeadLetter,
+        Treatment::Unavailable if blameless => Next::Wait,
+        Treatment::Retry if blameless && situation.circuit_open => Next::Wait,
+        Treatment::Retry | Treatment::Unavailable if situation.attempt >= policy.attempts_for(failure.outcome) => {
             Next::DeadLetter
         }
-        Failure::Retry { after, .. } => Next::Retry { due: due(after) },
-        Failure::Trap { .. } | Failure::Limit { .. } => Next::Retry { due: due(&None) },
+        Treatment::Retry | Treatment::Unavailable => {
+            let wait = policy.backoff.wait(situation.attempt, situation.dice);
+            let wait = failure.after.map_or(wait, |after| after.min(WAIT_MAX).max(wait));
+            Next::Retry { due: situation.now.saturating_add(millis(wait)) }
+        }
     }
 }
 
-fn millis(d: Duration) -> i64 {
+pub(crate) fn millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -136,66 +152,132 @@ mod tests {
     use proptest::prelude::*;
 
     fn failures() -> impl Strategy<Value = Failure> {
-        let after = || proptest::option::of((0u64..100_000).prop_map(Duration::from_millis));
-        prop_oneof![
-            after().prop_map(|after| Failure::Retry { message: "m".into(), after }),
-            Just(Failure::Reject { message: "m".into() }),
-            after().prop_map(|after| Failure::Unavailable { message: "m".into(), after }),
-            Just(Failure::Trap { message: "m".into() }),
-            Just(Failure::Limit { message: "m".into() }),
-        ]
+        let outcome = proptest::sample::select(&Outcome::ALL[..]);
+        let after = proptest::option::of((0u64..200_000_000).prop_map(Duration::from_millis));
+        (outcome, after).prop_map(|(outcome, after)| Failure { outcome, message: "m".into(), after })
     }
 
-    fn policies() -> impl Strategy<Value = Policy> {
-        (1u32..20, 0u64..10_000).prop_map(|(max_attempts, ms)| Policy {
-            max_attempts,
-            backoff: Backoff::Fixed { interval: Duration::from_millis(ms) },
+    fn classes() -> impl Strategy<Value = Classes> {
+        let treatment = proptest::sample::select(&[Treatment::Retry, Treatment::Reject, Treatment::Unavailable][..]);
+        let class = (treatment, proptest::option::of(1u32..6))
+            .prop_map(|(treatment, max_attempts)| Class { treatment, max_attempts });
+        let set = (proptest::sample::select(&Outcome::ALL[..]), class);
+        prop::collection::vec(set, 0..4).prop_map(|sets| {
+            sets.into_iter().fold(Classes::default(), |classes, (outcome, class)| classes.with(outcome, class))
         })
     }
 
+    fn backoffs() -> impl Strategy<Value = Backoff> {
+        (0u64..10_000, 1.0f64..10.0, 0u64..100_000, 0.0f64..1.0).prop_map(|(interval, factor, max, jitter)| Backoff {
+            interval: Duration::from_millis(interval),
+            factor,
+            max: Duration::from_millis(interval.max(max)),
+            jitter,
+        })
+    }
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        (1u32..20, backoffs(), classes()).prop_map(|(max_attempts, backoff, classes)| Policy {
+            max_attempts,
+            backoff,
+            classes,
+            ..Policy::default()
+        })
+    }
+
+    fn situations() -> impl Strategy<Value = Situation> {
+        let now = 0i64..1 << 42;
+        (1u32..25, any::<bool>(), any::<bool>(), now, 0.0f64..1.0).prop_map(
+            |(attempt, circuit_open, others_pass, now, dice)| Situation {
+                attempt,
+                circuit_open,
+                others_pass,
+                now,
+                dice,
+            },
+        )
+    }
+
     proptest! {
-        /// A failing record comes to an end after exactly `max_attempts` attempts, unless it is unavailable.
+        /// A record that fails by itself comes to an end after exactly its outcome's attempts, whatever its class is.
         #[test]
-        fn a_failing_record_ends_after_max_attempts(policy in policies(), failure in failures(), now in 0i64..1 << 50) {
-            let mut attempts = 0;
+        fn a_record_that_alone_fails_comes_to_an_end(policy in policies(), failure in failures(), situation in situations()) {
+            let mut attempt = 0;
             let end = loop {
-                attempts += 1;
-                match decide(&policy, &failure, attempts, now) {
-                    Next::Retry { .. } => prop_assert!(attempts < policy.max_attempts),
+                attempt += 1;
+                match decide(&policy, &failure, Situation { attempt, others_pass: true, ..situation }) {
+                    Next::Retry { .. } => prop_assert!(attempt < policy.attempts_for(failure.outcome)),
                     other => break other,
                 }
             };
-            match failure {
-                Failure::Reject { .. } => prop_assert_eq!((end, attempts), (Next::DeadLetter, 1)),
-                Failure::Unavailable { .. } => prop_assert!(matches!(end, Next::Wait { .. }), "{end:?}"),
-                _ => prop_assert_eq!((end, attempts), (Next::DeadLetter, policy.max_attempts)),
-            }
+            let rejected = policy.classes.of(failure.outcome).treatment == Treatment::Reject;
+            let expected = if rejected { 1 } else { policy.attempts_for(failure.outcome) };
+            prop_assert_eq!((end, attempt), (Next::DeadLetter, expected));
+        }
+
+        /// Nothing is given up on or counted while what it needs is away: only a record that is wrong by itself is.
+        #[test]
+        fn an_outage_gives_up_on_nothing(policy in policies(), failure in failures(), situation in situations()) {
+            let outage = Situation { circuit_open: true, others_pass: false, ..situation };
+            let next = decide(&policy, &failure, outage);
+            let rejected = policy.classes.of(failure.outcome).treatment == Treatment::Reject;
+            prop_assert_eq!(next, if rejected { Next::DeadLetter } else { Next::Wait });
         }
 
         /// The time that it is told is the only one it knows: another one moves what is due by just that much. (Times lie
         /// on both sides of today.)
         #[test]
         fn another_time_moves_what_is_due_and_nothing_else(
-            policy in policies(), failure in failures(), attempt in 1u32..25, now in 0i64..1 << 42, later in 0i64..1 << 42,
+            policy in policies(), failure in failures(), situation in situations(), later in 0i64..1 << 42,
         ) {
-            let moved = match decide(&policy, &failure, attempt, now) {
+            let moved = match decide(&policy, &failure, situation) {
                 Next::Retry { due } => Next::Retry { due: due + later },
-                Next::Wait { due } => Next::Wait { due: due + later },
-                Next::DeadLetter => Next::DeadLetter,
+                other => other,
             };
-            prop_assert_eq!(decide(&policy, &failure, attempt, now + later), moved);
+            let then = Situation { now: situation.now + later, ..situation };
+            prop_assert_eq!(decide(&policy, &failure, then), moved);
         }
 
-        /// No retry is due in the past, before the policy's interval, or before the handler's own wish.
+        /// No retry is due before the policy's wait or the handler's own wish, nor long after both.
         #[test]
-        fn a_retry_is_never_due_too_early(policy in policies(), failure in failures(), now in i64::MIN..i64::MAX) {
-            let Backoff::Fixed { interval } = policy.backoff;
-            if let Next::Retry { due } | Next::Wait { due } = decide(&policy, &failure, 1, now) {
-                prop_assert!(due >= now.saturating_add(millis(interval)));
-                if let Failure::Retry { after: Some(after), .. } | Failure::Unavailable { after: Some(after), .. } = failure {
-                    prop_assert!(due >= now.saturating_add(millis(after)));
-                }
+        fn a_retry_is_due_when_the_policy_or_the_handler_says(policy in policies(), failure in failures(), situation in situations()) {
+            if let Next::Retry { due } = decide(&policy, &failure, situation) {
+                let wish = failure.after.unwrap_or_default().min(WAIT_MAX);
+                let wait = policy.backoff.wait(situation.attempt, 0.0).max(wish);
+                prop_assert!(due >= situation.now + millis(wait));
+                let longest = wait.max(policy.backoff.max).mul_f64(1.0 + policy.backoff.jitter);
+                prop_assert!(due <= situation.now + millis(longest) + 1, "{due}");
             }
         }
+
+        /// Waits grow by the factor up to the cap, and jitter only adds.
+        #[test]
+        fn waits_grow_to_the_cap(backoff in backoffs(), failures in 1u32..2_000, dice in 0.0f64..1.0) {
+            let (wait, next) = (backoff.wait(failures, 0.0), backoff.wait(failures + 1, 0.0));
+            prop_assert!(wait <= next && next <= backoff.max);
+            prop_assert!(wait == backoff.max || next >= wait.mul_f64(backoff.factor).min(backoff.max).saturating_sub(Duration::from_micros(1)));
+            prop_assert!(backoff.wait(failures, dice) >= wait);
+        }
+    }
+
+    #[test]
+    fn what_harms_the_host_has_fewer_attempts_unless_told_otherwise() {
+        let policy = Policy::default();
+        let attempts = Outcome::ALL.map(|outcome| (outcome.name(), policy.attempts_for(outcome)));
+        let expected = [
+            ("retry", 4),
+            ("reject", 4),
+            ("undecodable", 4),
+            ("unavailable", 4),
+            ("trap", 2),
+            ("time-limit", 2),
+            ("memory-limit", 2),
+            ("effects-limit", 2),
+            ("crash", 3),
+        ];
+        assert_eq!(attempts, expected);
+        let told = Class { treatment: Treatment::Retry, max_attempts: Some(9) };
+        let policy = Policy { max_attempts: 1, classes: Classes::default().with(Outcome::Trap, told), ..policy };
+        assert_eq!((policy.attempts_for(Outcome::Trap), policy.attempts_for(Outcome::TimeLimit)), (9, 1));
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use problems::{Problem, Problems};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, circuit};
 
 /// Everything that the operator can set.
 #[derive(Clone, Debug)]
@@ -145,6 +145,8 @@ pub struct Outbox {
 pub struct Defaults {
     /// `[defaults.retry]`
     pub retry: Policy,
+    /// `[defaults.circuit]`
+    pub circuit: circuit::Settings,
     /// `[defaults.dead-letter]`
     pub dead_letter: DeadLetter,
     /// `[defaults.limits]`

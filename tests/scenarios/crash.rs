@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, SOON, Sandbox, Store, eventually, token};
 
-use crate::rig::{Hostile, ORDER, told};
+use crate::rig::{Hostile, ORDER, first_on, told};
 
 fn event_ids(client: &Client, topic: &str) -> BTreeSet<String> {
     client.consume_all(topic).iter().map(|event| event.json()["id"].as_str().unwrap().to_owned()).collect()
@@ -96,4 +96,33 @@ fn s1_6_an_orderly_stop_finishes_and_starts_where_it_was() {
     assert!(daemon.ready().contains("found running"), "{}", daemon.ready());
     Store::open(&sandbox, "notification").until("SELECT count(*) FROM notifications", 1);
     assert_eq!(daemon.get("/api/orders", &user).expect_status(200).json().as_array().unwrap().len(), 1);
+}
+
+/// The process is killed whenever it runs the one record, as if that had done it.
+#[test]
+fn h4_a_record_that_ends_the_process_is_a_dead_letter_and_its_neighbours_lose_no_attempt() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml("[handler.hostile.limits]\ntime = \"10m\"\n");
+    let mut daemon = Daemon::start(&sandbox);
+    let client = daemon.client();
+    let killer = Out::new(r#"{"do":"loop","id":"killer"}"#).partition(0);
+    let neighbour = |n: i32| told(&format!("n{n:02}"), "publish").partition(n % 2);
+    client.produce_all("hostile-in", (0..10).map(neighbour).chain([killer]).chain((10..20).map(neighbour)));
+    let store = Store::open(&sandbox, "hostile");
+    let stuck = "SELECT crashes FROM tm_crash WHERE partition = 0 AND \"offset\" = 5";
+    daemon.kill9();
+    // From now on its runs are counted before they begin.
+    for crashes in 1..=3 {
+        daemon = Daemon::start(&sandbox);
+        let running = || store.try_rows(stuck).is_ok_and(|rows| rows == [[rusqlite::types::Value::Integer(crashes)]]);
+        eventually(LONG, &format!("the record runs with {crashes} counted"), running);
+        daemon.kill9();
+    }
+    let daemon = Daemon::start(&sandbox);
+    let dead = first_on(&daemon.client(), "hostile-in.DLT");
+    assert_eq!(dead.text(), r#"{"do":"loop","id":"killer"}"#);
+    assert_eq!(dead.header_text("kafka_dlt-exception-cause-fqcn").unwrap(), "tidemill.Crash");
+    store.until("SELECT count(*) FROM seen WHERE attempt = 1", 20);
+    assert_eq!(store.count("SELECT count(DISTINCT id) FROM seen"), 20);
+    assert_eq!(store.count("SELECT count(*) FROM tm_crash"), 0);
 }

@@ -3,16 +3,15 @@
 use serde_json::{Value, json};
 use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Rec, SOON, Sandbox, Store, eventually};
 
-use crate::rig::{Hostile, first_on, manifest, put_beside, told};
-
-/// What went wrong each time, as the dead letter tells it.
-fn attempts(dead_letter: &Rec) -> Vec<Value> {
-    let history = dead_letter.header_text("kafka_dlt-exception-stacktrace").unwrap();
-    serde_json::from_str::<Value>(&history).unwrap().as_array().unwrap().clone()
-}
+use crate::rig::{Hostile, attempts, first_on, manifest, put_beside, told};
 
 fn times(attempts: &[Value]) -> Vec<i64> {
     attempts.iter().map(|attempt| attempt["at"].as_i64().unwrap()).collect()
+}
+
+/// A record that never succeeds.
+fn failing() -> Out {
+    Out::new(r#"{"do":"fail-n","until":99}"#)
 }
 
 fn reject(client: &Client, topic: &str, partition: i32) -> (i32, i64) {
@@ -26,7 +25,7 @@ fn s0_2_a_handler_that_names_no_policy_gets_the_default() {
     put_beside(&sandbox, "hostile.toml", &manifest("hostile", &[(retry, "")]));
     sandbox.write_toml("[defaults.retry]\nmax-attempts = 5\nbackoff = { kind = \"fixed\", interval = \"120ms\" }\n");
     let daemon = Daemon::start(&sandbox);
-    daemon.client().produce("hostile-in", &told("a", "panic"));
+    daemon.client().produce("hostile-in", &failing());
     let dead = first_on(&daemon.client(), "hostile-in.DLT");
     let tried = attempts(&dead);
     assert_eq!(tried.len(), 5, "{tried:?}");
@@ -41,7 +40,7 @@ fn s0_2_the_operator_overrides_the_policy_of_one_handler() {
     );
     let daemon = Daemon::start(&sandbox);
     let client = daemon.client();
-    client.produce("hostile-in", &told("a", "panic"));
+    client.produce("hostile-in", &failing());
     let tried = attempts(&first_on(&client, "hostile-in.DLT"));
     assert_eq!(tried.iter().map(|a| a["attempt"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(times(&tried).windows(2).all(|pair| pair[1] - pair[0] >= 80), "{tried:?}");

@@ -80,6 +80,12 @@ pub(crate) fn first_on(client: &Client, topic: &str) -> tidemill_tests::Rec {
     eventually_some(SOON, &format!("a record is on {topic}"), || client.consume_all(topic).into_iter().next())
 }
 
+/// What went wrong each time, as the dead letter tells it.
+pub(crate) fn attempts(dead_letter: &tidemill_tests::Rec) -> Vec<Value> {
+    let history = dead_letter.header_text("kafka_dlt-exception-stacktrace").unwrap();
+    serde_json::from_str::<Value>(&history).unwrap().as_array().unwrap().clone()
+}
+
 /// The messages of the user 7, oldest first.
 pub(crate) fn messages(daemon: &Daemon, token: &str) -> Vec<String> {
     let all = daemon.get("/api/notifications", token).expect_status(200).json();

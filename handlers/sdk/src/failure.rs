@@ -42,6 +42,12 @@ impl Failure {
         Self::Reject(message.to_string())
     }
 
+    /// The record cannot be read at all: a rejection that the host tells apart, so that its policy can treat it
+    /// otherwise.
+    pub fn undecodable(message: impl fmt::Display) -> Self {
+        Self::Reject(format!("undecodable: {message}"))
+    }
+
     /// Something that the handler depends on is down.
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::Unavailable { message: message.to_string(), after: None }

@@ -35,12 +35,12 @@ pub struct Header {
 }
 
 impl Record {
-    /// The value, read as JSON. A null value and anything that does not fit `T` is a [`Failure::Reject`]: it would
+    /// The value, read as JSON. A null value and anything that does not fit `T` is [`Failure::undecodable`]: it would
     /// not fit next time either.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let value = self.value.as_deref().ok_or_else(|| Failure::reject("the record's value is null"))?;
+        let value = self.value.as_deref().ok_or_else(|| Failure::undecodable("the record's value is null"))?;
         serde_json::from_slice(value)
-            .map_err(|error| Failure::reject(format!("the record's value is not the JSON that is expected: {error}")))
+            .map_err(|error| Failure::undecodable(format!("the record's value is not the JSON that is expected: {error}")))
     }
 
     /// The key as text; `None` if it is null or not UTF-8.
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_null_value_and_a_wrong_shape_are_rejected() {
         let null = Record::default().json::<u32>().unwrap_err();
-        assert_eq!(null, Failure::reject("the record's value is null"));
+        assert_eq!(null, Failure::undecodable("the record's value is null"));
         let wrong = Record { value: Some(b"\"x\"".to_vec()), ..Record::default() }.json::<u32>().unwrap_err();
         assert!(matches!(wrong, Failure::Reject(why) if why.contains("expected u32 at line 1")));
     }

@@ -11,12 +11,12 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::policy::{Backoff, Policy};
+use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
 use crate::settings::reader::{self, Variables};
 use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problems};
 
 /// A manifest, or an operator's overrides: every part may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     /// `name`: required in a manifest, refused in an override.
     pub name: Option<String>,
@@ -35,6 +35,8 @@ pub struct Manifest {
     pub event_id: Option<EventId>,
     /// `[retry]`
     pub retry: Retry,
+    /// `[circuit]`
+    pub circuit: CircuitPart,
     /// `[dead-letter]`
     pub dead_letter: DeadLetterPart,
     /// `[[route]]`
@@ -60,12 +62,44 @@ impl Manifest {
 }
 
 /// `[retry]`, each part optional.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Retry {
     /// `max-attempts`, from 1.
     pub max_attempts: Option<u32>,
-    /// `backoff = { kind = "fixed", interval = "1s" }`
+    /// `backoff = { kind = "fixed", interval = "1s" }`, or `"exponential"` with `factor` and `max`; both with `jitter`.
     pub backoff: Option<Backoff>,
+    /// `order`
+    pub order: Option<Order>,
+    /// `max-pending`
+    pub max_pending: Option<u64>,
+    /// `max-pending-bytes`
+    pub max_pending_bytes: Option<usize>,
+    /// `[retry.on]`
+    pub classes: Vec<(Outcome, ClassPart)>,
+}
+
+/// `[retry.on]` for one outcome, each part optional.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassPart {
+    /// `as`
+    pub treatment: Option<Treatment>,
+    /// `max-attempts`
+    pub max_attempts: Option<u32>,
+}
+
+/// `[circuit]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CircuitPart {
+    /// `wait`
+    pub wait: Option<Duration>,
+    /// `max-wait`
+    pub max_wait: Option<Duration>,
+    /// `probes`
+    pub probes: Option<usize>,
+    /// `failure-rate`
+    pub failure_rate: Option<f64>,
+    /// `window`
+    pub window: Option<u32>,
 }
 
 /// `[dead-letter]`, each part optional.
@@ -146,7 +180,7 @@ impl Route {
 }
 
 /// A handler's configuration, complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// Unique among the handlers of a daemon.
     pub name: String,
@@ -164,6 +198,8 @@ pub struct Spec {
     pub event_id: EventId,
     /// What follows a failure.
     pub retry: Policy,
+    /// When its lanes stand still, since what it needs is down.
+    pub circuit: circuit::Settings,
     /// Where a record goes at last.
     pub dead_letter: DeadLetter,
     /// HTTP routes.

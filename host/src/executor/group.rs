@@ -3,7 +3,6 @@
 //! A draft holds everything that the group would change in memory. It is made true after COMMIT and dropped
 //! otherwise, so a group that breaks can be run again, each of its deliveries alone, as if it had never begun.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +11,7 @@ use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::guest::LogLine;
 use crate::lane::{Draft, Token};
 use crate::ledger::{fallback, offset, outbox};
+use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
 use crate::store::{Error, Kind};
 
@@ -50,6 +50,8 @@ pub(super) struct Group {
     pub(super) solo: bool,
     pub(super) picks: Vec<Pick>,
     pub(super) drafts: HashMap<Token, Draft>,
+    /// The circuits of handlers that this group has changed.
+    pub(super) circuits: HashMap<Arc<str>, Circuit>,
     /// Answers in the order of each handler's requests.
     pub(super) answers: HashMap<Arc<str>, Vec<Answer>>,
     pub(super) log: Vec<Logged>,
@@ -85,7 +87,7 @@ impl Executor {
         true
     }
 
-    fn begin(&mut self) -> Result<(), Abort> {
+    pub(super) fn begin(&mut self) -> Result<(), Abort> {
         Ok(self.connection().execute("BEGIN IMMEDIATE", &[]).map(drop)?)
     }
 
@@ -130,7 +132,10 @@ impl Executor {
 
     fn runs_solo(&self, pick: &Pick) -> bool {
         let handler = match pick {
-            Pick::Lane(token) => self.lanes.get(token).map(|lane| &lane.handler),
+            Pick::Lane(token) => match self.lanes.get(token) {
+                Some(lane) if lane.careful > 0 => return true,
+                lane => lane.map(|lane| &lane.handler),
+            },
             Pick::Request(handler) => Some(handler),
         };
         handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
@@ -149,10 +154,17 @@ impl Executor {
                 member.requests_first = false;
                 return Some(Pick::Request(handler));
             }
-            while let Some(token) = member.ready.pop_front() {
+            let spec = &member.live.environment.spec;
+            let circuit = group.circuits.get(&handler).unwrap_or(&member.circuit);
+            for _ in 0..member.ready.len() {
+                let Some(token) = member.ready.pop_front() else { break };
                 let Some(lane) = self.lanes.get_mut(&token) else { continue };
+                if !circuit.lets(&spec.circuit, token.0, now) {
+                    member.ready.push_back(token);
+                    continue;
+                }
                 lane.listed = false;
-                if lane.head(group.drafts.get(&token), now).is_some() {
+                if lane.head(group.drafts.get(&token), &spec.retry, now).is_some() {
                     member.requests_first = true;
                     return Some(Pick::Lane(token));
                 }
@@ -165,9 +177,10 @@ impl Executor {
     }
 
     fn list_again(&mut self, group: &Group, pick: &Pick) {
-        if let Pick::Lane(token) = pick
-            && self.lanes.get(token).is_some_and(|l| l.head(group.drafts.get(token), crate::clock::now()).is_some())
-        {
+        let Pick::Lane(token) = pick else { return };
+        let Some((lane, member)) = self.lane(*token) else { return };
+        let policy = &member.live.environment.spec.retry;
+        if lane.head(group.drafts.get(token), policy, crate::clock::now()).is_some() {
             self.list(*token);
         }
     }
@@ -221,18 +234,24 @@ impl Executor {
         self.next_outbox_id = group.next_outbox_id;
         for pick in &group.picks {
             self.one_less_alone(pick);
+            if let Pick::Lane(token) = pick {
+                self.counted.retain(|(lane, _), _| lane != token);
+            }
+        }
+        for (handler, circuit) in group.circuits {
+            self.settle_circuit(&handler, circuit);
         }
         for (token, draft) in group.drafts {
             let Some(lane) = self.lanes.get_mut(&token) else { continue };
-            if let Some(next) = draft.next
-                && let Some(member) = self.members.get(&lane.handler)
-            {
+            let Some(member) = self.members.get_mut(&lane.handler) else { continue };
+            if let Some(next) = draft.next {
                 member.positions.set(&lane.topic, lane.partition, next);
             }
-            lane.settle(draft);
-            if let Some(pending) = lane.pending.front() {
-                self.due.push(Reverse((pending.due, token)));
+            if draft.passed {
+                member.passed_at = crate::clock::now();
             }
+            lane.settle(draft, &member.live.environment.spec.retry);
+            self.set_alarm(token);
         }
         for (handler, answers) in group.answers {
             let Some(member) = self.members.get_mut(&handler) else { continue };
@@ -250,7 +269,10 @@ impl Executor {
 
     fn one_less_alone(&mut self, pick: &Pick) {
         let handler = match pick {
-            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
+            Pick::Lane(token) => self.lanes.get_mut(token).map(|lane| {
+                lane.careful = lane.careful.saturating_sub(1);
+                lane.handler.clone()
+            }),
             Pick::Request(handler) => Some(handler.clone()),
         };
         if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
@@ -311,6 +333,7 @@ impl Executor {
     pub(super) fn restart(&mut self, group: &mut Group) -> Result<(), Abort> {
         self.rollback()?;
         group.drafts.clear();
+        group.circuits.clear();
         group.next_outbox_id = self.next_outbox_id;
         self.begin()
     }

@@ -9,31 +9,55 @@ use super::group::{Abort, Group, Logged};
 use super::{Executor, Live, event_id};
 use crate::guest::{self, Context, Ended};
 use crate::id::{InputId, Seed};
-use crate::kafka::dead_letter;
-use crate::lane::{Input, Token};
-use crate::ledger::pending::{self, Pending};
-use crate::ledger::{fallback, inbox, outbox};
-use crate::policy::{Failure, Next, decide};
+use crate::lane::Token;
+use crate::lane::turn::{Input, Taken, Turn};
+use crate::ledger::{Identity, crash, inbox};
+use crate::policy::{Failure, Outcome};
 use crate::record::Record;
-use crate::store::{Error, Kind};
+use crate::store::Kind;
 
 /// One delivery's record, and what is known about it.
-struct Delivery {
-    token: Token,
-    live: Arc<Live>,
-    input: Input,
-    record: Arc<Record>,
-    topic_id: String,
-    pending: Option<Arc<Pending>>,
-    attempt: u32,
-    seed: Seed,
-    event_id: Option<String>,
-    source: String,
-    now: i64,
+pub(super) struct Delivery {
+    pub(super) token: Token,
+    pub(super) handler: Arc<str>,
+    pub(super) live: Arc<Live>,
+    pub(super) input: Input,
+    pub(super) record: Arc<Record>,
+    pub(super) topic_id: String,
+    pub(super) attempt: u32,
+    pub(super) seed: Seed,
+    pub(super) event_id: Option<String>,
+    pub(super) source: String,
+    pub(super) now: i64,
+    /// Whether its crash count is written while it runs.
+    pub(super) counted: bool,
+}
+
+impl Delivery {
+    /// A first delivery of another record of the lane.
+    pub(super) fn beside(&self, identity: &Identity, record: Arc<Record>) -> Self {
+        let (topic_id, partition, offset) = (self.topic_id.clone(), record.partition, record.offset);
+        let id = InputId::Record { topic_id: topic_id.clone(), partition, offset };
+        let spec = &self.live.environment.spec;
+        Self {
+            token: self.token,
+            handler: self.handler.clone(),
+            live: self.live.clone(),
+            input: Input::Fresh(record.clone()),
+            topic_id,
+            attempt: 1,
+            seed: Seed::derive(identity.secret.as_bytes(), &spec.name, &id),
+            event_id: event_id::find(&spec.event_id, &record),
+            source: id.describe(&record.topic),
+            record,
+            now: self.now,
+            counted: false,
+        }
+    }
 }
 
 impl Executor {
-    /// Delivers the head of a lane. What the store does not take, though it is well, is the delivery's own fault.
+    /// Delivers what is next on a lane. What the store does not take, though it is well, is the delivery's own fault.
     pub(super) fn deliver_record(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
         match self.try_deliver(group, token) {
             Err(Abort::Store(error)) if error.kind != Kind::Store => {
@@ -48,33 +72,28 @@ impl Executor {
     }
 
     fn try_deliver(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
-        let Some(delivery) = self.prepare(group, token) else { return Ok(()) };
-        let handler = delivery.live.environment.spec.name.clone();
+        let Some(mut delivery) = self.prepare(group, token)? else { return Ok(()) };
         if let Some(id) = &delivery.event_id
-            && inbox::contains(self.connection(), &handler, id)?
+            && inbox::contains(self.connection(), &delivery.handler, id)?
         {
-            tracing::debug!(handler, topic = %delivery.record.topic, partition = delivery.record.partition,
+            tracing::debug!(handler = %delivery.handler, topic = %delivery.record.topic, partition = delivery.record.partition,
                 offset = delivery.record.offset, event_id = id, "duplicate");
-            return self.done(group, &delivery);
+            return self.leave(group, &delivery);
+        }
+        if let Some(crashes) = self.count_run(&mut delivery)? {
+            let message = format!("the daemon has ended {crashes} times while it ran this record");
+            let trouble = self.give_up(group, &delivery, &Failure::new(Outcome::Crash, message))?;
+            group.log.push(delivery.logged(Vec::new(), Some(trouble)));
+            return Ok(());
         }
         self.connection().execute("SAVEPOINT delivery", &[])?;
+        let context = self.context(&delivery, group);
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let context = Context {
-            environment: delivery.live.environment.clone(),
-            seed: delivery.seed.clone(),
-            now: delivery.now,
-            input_time: delivery.record.timestamp.millis().unwrap_or(0),
-            attempt: delivery.attempt,
-            event_id: delivery.event_id.clone(),
-            source: delivery.source.clone(),
-            next_outbox_id: Some(group.next_outbox_id),
-            deadline: None,
-        };
         let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &delivery.record);
         self.connection = Some(finished.connection);
         let failure = match finished.result {
             Ok(()) if self.connection().violates_deferred_keys() => {
-                Some(Failure::Trap { message: "the delivery leaves a deferred foreign key violated".into() })
+                Some(Failure::new(Outcome::Trap, "the delivery leaves a deferred foreign key violated"))
             }
             Ok(()) => None,
             Err(Ended::Failed(failure)) => Some(failure),
@@ -92,10 +111,12 @@ impl Executor {
                     group.next_outbox_id = next;
                 }
                 if let Some(id) = &delivery.event_id {
-                    inbox::add(self.connection(), &handler, id, delivery.now)?;
+                    inbox::add(self.connection(), &delivery.handler, id, delivery.now)?;
                 }
                 self.connection().execute("RELEASE delivery", &[])?;
-                self.done(group, &delivery)?;
+                self.circuit_passes(group, &delivery);
+                self.leave(group, &delivery)?;
+                group.drafts.entry(token).or_default().passed = true;
                 None
             }
             Some(failure) => {
@@ -105,29 +126,28 @@ impl Executor {
             }
         };
         if trouble.is_some() || !finished.log.is_empty() {
-            let span = tracing::info_span!("delivery", handler, topic = %delivery.record.topic,
-                partition = delivery.record.partition, offset = delivery.record.offset, attempt = delivery.attempt);
-            group.log.push(Logged { span, lines: finished.log, trouble });
+            group.log.push(delivery.logged(finished.log, trouble));
         }
         Ok(())
     }
 
-    fn prepare(&self, group: &Group, token: Token) -> Option<Delivery> {
+    /// Takes the lane's next input; `None` if there is nothing to run.
+    pub(super) fn prepare(&self, group: &mut Group, token: Token) -> Result<Option<Delivery>, Abort> {
         let now = crate::clock::now();
-        let lane = self.lanes.get(&token)?;
-        let live = self.members.get(&lane.handler)?.live.clone();
-        let input = lane.head(group.drafts.get(&token), now)?;
-        let (record, topic_id, pending) = match &input {
-            Input::Record(record) => (record.clone(), lane.topic_id.clone(), None),
-            Input::Pending(pending) => {
-                (Arc::new(pending.record.clone()), pending.topic_id.clone(), Some(pending.clone()))
-            }
-        };
+        let Some((lane, member)) = self.lane(token) else { return Ok(None) };
+        let live = member.live.clone();
+        if !self.circuit_lets(group, token, member, now) {
+            return Ok(None);
+        }
+        let Taken::Input(input) = self.turn(group, token, &live, now, |turn| turn.take())? else { return Ok(None) };
+        let record = input.record().clone();
+        let topic_id = input.pending().map_or(&lane.topic_id, |pending| &pending.topic_id).clone();
         let id = InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset };
         let spec = &live.environment.spec;
-        Some(Delivery {
+        Ok(Some(Delivery {
             token,
-            attempt: pending.as_ref().map_or(0, |p| p.attempts) + 1,
+            handler: lane.handler.clone(),
+            attempt: input.pending().map_or(0, |pending| pending.attempts) + 1,
             seed: Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id),
             event_id: event_id::find(&spec.event_id, &record),
             source: id.describe(&record.topic),
@@ -135,90 +155,78 @@ impl Executor {
             input,
             record,
             topic_id,
-            pending,
             now,
-        })
+            counted: false,
+        }))
     }
 
-    /// The record is done (or was before): the lane steps past it.
-    fn done(&mut self, group: &mut Group, delivery: &Delivery) -> Result<(), Abort> {
-        if let Some(pending) = &delivery.pending {
-            pending::delete(self.connection(), pending.id)?;
+    /// One step of a lane, in the group's transaction and its draft.
+    pub(super) fn turn<T>(
+        &self,
+        group: &mut Group,
+        token: Token,
+        live: &Live,
+        now: i64,
+        step: impl FnOnce(&mut Turn<'_>) -> Result<T, crate::store::Error>,
+    ) -> Result<T, Abort> {
+        let Some(lane) = self.lanes.get(&token) else { return Err(Abort::Stale(token)) };
+        let draft = group.drafts.entry(token).or_default();
+        let policy = &live.environment.spec.retry;
+        Ok(step(&mut Turn { connection: self.connection(), lane, draft, policy, now })?)
+    }
+
+    pub(super) fn context(&self, delivery: &Delivery, group: &Group) -> Context {
+        Context {
+            environment: delivery.live.environment.clone(),
+            seed: delivery.seed.clone(),
+            now: delivery.now,
+            input_time: delivery.record.timestamp.millis().unwrap_or(0),
+            attempt: delivery.attempt,
+            event_id: delivery.event_id.clone(),
+            source: delivery.source.clone(),
+            next_outbox_id: Some(group.next_outbox_id),
+            deadline: None,
         }
-        group.drafts.entry(delivery.token).or_default().step(&delivery.input, None);
+    }
+
+    /// The record is done (or was before), or given up on: the lane steps past it.
+    pub(super) fn leave(&mut self, group: &mut Group, delivery: &Delivery) -> Result<(), Abort> {
+        self.turn(group, delivery.token, &delivery.live, delivery.now, |turn| turn.leave(&delivery.input))?;
+        // A record that crashed a process and ran again unobserved was pending in between.
+        if delivery.counted || (self.unclean && delivery.input.pending().is_some()) {
+            crash::forget(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
+        }
         Ok(())
     }
 
-    /// The record failed: it waits, or it is given up on. Returns what the operator reads.
-    fn fail(&mut self, group: &mut Group, delivery: &Delivery, failure: &Failure) -> Result<String, Abort> {
-        let spec = &delivery.live.environment.spec;
-        let before = delivery.pending.as_ref().map_or("[]", |p| p.errors.as_str());
-        let errors = pending::push_error(before, delivery.attempt, delivery.now, failure.name(), failure.message());
-        let outcome = format!("{}: {}", failure.name(), failure.message());
-        let (due, attempts) = match decide(&spec.retry, failure, delivery.attempt, delivery.now) {
-            Next::Retry { due } => (due, delivery.attempt),
-            Next::Wait { due } => (due, delivery.attempt - 1),
-            Next::DeadLetter => return self.give_up(group, delivery, failure, &errors, &outcome),
-        };
-        let waits = match &delivery.pending {
-            Some(pending) => {
-                pending::update(self.connection(), pending.id, attempts, due, &errors)?;
-                Pending { attempts, due, errors, ..(**pending).clone() }
-            }
+    /// Where a lane is careful, commits that this record is about to run. Returns the crashes before, if those are enough.
+    fn count_run(&mut self, delivery: &mut Delivery) -> Result<Option<u32>, Abort> {
+        if self.lanes.get(&delivery.token).is_none_or(|lane| lane.careful == 0) {
+            return Ok(None);
+        }
+        delivery.counted = true;
+        let place = (delivery.token, delivery.record.offset);
+        let crashes = match self.counted.get(&place) {
+            // A run of this process that was thrown away, not a crash.
+            Some(crashes) => *crashes,
             None => {
-                let mut pending = Pending {
-                    id: 0,
-                    record: (*delivery.record).clone(),
-                    topic_id: delivery.topic_id.clone(),
-                    attempts,
-                    due,
-                    errors,
-                };
-                pending.id = pending::insert(self.connection(), &spec.name, &pending)?;
-                pending
+                let counted = crash::count(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
+                self.connection().execute("COMMIT", &[])?;
+                self.counted.insert(place, counted - 1);
+                self.begin()?;
+                counted - 1
             }
         };
-        group.drafts.entry(delivery.token).or_default().step(&delivery.input, Some(Arc::new(waits)));
-        Ok(format!("{outcome}; tried again in {} ms", due - delivery.now))
+        let most = delivery.live.environment.spec.retry.attempts_for(Outcome::Crash);
+        Ok((crashes >= most).then_some(crashes))
     }
+}
 
-    fn give_up(
-        &mut self,
-        group: &mut Group,
-        delivery: &Delivery,
-        failure: &Failure,
-        errors: &str,
-        outcome: &str,
-    ) -> Result<String, Abort> {
-        let spec = &delivery.live.environment.spec;
-        let event = dead_letter::event(spec, &delivery.seed, &delivery.record, failure, errors);
-        let said = if dead_letter::is_dead_letter(&delivery.record) {
-            let cause = format!("it came from a dead letter topic already: {outcome}");
-            fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
-            format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
-        } else {
-            let id = group.next_outbox_id;
-            // One that waits already is this very dead letter, from before the operator let the handler read again.
-            outbox::insert(self.connection(), id, &event, &spec.name, &delivery.source, delivery.now)?;
-            group.next_outbox_id += 1;
-            format!("{outcome}; given up on after {} attempts, dead letter to {}", delivery.attempt, event.topic)
-        };
-        self.done(group, delivery)?;
-        Ok(said)
-    }
-
-    /// Neither the record's effects nor its dead letter can be written, for example because they are too large: the
-    /// fallback names the record, which Kafka still has.
-    fn give_up_on_writing(&mut self, group: &mut Group, token: Token, error: &Error) -> Result<(), Abort> {
-        let Some(delivery) = self.prepare(group, token) else { return Ok(()) };
-        let spec = &delivery.live.environment.spec;
-        let failure = Failure::Limit { message: format!("it cannot be written: {error}") };
-        let bare = Record { key: None, value: None, headers: Vec::new(), ..(*delivery.record).clone() };
-        let event = dead_letter::event(spec, &delivery.seed, &bare, &failure, "[]");
-        let cause = format!("{}; only its place is kept: {}", failure.message(), delivery.source);
-        fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
-        let span = tracing::error_span!("delivery", handler = spec.name, record = delivery.source);
-        group.log.push(Logged { span, lines: Vec::new(), trouble: Some(cause) });
-        self.done(group, &delivery)
+impl Delivery {
+    /// What it has to say once its end is known.
+    pub(super) fn logged(&self, lines: Vec<guest::LogLine>, trouble: Option<String>) -> Logged {
+        let span = tracing::info_span!("delivery", handler = %self.handler, topic = %self.record.topic,
+            partition = self.record.partition, offset = self.record.offset, attempt = self.attempt);
+        Logged { span, lines, trouble }
     }
 }

@@ -13,7 +13,7 @@ use super::group::{Abort, Group, Logged};
 use crate::guest::{self, Context, Ended, LogLine};
 use crate::id::{InputId, Seed};
 use crate::ledger::request;
-use crate::policy::Failure;
+use crate::policy::{Failure, Outcome};
 use crate::record::{Answer, Refusal, Request, Response};
 use crate::store::Kind;
 
@@ -59,7 +59,7 @@ impl Executor {
         self.connection = Some(finished.connection);
         let answer = match finished.result {
             Ok(_) if self.connection().violates_deferred_keys() => {
-                Err(Failure::Trap { message: "the request leaves a deferred foreign key violated".into() })
+                Err(Failure::new(Outcome::Trap, "the request leaves a deferred foreign key violated"))
             }
             Ok(response) => Ok(response),
             Err(Ended::Failed(failure)) => Err(failure),
@@ -116,7 +116,7 @@ pub(super) fn conclude(
     answer: Result<Response, Failure>,
     lines: Vec<LogLine>,
 ) -> (Answer, Option<Logged>) {
-    let trouble = answer.as_ref().err().map(|failure| format!("{}: {}", failure.name(), failure.message()));
+    let trouble = answer.as_ref().err().map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
     let logged = (trouble.is_some() || !lines.is_empty()).then(|| {
         let span = tracing::info_span!("request", handler, method = %request.method, path = %request.path);
         Logged { span, lines, trouble }

@@ -3,7 +3,6 @@
 //! Each is one transaction of its own, and memory follows only after its commit: a version that fails to go live
 //! leaves the old one running, with the old tables.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,21 +13,20 @@ use super::{Executor, Joined, Live, Member, Open, Opened, Version};
 use crate::deploy::manifest::Start;
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
-use crate::lane::{Lane, Token};
+use crate::lane::{self, Lane, Token};
 use crate::ledger::deployment::{self, New};
 use crate::ledger::offset::{self, Stored};
-use crate::ledger::pending::{self, Pending};
+use crate::ledger::pending::Rows;
+use crate::policy::{self, Circuit, Policy};
 use crate::record::Refusal;
 use crate::store::Error;
-
-/// The longest that a pending record can have to wait, in milliseconds.
-const DUE_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl Executor {
     /// Opens lanes: each gets a new epoch and its next offset, which are stored before the consumer reads.
     pub(super) fn open_lanes(&mut self, handler: &Arc<str>, lanes: Vec<Open>, complete: bool) -> Result<Vec<Opened>> {
         let member = self.members.get(handler).ok_or_else(|| anyhow!("handler {handler} was removed"))?;
-        let start = member.live.environment.spec.start;
+        let live = member.live.clone();
+        let start = live.environment.spec.start;
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
@@ -41,7 +39,7 @@ impl Executor {
             );
         }
         self.connection().execute("BEGIN IMMEDIATE", &[])?;
-        let opened = self.store_openings(handler, lanes, start);
+        let opened = self.store_openings(handler, lanes, start, &live.environment.spec.retry);
         let committed = opened.and_then(|opened| {
             self.connection().execute("COMMIT", &[])?;
             Ok(opened)
@@ -55,7 +53,13 @@ impl Executor {
         }
     }
 
-    fn store_openings(&self, handler: &Arc<str>, lanes: Vec<Open>, start: Start) -> Result<Vec<Option<Lane>>, Error> {
+    fn store_openings(
+        &self,
+        handler: &Arc<str>,
+        lanes: Vec<Open>,
+        start: Start,
+        policy: &Policy,
+    ) -> Result<Vec<Option<Lane>>, Error> {
         let fresh = !offset::any(self.connection(), handler)?;
         let adopted = offset::take_adopted(self.connection(), handler)?;
         let owner = (!adopted).then_some(self.identity.store_id.as_str());
@@ -81,12 +85,11 @@ impl Executor {
                 let (topic_id, cluster_id) = (open.seen.topic_id, open.seen.cluster_id);
                 let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
-                let pending = pending::of_lane(self.connection(), handler, &topic, partition)?;
-                let latest = crate::clock::now().saturating_add(DUE_MAX_MS);
-                // A clock that was wrong when the record failed must not hold it for ever.
-                let clamp = |p: Pending| Arc::new(Pending { due: p.due.min(latest), ..p });
-                let pending: VecDeque<_> = pending.into_iter().map(clamp).collect();
-                open.meter.set_blocked(!pending.is_empty());
+                let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
+                // Jitter may double the longest wait.
+                let latest = crate::clock::now().saturating_add(2 * policy::millis(policy::WAIT_MAX));
+                let waiting = rows.open(latest)?;
+                open.meter.set_blocked(lane::stands(&waiting, policy));
                 Ok(Some(Lane {
                     handler: handler.clone(),
                     topic,
@@ -95,9 +98,12 @@ impl Executor {
                     epoch,
                     next,
                     queue: VecDeque::new(),
-                    pending,
+                    waiting,
                     meter: open.meter,
+                    steps: 0,
+                    careful: if self.unclean { self.settings.group_max } else { 0 },
                     listed: false,
+                    alarm: None,
                 }))
             })
             .collect()
@@ -107,15 +113,13 @@ impl Executor {
         let Some(lane) = lane else { return Opened::Shut };
         self.next_token += 1;
         let (token, next) = (Token(self.next_token), lane.next);
-        if let Some(pending) = lane.pending.front() {
-            self.due.push(Reverse((pending.due, token)));
-        }
         // Kafka is told at once: a kill may have kept the last offset from it, and whose group it is must be known
         // before a partition's first record is.
         if let Some(member) = self.members.get(&lane.handler) {
             member.positions.set(&lane.topic, lane.partition, next);
         }
         self.lanes.insert(token, lane);
+        self.set_alarm(token);
         Opened::At { token, next }
     }
 
@@ -150,7 +154,8 @@ impl Executor {
         let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner });
         let live = Arc::new(Live { component: version.component, environment, version: number });
         let member = match self.members.remove(&handler) {
-            Some(member) => Member { live: live.clone(), solo: 0, ..member },
+            // Another version has another policy, and may mend what made the circuit open.
+            Some(member) => Member { live: live.clone(), solo: 0, circuit: Circuit::default(), ..member },
             None => {
                 self.turn.push_back(handler.clone());
                 Member {
@@ -161,12 +166,17 @@ impl Executor {
                     ready: VecDeque::new(),
                     requests_first: false,
                     solo: 0,
+                    circuit: Circuit::default(),
+                    passed_at: 0,
                 }
             }
         };
         *member.slot.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
         let joined = Joined { slot: member.slot.clone(), positions: member.positions.clone(), version: number };
-        self.members.insert(handler, member);
+        self.members.insert(handler.clone(), member);
+        let lanes: Vec<Token> =
+            self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
+        lanes.into_iter().for_each(|token| self.list(token));
         Ok(joined)
     }
 

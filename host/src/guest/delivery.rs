@@ -17,7 +17,7 @@ use super::engine::TICK;
 use super::wasi::Wasi;
 use crate::deploy::manifest::Spec;
 use crate::id::{Seed, Stream};
-use crate::policy::Failure;
+use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::{Connection, Error};
 
@@ -98,6 +98,8 @@ pub(super) struct State {
     pub(super) enqueued_bytes: usize,
     /// Set by an import that ends the delivery; says more than the trap that follows.
     pub(super) ended: Option<Ended>,
+    /// Whether an import has refused something for its number or size.
+    pub(super) over_effects: bool,
     memory: usize,
     over_memory: bool,
 }
@@ -164,7 +166,7 @@ pub fn handle_request(
                 body: Bytes::from(response.body),
             };
             crate::http::response::check(&response).map_err(|what| {
-                Ended::Failed(Failure::Trap { message: format!("the handler's response has {what}") })
+                Ended::Failed(Failure::new(Outcome::Trap, format!("the handler's response has {what}")))
             })?;
             Ok(response)
         },
@@ -197,12 +199,18 @@ fn finish<A, T>(
     convert: impl FnOnce(A) -> Result<T, Ended>,
 ) -> Finished<T> {
     let printed = state.wasi.take_output();
-    let result = match (state.ended.take(), answer) {
+    let mut result = match (state.ended.take(), answer) {
         // What an import has found outweighs the guest's answer: its transaction is gone, or its limit passed.
         (Some(ended), _) => Err(ended),
         (None, Ok(answer)) => convert(answer),
         (None, Err(error)) => Err(Ended::Failed(trapped(&state, &error, &printed))),
     };
+    if let Err(Ended::Failed(failure)) = &mut result
+        && state.over_effects
+        && matches!(failure.outcome, Outcome::Retry | Outcome::Reject | Outcome::Trap)
+    {
+        failure.outcome = Outcome::EffectsLimit;
+    }
     for line in printed.lines().filter(|line| !line.is_empty()) {
         state.push_log(Level::Info, line.to_owned());
     }
@@ -218,17 +226,20 @@ fn finish<A, T>(
 fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
     let limits = &state.context.environment.spec.limits;
     if state.over_memory {
-        return Failure::Limit { message: format!("memory limit of {} bytes (limits.memory)", limits.memory) };
+        let message = format!("memory limit of {} bytes (limits.memory)", limits.memory);
+        return Failure::new(Outcome::MemoryLimit, message);
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Failure::Limit { message: format!("time limit of {:?} (limits.time)", limits.time) },
-        Some(Trap::StackOverflow) => Failure::Limit { message: "call stack exhausted".into() },
+        Some(Trap::Interrupt) => {
+            Failure::new(Outcome::TimeLimit, format!("time limit of {:?} (limits.time)", limits.time))
+        }
+        Some(Trap::StackOverflow) => Failure::new(Outcome::MemoryLimit, "call stack exhausted"),
         _ => {
             let cause = error.root_cause().to_string();
             // One line, without Rust's advice to set a variable that no guest has.
             let lines = printed.lines().filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_"));
             let said = lines.collect::<Vec<_>>().join(" ");
-            Failure::Trap { message: shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }) }
+            Failure::new(Outcome::Trap, shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }))
         }
     }
 }
@@ -246,6 +257,7 @@ impl State {
             enqueued: 0,
             enqueued_bytes: 0,
             ended: None,
+            over_effects: false,
             memory: 0,
             over_memory: false,
         }
@@ -323,12 +335,10 @@ fn shorten(mut message: String) -> String {
 }
 
 fn failure_of_guest(failure: types::Failure) -> Failure {
-    let after = |trouble: &types::Trouble| trouble.after_ms.map(std::time::Duration::from_millis);
-    match failure {
-        types::Failure::Retry(trouble) => Failure::Retry { after: after(&trouble), message: shorten(trouble.message) },
-        types::Failure::Unavailable(trouble) => {
-            Failure::Unavailable { after: after(&trouble), message: shorten(trouble.message) }
-        }
-        types::Failure::Reject(message) => Failure::Reject { message: shorten(message) },
-    }
+    let (outcome, message, after_ms) = match failure {
+        types::Failure::Retry(trouble) => (Outcome::Retry, trouble.message, trouble.after_ms),
+        types::Failure::Unavailable(trouble) => (Outcome::Unavailable, trouble.message, trouble.after_ms),
+        types::Failure::Reject(message) => (Outcome::of_reject(&message), message, None),
+    };
+    Failure { outcome, message: shorten(message), after: after_ms.map(std::time::Duration::from_millis) }
 }

@@ -9,7 +9,7 @@ use rand_chacha::rand_core::Rng;
 use super::bindings::tidemill::handler::{config, delivery, log, publisher, sql, types};
 use super::delivery::{Ended, State};
 use crate::ledger::outbox::{self, EventKind};
-use crate::policy::Failure;
+use crate::policy::{Failure, Outcome};
 use crate::record::Header;
 use crate::store::connection::Bounds;
 use crate::store::{Connection, Error, Kind, Value};
@@ -25,7 +25,9 @@ impl State {
         &mut self,
         run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
     ) -> wasmtime::Result<Result<T, sql::Error>> {
-        Ok(self.guarded(run)?.map_err(sql::Error::from))
+        let result = self.guarded(run)?;
+        self.over_effects |= matches!(&result, Err(error) if error.kind == Kind::Limit);
+        Ok(result.map_err(sql::Error::from))
     }
 
     /// The same for any statement inside a delivery, the host's own included: its deadline cuts those off too.
@@ -45,8 +47,8 @@ impl State {
         if writes && !connection.in_transaction() {
             return self.end(Ended::Broken(match result {
                 Err(error) if error.interrupted() => self.over_time_in_sql(),
-                Err(error) => Failure::Trap { message: format!("a statement ended the transaction: {error}") },
-                Ok(_) => Failure::Trap { message: "a statement ended the transaction".into() },
+                Err(error) => Failure::new(Outcome::Trap, format!("a statement ended the transaction: {error}")),
+                Ok(_) => Failure::new(Outcome::Trap, "a statement ended the transaction"),
             }));
         }
         match result {
@@ -57,7 +59,7 @@ impl State {
 
     fn over_time_in_sql(&self) -> Failure {
         let limit = self.context.environment.spec.limits.time;
-        Failure::Limit { message: format!("time limit of {limit:?} (limits.time), in SQL") }
+        Failure::new(Outcome::TimeLimit, format!("time limit of {limit:?} (limits.time), in SQL"))
     }
 
     fn end<T>(&mut self, ended: Ended) -> wasmtime::Result<T> {
@@ -128,6 +130,7 @@ impl publisher::Host for State {
                 "one delivery may enqueue {} events (limits.events) of {} bytes in all (limits.event-bytes), with types of up to {EVENT_NAME_MAX} bytes",
                 spec.limits.events, spec.limits.event_bytes
             );
+            self.over_effects = true;
             return refuse(publisher::ErrorKind::Limit, message);
         }
         let (source, now) = (self.context.source.clone(), self.context.now);

@@ -22,13 +22,7 @@ pub fn is_dead_letter(record: &Record) -> bool {
 /// The dead letter that a record becomes. `errors` is the history of its attempts.
 pub fn event(spec: &Spec, seed: &Seed, record: &Record, failure: &Failure, errors: &str) -> Event {
     let timestamp = record.timestamp.millis();
-    let cause = match failure {
-        Failure::Retry { .. } => "tidemill.Retry",
-        Failure::Reject { .. } => "tidemill.Reject",
-        Failure::Unavailable { .. } => "tidemill.Unavailable",
-        Failure::Trap { .. } => "tidemill.Trap",
-        Failure::Limit { .. } => "tidemill.Limit",
-    };
+    let cause = format!("tidemill.{:?}", failure.outcome);
     let text = |name: &str, value: &str| Header {
         name: format!("kafka_dlt-{name}"),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
@@ -46,8 +40,8 @@ pub fn event(spec: &Spec, seed: &Seed, record: &Record, failure: &Failure, error
         text("original-timestamp-type", record.timestamp.type_name()),
         text("original-consumer-group", &spec.group),
         text("exception-fqcn", "tidemill.DeliveryFailed"),
-        text("exception-cause-fqcn", cause),
-        text("exception-message", failure.message()),
+        text("exception-cause-fqcn", &cause),
+        text("exception-message", &failure.message),
         text("exception-stacktrace", errors),
     ]);
     Event {

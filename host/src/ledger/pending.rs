@@ -1,12 +1,16 @@
 //! `tm_pending`: records that wait for their next attempt, whole.
 //!
 //! A record moves here at its first failure, in the transaction that moves the offset past it, and leaves it in
-//! the transaction that does it or gives it up: it is always in exactly one place.
+//! the transaction that does it or gives it up: it is always in exactly one place. One that stands behind another of its key
+//! has no due time of its own; it gets one when that other leaves.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::encoding;
+use crate::policy::{Order, Outcome};
 use crate::record::{Record, Timestamp};
 use crate::store::{Connection, Error, Row, Value};
 
@@ -16,15 +20,26 @@ pub struct Pending {
     /// The row's id.
     pub id: i64,
     /// The record, as Kafka gave it.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// The id of the topic it came from.
     pub topic_id: String,
+    /// Who waits for it.
+    pub scope: Order,
     /// Attempts made so far.
     pub attempts: u32,
-    /// Not before this time, milliseconds since the Unix epoch.
-    pub due: i64,
+    /// Not before this time, milliseconds since the Unix epoch; none while another record of its key is before it.
+    pub due: Option<i64>,
     /// What went wrong each time, oldest first, as a JSON array.
     pub errors: String,
+}
+
+impl Pending {
+    /// How and when the last attempt ended, if there was one.
+    pub fn last_failure(&self) -> Option<(Outcome, i64)> {
+        let list: Vec<Json> = serde_json::from_str(&self.errors).ok()?;
+        let last = list.last()?;
+        Some((Outcome::of_name(last.get("outcome")?.as_str()?)?, last.get("at")?.as_i64()?))
+    }
 }
 
 /// The most errors that a row keeps; the oldest go first.
@@ -32,53 +47,169 @@ const ERRORS_KEPT: usize = 20;
 
 /// `errors` with one more.
 pub fn push_error(errors: &str, attempt: u32, at: i64, outcome: &str, message: &str) -> String {
-    let mut list: Vec<serde_json::Value> = serde_json::from_str(errors).unwrap_or_default();
+    let mut list: Vec<Json> = serde_json::from_str(errors).unwrap_or_default();
     let message: String = message.chars().take(2_000).collect();
     list.push(json!({ "attempt": attempt, "at": at, "outcome": outcome, "message": message }));
     let surplus = list.len().saturating_sub(ERRORS_KEPT);
-    serde_json::Value::Array(list.split_off(surplus)).to_string()
+    Json::Array(list.split_off(surplus)).to_string()
 }
 
-/// Puts a record aside; returns the row's id.
-pub fn insert(connection: &Connection, handler: &str, pending: &Pending) -> Result<i64, Error> {
-    let sql = "INSERT INTO main.tm_pending (handler, topic, topic_id, partition, \"offset\", timestamp, timestamp_type,
-               key, value, headers, purpose, scope, attempts, due, errors)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'handle', 'partition', ?11, ?12, ?13) RETURNING id";
-    let record = &pending.record;
-    let params = [
-        handler.into(),
-        (*record.topic).into(),
-        pending.topic_id.as_str().into(),
-        record.partition.into(),
-        record.offset.into(),
-        record.timestamp.millis().into(),
-        record.timestamp.type_name().into(),
-        record.key.as_deref().map_or(Value::Null, Value::readable),
-        record.value.as_deref().map_or(Value::Null, Value::readable),
-        encoding::write_headers(&record.headers).into(),
-        pending.attempts.into(),
-        pending.due.into(),
-        pending.errors.as_str().into(),
-    ];
-    Ok(connection.first(sql, &params, |row| row.integer(0))?.unwrap_or_default())
+/// What waits on one lane, in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Records for which the whole lane waits.
+    pub blocking: u64,
+    /// When the first of them is due, milliseconds since the Unix epoch.
+    pub due: Option<i64>,
 }
 
-/// Notes another failed attempt.
-pub fn update(connection: &Connection, id: i64, attempts: u32, due: i64, errors: &str) -> Result<(), Error> {
-    let sql = "UPDATE main.tm_pending SET attempts = ?2, due = ?3, errors = ?4 WHERE id = ?1";
-    connection.execute(sql, &[id.into(), attempts.into(), due.into(), errors.into()]).map(drop)
+impl Waiting {
+    fn add(&mut self, pending: &Pending) {
+        self.records += 1;
+        self.bytes += size(&pending.record);
+        self.blocking += u64::from(pending.scope == Order::Partition);
+    }
+
+    fn remove(&mut self, pending: &Pending) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size(&pending.record));
+        self.blocking = self.blocking.saturating_sub(u64::from(pending.scope == Order::Partition));
+    }
 }
 
-/// Takes a record out: it is done, or given up on.
-pub fn delete(connection: &Connection, id: i64) -> Result<(), Error> {
-    connection.execute("DELETE FROM main.tm_pending WHERE id = ?1", &[id.into()]).map(drop)
+fn size(record: &Record) -> u64 {
+    let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, |part| part.len() as u64);
+    bytes(&record.key) + bytes(&record.value)
 }
 
-/// The records that wait on one lane, oldest first.
-pub fn of_lane(connection: &Connection, handler: &str, topic: &str, partition: i32) -> Result<Vec<Pending>, Error> {
-    let sql = "SELECT id, topic, partition, \"offset\", timestamp, timestamp_type, key, value, headers, topic_id,
-               attempts, due, errors FROM main.tm_pending WHERE handler = ?1 AND topic = ?2 AND partition = ?3 ORDER BY id";
-    connection.query(sql, &[handler.into(), topic.into(), partition.into()], read)
+/// The rows of one lane.
+#[derive(Clone, Copy)]
+pub struct Rows<'c> {
+    /// The store.
+    pub connection: &'c Connection,
+    /// The handler's name.
+    pub handler: &'c str,
+    /// The topic.
+    pub topic: &'c str,
+    /// The partition.
+    pub partition: i32,
+}
+
+const COLUMNS: &str =
+    "SELECT id, topic, partition, \"offset\", timestamp, timestamp_type, key, value, headers, topic_id,
+    scope, attempts, due, errors FROM main.tm_pending";
+const OF_LANE: &str = "handler = ?1 AND topic = ?2 AND partition = ?3";
+
+impl Rows<'_> {
+    fn lane(&self) -> [Value; 3] {
+        [self.handler.into(), self.topic.into(), self.partition.into()]
+    }
+
+    fn with<const N: usize>(&self, more: [Value; N]) -> Vec<Value> {
+        self.lane().into_iter().chain(more).collect()
+    }
+
+    /// Looks at all of them, after bringing due times that lie too far ahead to `latest` (milliseconds since the Unix
+    /// epoch): a clock that was wrong when a record failed must not hold it for ever.
+    pub fn open(&self, latest: i64) -> Result<Waiting, Error> {
+        let clamp = format!("UPDATE main.tm_pending SET due = ?4 WHERE {OF_LANE} AND due > ?4");
+        self.connection.execute(&clamp, &self.with([latest.into()]))?;
+        let sql = format!(
+            "SELECT count(*), sum(coalesce(length(CAST(key AS BLOB)), 0) + coalesce(length(CAST(value AS BLOB)), 0)),
+             count(*) FILTER (WHERE scope = 'partition'), min(due) FROM main.tm_pending WHERE {OF_LANE}"
+        );
+        let count = |number: Option<i64>| u64::try_from(number.unwrap_or(0)).unwrap_or(0);
+        let waiting = self.connection.first(&sql, &self.lane(), |row| {
+            Ok(Waiting {
+                records: count(row.opt_integer(0)?),
+                bytes: count(row.opt_integer(1)?),
+                blocking: count(row.opt_integer(2)?),
+                due: row.opt_integer(3)?,
+            })
+        })?;
+        Ok(waiting.unwrap_or_default())
+    }
+
+    /// The record that is due first, if any is at `now`.
+    pub fn first_due(&self, now: i64) -> Result<Option<Pending>, Error> {
+        let sql = format!("{COLUMNS} WHERE {OF_LANE} AND due <= ?4 ORDER BY due, id LIMIT 1");
+        self.connection.first(&sql, &self.with([now.into()]), read)
+    }
+
+    /// Whether a record of this key is among them for which the later ones of the key wait.
+    pub fn hold(&self, key: &[u8]) -> Result<bool, Error> {
+        let sql = format!("SELECT 1 FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = ?4 LIMIT 1");
+        Ok(self.connection.first(&sql, &self.with([Value::readable(key)]), |row| row.integer(0))?.is_some())
+    }
+
+    /// Puts a record aside; its `id` is not looked at. One that is there already stays as it is.
+    pub fn add(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
+        let sql =
+            "INSERT INTO main.tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type,
+                   key, value, headers, purpose, scope, attempts, due, errors)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'handle', ?11, ?12, ?13, ?14)
+                   ON CONFLICT (handler, topic, partition, \"offset\", topic_id) DO NOTHING";
+        let record = &pending.record;
+        let params = self.with([
+            pending.topic_id.as_str().into(),
+            record.offset.into(),
+            record.timestamp.millis().into(),
+            record.timestamp.type_name().into(),
+            record.key.as_deref().map_or(Value::Null, Value::readable),
+            record.value.as_deref().map_or(Value::Null, Value::readable),
+            encoding::write_headers(&record.headers).into(),
+            scope_name(pending.scope).into(),
+            pending.attempts.into(),
+            pending.due.into(),
+            pending.errors.as_str().into(),
+        ]);
+        if self.connection.execute(sql, &params)? == 1 {
+            waiting.add(pending);
+            waiting.due = waiting.due.into_iter().chain(pending.due).min();
+        }
+        Ok(())
+    }
+
+    /// Notes another failed attempt.
+    pub fn update(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
+        let sql = "UPDATE main.tm_pending SET attempts = ?2, due = ?3, errors = ?4 WHERE id = ?1";
+        let params = [pending.id.into(), pending.attempts.into(), pending.due.into(), pending.errors.as_str().into()];
+        self.connection.execute(sql, &params)?;
+        waiting.due = self.earliest()?;
+        Ok(())
+    }
+
+    /// Takes a record out, since it is done or given up on; the next of its key is due at `now`.
+    pub fn remove(&self, pending: &Pending, now: i64, waiting: &mut Waiting) -> Result<(), Error> {
+        self.connection.execute("DELETE FROM main.tm_pending WHERE id = ?1", &[pending.id.into()])?;
+        if let (Order::Key, Some(key)) = (pending.scope, &pending.record.key) {
+            let sql = format!(
+                "UPDATE main.tm_pending SET due = ?5 WHERE due IS NULL AND id =
+                 (SELECT min(id) FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = ?4)"
+            );
+            self.connection.execute(&sql, &self.with([Value::readable(key), now.into()]))?;
+        }
+        waiting.remove(pending);
+        waiting.due = self.earliest()?;
+        Ok(())
+    }
+
+    fn earliest(&self) -> Result<Option<i64>, Error> {
+        let sql = format!("SELECT min(due) FROM main.tm_pending WHERE {OF_LANE} AND due IS NOT NULL");
+        Ok(self.connection.first(&sql, &self.lane(), |row| row.opt_integer(0))?.flatten())
+    }
+}
+
+fn scope_name(scope: Order) -> &'static str {
+    match scope {
+        Order::Partition => "partition",
+        Order::Key => "key",
+        Order::None => "none",
+    }
 }
 
 fn read(row: &Row<'_>) -> Result<Pending, Error> {
@@ -90,7 +221,7 @@ fn read(row: &Row<'_>) -> Result<Pending, Error> {
     };
     Ok(Pending {
         id: row.integer(0)?,
-        record: Record {
+        record: Arc::new(Record {
             topic: row.text(1)?.into(),
             partition: i32::try_from(row.integer(2)?).unwrap_or(-1),
             offset: row.integer(3)?,
@@ -98,10 +229,15 @@ fn read(row: &Row<'_>) -> Result<Pending, Error> {
             key: row.opt_bytes(6)?.map(Bytes::from),
             value: row.opt_bytes(7)?.map(Bytes::from),
             headers: encoding::read_headers(&row.text(8)?)?,
-        },
+        }),
         topic_id: row.text(9)?,
-        attempts: u32::try_from(row.integer(10)?).unwrap_or(u32::MAX),
-        due: row.integer(11)?,
-        errors: row.text(12)?,
+        scope: match row.text(10)?.as_str() {
+            "key" => Order::Key,
+            "none" => Order::None,
+            _ => Order::Partition,
+        },
+        attempts: u32::try_from(row.integer(11)?).unwrap_or(u32::MAX),
+        due: row.opt_integer(12)?,
+        errors: row.text(13)?,
     })
 }

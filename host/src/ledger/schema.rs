@@ -54,7 +54,8 @@ CREATE INDEX tm_deployment_live ON tm_deployment (handler, status);
 ";
 
 /// A pending record may stand behind another one of its key (`due` is null then), and may be there to be compensated.
-/// `tm_crash` counts how often a process did not survive a record.
+/// `tm_crash` counts how often a process did not survive a record, and `running` in `tm_meta` says that the last one did
+/// not end in order.
 const PENDING_SCOPES: &str = "
 CREATE TABLE tm_pending_new (
     id INTEGER PRIMARY KEY,

@@ -12,7 +12,7 @@ use super::value::Value;
 use super::{Bootstrap, DeadLetter, Defaults, Http, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store, Topic};
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
-use crate::policy::Policy;
+use crate::policy::{Policy, circuit};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -188,6 +188,7 @@ fn outbox(section: &Section<'_>) -> Outbox {
 fn defaults(section: &Section<'_>) -> Defaults {
     Defaults {
         retry: read::retry(&section.section("retry")).over(Policy::default()),
+        circuit: read::circuit(&section.section("circuit")).over(circuit::Settings::default()),
         dead_letter: read::dead_letter(&section.section("dead-letter")).over(DeadLetter::default()),
         limits: read::limits(&section.section("limits")).over(Limits::default()),
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::*;
 use crate::deploy::manifest::{self, Manifest, Spec};
+use crate::policy::{Outcome, Treatment};
 
 fn load(file: Option<&Path>, env: &[(&str, &str)]) -> Result<Settings, Problems> {
     Settings::load(file, env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
@@ -41,7 +42,7 @@ fn variables_stand_above_the_file() {
     assert_eq!(settings.kafka.librdkafka, BTreeMap::from([("sasl.password".into(), "hush".into())]));
     assert_eq!(settings.http.listen.to_string(), "[::1]:0");
     assert_eq!((settings.http.body_limit, settings.http.max_waiting), (2048, 5));
-    assert_eq!(settings.defaults.retry.backoff, crate::policy::Backoff::Fixed { interval: Duration::from_secs(3) });
+    assert_eq!(settings.defaults.retry.backoff, crate::policy::Backoff::fixed(Duration::from_secs(3)));
     assert_eq!(settings.defaults.dead_letter.partition, DeadLetterPartition::Fixed(0));
     assert_eq!(settings.log.level, "warn,tidemill=trace");
     assert_eq!((settings.data, settings.handlers), (folder.path().join("d"), PathBuf::from("/h")));
@@ -99,10 +100,36 @@ fn documented(part: &str) -> Vec<(String, String, String)> {
         for row in section.lines().filter(|line| line.starts_with("| `")) {
             let cells: Vec<&str> = row.split(" | ").collect();
             let key = cells[0].trim_start_matches("| ").trim_matches('`');
-            rows.push((name.to_owned(), key.to_owned(), cells[1].to_owned()));
+            // One row for a key that each outcome has.
+            let outcomes: &[Outcome] = if key.contains("OUTCOME") { &Outcome::ALL } else { &[Outcome::Retry] };
+            for outcome in outcomes {
+                rows.push((name.to_owned(), key.replace("OUTCOME", outcome.name()), cells[1].to_owned()));
+            }
         }
     }
     rows
+}
+
+#[test]
+fn every_outcome_is_documented_with_what_it_counts_as() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let table = text.split("\n## Outcomes").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        (cells[1], cells[3], cells[4])
+    });
+    let policy = crate::policy::Policy::default();
+    let expected = Outcome::ALL.map(|outcome| match policy.classes.of(outcome).treatment {
+        Treatment::Reject => (outcome.name(), "reject", ""),
+        Treatment::Unavailable => (outcome.name(), "unavailable", ""),
+        Treatment::Retry => match policy.attempts_for(outcome) {
+            4 => (outcome.name(), "retry", "max-attempts"),
+            3 => (outcome.name(), "retry", "3"),
+            _ => (outcome.name(), "retry", "2 at most"),
+        },
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
 }
 
 fn agree(rows: &[(String, String, String)], accepted: Vec<String>) {

@@ -62,6 +62,21 @@ impl<'r> Value<'r> {
         T::try_from(number).map_err(|_| format!("{self} is out of range"))
     }
 
+    /// A number within `range`, whole or not.
+    pub(crate) fn number(&self, range: RangeInclusive<f64>) -> Result<f64, String> {
+        let number = match self {
+            Value::File(DeValue::Float(x)) => x.as_str().replace('_', "").parse().ok(),
+            Value::File(DeValue::Integer(_)) => Some(self.whole::<i32>(i64::MIN..=i64::MAX)?.into()),
+            Value::Variable(text) => text.parse().ok(),
+            Value::File(_) => None,
+        };
+        let number: f64 = number.ok_or_else(|| self.expected("a number"))?;
+        if range.contains(&number) {
+            return Ok(number);
+        }
+        Err(format!("{self} is out of range: from {} to {}", range.start(), range.end()))
+    }
+
     /// A duration within `range`.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, String> {
         let text = match self {

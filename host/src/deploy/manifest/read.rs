@@ -4,15 +4,21 @@
 //! [`Spec`](super::Spec) is made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start, names, pattern};
-use crate::policy::Backoff;
+use super::{
+    CircuitPart, ClassPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start, names, pattern,
+};
+use crate::policy::circuit::WINDOW_MAX;
+use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
 use crate::settings::DeadLetterPartition;
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Attempts that a policy can have.
+const ATTEMPTS: RangeInclusive<i64> = 1..=1_000_000;
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// The largest memory that a 32-bit component can have.
 const MEMORY: usize = 4 << 30;
@@ -40,6 +46,7 @@ fn common(section: &Section<'_>) -> Manifest {
         start: section.take("start", |v| v.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)])),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
         retry: retry(&section.section("retry")),
+        circuit: circuit(&section.section("circuit")),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
         publish: publish(&section.section("publish")),
@@ -60,26 +67,66 @@ fn topics(section: &Section<'_>) -> Option<Vec<String>> {
 
 /// `[retry]`
 pub(crate) fn retry(section: &Section<'_>) -> Retry {
-    // The only order of this version is also the default, so there is nothing to keep.
-    let _partition: Option<()> = section.take("order", |v| match v.text()? {
-        "partition" => Ok(()),
-        "key" | "none" => Err("this version keeps the order of the whole partition only; write \"partition\"".into()),
-        _ => Err(format!("{v} is not known here; valid is \"partition\"")),
-    });
+    let order = |v: Value<'_>| v.choice(&[("partition", Order::Partition), ("key", Order::Key), ("none", Order::None)]);
+    let on = section.section("on");
     Retry {
-        max_attempts: section.take("max-attempts", |v| v.whole(1..=1_000_000)),
+        max_attempts: section.take("max-attempts", |v| v.whole(ATTEMPTS)),
         backoff: backoff(&section.section("backoff")),
+        order: section.take("order", order),
+        max_pending: section.take("max-pending", |v| v.whole(1..=1_000_000_000)),
+        max_pending_bytes: section.take("max-pending-bytes", |v| v.size(1..=1 << 40)),
+        classes: Outcome::ALL.into_iter().map(|outcome| (outcome, class(&on.section(outcome.name())))).collect(),
+    }
+}
+
+fn class(section: &Section<'_>) -> ClassPart {
+    let treatments =
+        [("retry", Treatment::Retry), ("reject", Treatment::Reject), ("unavailable", Treatment::Unavailable)];
+    ClassPart {
+        treatment: section.take("as", |v| v.choice(&treatments)),
+        max_attempts: section.take("max-attempts", |v| v.whole(ATTEMPTS)),
     }
 }
 
 fn backoff(section: &Section<'_>) -> Option<Backoff> {
-    let kind = section.take("kind", |v| v.choice(&[("fixed", ())]));
-    let read = |v: Value<'_>| v.duration(Duration::ZERO..=7 * 86_400 * SECOND);
+    let kind = section.take("kind", |v| v.choice(&[("fixed", false), ("exponential", true)]));
     let interval = match kind {
-        Some(()) => section.require("interval", read),
-        None => section.take("interval", read),
+        Some(_) => section.require("interval", wait),
+        None => section.take("interval", wait),
     };
-    interval.map(|interval| Backoff::Fixed { interval })
+    let factor = section.take("factor", |v| v.number(1.0..=100.0));
+    let max = section.take("max", wait);
+    let jitter = section.take("jitter", |v| v.number(0.0..=1.0)).unwrap_or(0.0);
+    let exponential = kind == Some(true);
+    for (key, set) in [("factor", factor.is_some()), ("max", max.is_some())] {
+        if set && !exponential {
+            section.problem(key, "goes with `kind = \"exponential\"` only");
+        }
+    }
+    let fixed = Backoff { jitter, ..Backoff::fixed(interval?) };
+    if !exponential {
+        return Some(fixed);
+    }
+    let max = max.unwrap_or((60 * SECOND).max(fixed.interval));
+    if max < fixed.interval {
+        section.problem("max", "is shorter than `interval`");
+    }
+    Some(Backoff { factor: factor.unwrap_or(2.0), max, ..fixed })
+}
+
+fn wait(v: Value<'_>) -> Result<Duration, String> {
+    v.duration(Duration::ZERO..=WAIT_MAX)
+}
+
+/// `[circuit]`
+pub(crate) fn circuit(section: &Section<'_>) -> CircuitPart {
+    CircuitPart {
+        wait: section.take("wait", |v| v.duration(MILLISECOND..=WAIT_MAX)),
+        max_wait: section.take("max-wait", |v| v.duration(MILLISECOND..=WAIT_MAX)),
+        probes: section.take("probes", |v| v.whole(1..=1_000)),
+        failure_rate: section.take("failure-rate", |v| v.number(0.01..=1.0)),
+        window: section.take("window", |v| v.whole(1..=i64::from(WINDOW_MAX))),
+    }
 }
 
 /// `[dead-letter]`

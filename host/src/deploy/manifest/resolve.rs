@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
-use crate::policy::Policy;
+use super::{CircuitPart, DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
+use crate::policy::{Backoff, Class, Policy, circuit};
 use crate::settings::{DeadLetter, Defaults, Limits, Problem, Problems};
 
 /// Records of one lane in memory at which its partition is paused.
@@ -26,7 +26,8 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         pattern: pick(&over.pattern, &manifest.pattern),
         start: pick(&over.start, &manifest.start).unwrap_or(Start::Earliest),
         event_id: pick(&over.event_id, &manifest.event_id).unwrap_or(EventId::Offset),
-        retry: over.retry.over(manifest.retry.over(defaults.retry)),
+        retry: over.retry.over(manifest.retry.over(defaults.retry.clone())),
+        circuit: over.circuit.over(manifest.circuit.over(defaults.circuit)),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
@@ -64,6 +65,27 @@ impl Retry {
         Policy {
             max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
             backoff: self.backoff.unwrap_or(below.backoff),
+            order: self.order.unwrap_or(below.order),
+            max_pending: self.max_pending.unwrap_or(below.max_pending),
+            max_pending_bytes: self.max_pending_bytes.map_or(below.max_pending_bytes, |bytes| bytes as u64),
+            classes: self.classes.iter().fold(below.classes, |classes, (outcome, part)| {
+                let class = classes.of(*outcome);
+                let treatment = part.treatment.unwrap_or(class.treatment);
+                classes.with(*outcome, Class { treatment, max_attempts: part.max_attempts.or(class.max_attempts) })
+            }),
+        }
+    }
+}
+
+impl CircuitPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: circuit::Settings) -> circuit::Settings {
+        let interval = self.wait.unwrap_or(below.wait.interval);
+        circuit::Settings {
+            wait: Backoff { interval, max: self.max_wait.unwrap_or(below.wait.max).max(interval), ..below.wait },
+            probes: self.probes.unwrap_or(below.probes),
+            failure_rate: self.failure_rate.or(below.failure_rate),
+            window: self.window.unwrap_or(below.window),
         }
     }
 }
@@ -108,7 +130,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::Backoff;
     use crate::settings::{DeadLetterPartition, Settings};
 
     fn resolve(manifest: &str, settings: &str) -> Result<Spec, Problems> {
@@ -132,14 +153,15 @@ mod tests {
     fn s0_2_a_handler_that_names_no_policy_gets_the_common_one_and_may_override_parts_of_it() {
         let common = "[defaults.retry]\nmax-attempts = 9\nbackoff = { interval = \"2s\" }\n";
         let manifest = "name = \"mail\"\ntopics = [\"a\"]\n";
-        let fixed = |seconds| Backoff::Fixed { interval: Duration::from_secs(seconds) };
+        let fixed = |seconds| Backoff::fixed(Duration::from_secs(seconds));
+        let policy = |max_attempts, backoff| Policy { max_attempts, backoff, ..Policy::default() };
         let retry = |manifest: &str, settings: &str| resolve(manifest, settings).unwrap().retry;
 
-        assert_eq!(retry(manifest, common), Policy { max_attempts: 9, backoff: fixed(2) });
+        assert_eq!(retry(manifest, common), policy(9, fixed(2)));
         let own = format!("{manifest}[retry]\nmax-attempts = 3");
-        assert_eq!(retry(&own, common), Policy { max_attempts: 3, backoff: fixed(2) });
+        assert_eq!(retry(&own, common), policy(3, fixed(2)));
         let over = format!("{common}[handler.mail.retry]\nbackoff = {{ kind = \"fixed\", interval = \"7s\" }}");
-        assert_eq!(retry(&own, &over), Policy { max_attempts: 3, backoff: fixed(7) });
+        assert_eq!(retry(&own, &over), policy(3, fixed(7)));
     }
 
     #[test]

@@ -40,6 +40,12 @@ enum Action {
     Reject { message: Option<String> },
     /// Fail with unavailable, optionally asking for `after_ms`.
     Unavailable { after_ms: Option<u64> },
+    /// While `once` has a row of this id fail with unavailable, or with retry.
+    Needs {
+        up: String,
+        #[serde(default)]
+        retry: bool,
+    },
     /// Panic, which is a trap.
     Panic,
     /// Compute for ever.
@@ -108,6 +114,13 @@ impl Command {
             Action::Reject { message } => return Err(Failure::reject(message.as_deref().unwrap_or("told to reject"))),
             Action::Unavailable { after_ms } => {
                 return Err(after(Failure::unavailable("told to be unavailable"), *after_ms));
+            }
+            Action::Needs { up, retry } => {
+                let down: i64 = sql::query_one("SELECT count(*) FROM once WHERE id = ?1", params![up])?;
+                if down > 0 {
+                    let failure = if *retry { Failure::retry } else { Failure::unavailable };
+                    return Err(failure(format!("{up} is down")));
+                }
             }
             Action::Panic => panic(),
             Action::Loop => spin(),

@@ -1,0 +1,109 @@
+//! The handlers' circuits in their groups: what a delivery changes, and what is said when one opens or closes.
+//!
+//! A change belongs to the group until it commits. The rehearsal of a record leaves nothing behind.
+
+use std::sync::Arc;
+
+use super::group::{Abort, Group};
+use super::record::Delivery;
+use super::{Executor, Member};
+use crate::guest::{self, Ended};
+use crate::lane::Token;
+use crate::policy::Circuit;
+use crate::policy::circuit::Failed;
+use crate::record::Record;
+
+impl Executor {
+    /// A handler's circuit, as the group leaves it.
+    pub(super) fn circuit<'a>(&'a self, group: &'a Group, handler: &str) -> Option<&'a Circuit> {
+        group.circuits.get(handler).or_else(|| self.members.get(handler).map(|member| &member.circuit))
+    }
+
+    /// Whether the lane may run a delivery.
+    pub(super) fn circuit_lets(&self, group: &Group, token: Token, member: &Member, now: i64) -> bool {
+        let spec = &member.live.environment.spec;
+        self.circuit(group, &spec.name).is_none_or(|circuit| circuit.lets(&spec.circuit, token.0, now))
+    }
+
+    /// A delivery of the handler passed.
+    pub(super) fn circuit_passes(&self, group: &mut Group, delivery: &Delivery) {
+        let spec = &delivery.live.environment.spec;
+        let Some(circuit) = self.circuit(group, &spec.name) else { return };
+        if circuit.is_open() || spec.circuit.failure_rate.is_some() {
+            let mut circuit = circuit.clone();
+            circuit.pass(&spec.circuit);
+            group.circuits.insert(delivery.handler.clone(), circuit);
+        }
+    }
+
+    /// A delivery of the handler failed.
+    pub(super) fn circuit_fails(&self, group: &mut Group, delivery: &Delivery, failed: Failed) {
+        let spec = &delivery.live.environment.spec;
+        if !failed.unavailable && spec.circuit.failure_rate.is_none() && !self.circuit_is_open(group, delivery) {
+            return;
+        }
+        let mut circuit = self.circuit(group, &spec.name).cloned().unwrap_or_default();
+        circuit.fail(&spec.circuit, failed);
+        group.circuits.insert(delivery.handler.clone(), circuit);
+    }
+
+    pub(super) fn circuit_is_open(&self, group: &Group, delivery: &Delivery) -> bool {
+        self.circuit(group, &delivery.handler).is_some_and(Circuit::is_open)
+    }
+
+    /// Tries the record behind a probe that failed, and throws what it did away: whether that passes tells an outage from
+    /// a record that alone is wrong, also where a lane has nobody beside it.
+    pub(super) fn rehearse(&mut self, group: &mut Group, delivery: &Delivery) -> Result<bool, Abort> {
+        let Some(record) = self.behind(group, delivery) else { return Ok(false) };
+        self.connection().execute("SAVEPOINT delivery", &[])?;
+        let context = self.context(&delivery.beside(&self.identity, record.clone()), group);
+        let Some(connection) = self.connection.take() else { return Ok(false) };
+        let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &record);
+        self.connection = Some(finished.connection);
+        match finished.result {
+            Err(Ended::Store(error)) => return Err(Abort::Store(error)),
+            Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
+            Err(Ended::Broken(_)) => {
+                self.restart(group)?;
+                return Ok(false);
+            }
+            Ok(()) | Err(Ended::Failed(_)) => {}
+        }
+        self.connection().execute("ROLLBACK TO delivery", &[])?;
+        self.connection().execute("RELEASE delivery", &[])?;
+        Ok(finished.result.is_ok())
+    }
+
+    /// The record that would be new after this delivery's.
+    fn behind(&self, group: &Group, delivery: &Delivery) -> Option<Arc<Record>> {
+        let lane = self.lanes.get(&delivery.token)?;
+        let taken = group.drafts.get(&delivery.token).map_or(0, |draft| draft.taken);
+        let own = usize::from(delivery.input.pending().is_none());
+        lane.queue.get(taken + own).cloned()
+    }
+
+    /// A group that changed a circuit has committed.
+    pub(super) fn settle_circuit(&mut self, handler: &str, circuit: Circuit) {
+        let Some(member) = self.members.get_mut(handler) else { return };
+        let now = crate::clock::now();
+        match (member.circuit.since(), circuit.until()) {
+            (None, Some(until)) => tracing::warn!(
+                handler,
+                wait_ms = until - now,
+                "the circuit opens: what the handler needs is down, so its records wait, and no attempt is counted"
+            ),
+            (Some(since), None) => {
+                tracing::info!(
+                    handler,
+                    open_ms = now - since,
+                    "the circuit is closed: a delivery has passed, and all records go on"
+                );
+            }
+            (Some(_), Some(until)) => {
+                tracing::debug!(handler, wait_ms = until - now, "the circuit stays open: probes have failed");
+            }
+            (None, None) => {}
+        }
+        member.circuit = circuit;
+    }
+}

@@ -1,0 +1,109 @@
+//! A delivery that failed, inside the open group: it waits, or it is given up on.
+//!
+//! What the policy decides is written in the group's transaction, with the step of the lane. A record always goes
+//! somewhere: pending, dead letter or fallback.
+
+use super::Executor;
+use super::group::{Abort, Group};
+use super::record::Delivery;
+use crate::kafka::dead_letter;
+use crate::lane::Token;
+use crate::ledger::{crash, fallback, outbox, pending};
+use crate::policy::circuit::Failed;
+use crate::policy::{Failure, Next, Outcome, Situation, Treatment, decide};
+use crate::record::Record;
+use crate::store::Error;
+
+impl Executor {
+    /// The record failed: it waits, or it is given up on. Returns what the operator reads.
+    pub(super) fn fail(&mut self, group: &mut Group, delivery: &Delivery, failure: &Failure) -> Result<String, Abort> {
+        let spec = &delivery.live.environment.spec;
+        let (token, now) = (delivery.token, delivery.now);
+        let treatment = spec.retry.classes.of(failure.outcome).treatment;
+        let dice = delivery.seed.dice(delivery.attempt);
+        let probe = self.circuit_is_open(group, delivery);
+        let others_pass = match probe {
+            false => self.others_pass(delivery),
+            true => treatment != Treatment::Reject && self.rehearse(group, delivery)?,
+        };
+        if probe && others_pass {
+            self.circuit_passes(group, delivery);
+        } else if treatment != Treatment::Reject {
+            let unavailable = treatment == Treatment::Unavailable && !others_pass;
+            let failed = Failed { lane: token.0, unavailable, after: failure.after, now, dice };
+            self.circuit_fails(group, delivery, failed);
+        }
+        let circuit_open = self.circuit_is_open(group, delivery);
+        let situation = Situation { attempt: delivery.attempt, circuit_open, others_pass, now, dice };
+        let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
+        let (due, attempts, when) = match decide(&spec.retry, failure, situation) {
+            Next::Retry { due } => (due, delivery.attempt, format!("tried again in {} ms", due - now)),
+            // Not later than the circuit lets it.
+            Next::Wait => (now, delivery.attempt - 1, "tried again when the circuit lets it".to_owned()),
+            Next::DeadLetter => return self.give_up(group, delivery, failure),
+        };
+        let errors = delivery.errors_with(failure);
+        self.turn(group, token, &delivery.live, now, |turn| turn.wait(&delivery.input, attempts, due, errors))?;
+        if delivery.counted {
+            crash::take_back(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
+        }
+        Ok(format!("{outcome}; {when}"))
+    }
+
+    /// Whether others were done while this record alone stayed unavailable.
+    fn others_pass(&self, delivery: &Delivery) -> bool {
+        let retry = &delivery.live.environment.spec.retry;
+        let last = delivery.input.pending().and_then(pending::Pending::last_failure);
+        let passed_at = self.members.get(&delivery.handler).map_or(0, |member| member.passed_at);
+        last.is_some_and(|(outcome, at)| {
+            retry.classes.of(outcome).treatment == Treatment::Unavailable && passed_at > at
+        })
+    }
+
+    /// The record becomes a dead letter, or stays in the fallback where it is one already.
+    pub(super) fn give_up(
+        &mut self,
+        group: &mut Group,
+        delivery: &Delivery,
+        failure: &Failure,
+    ) -> Result<String, Abort> {
+        let spec = &delivery.live.environment.spec;
+        let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
+        let event = dead_letter::event(spec, &delivery.seed, &delivery.record, failure, &delivery.errors_with(failure));
+        let said = if dead_letter::is_dead_letter(&delivery.record) {
+            let cause = format!("it came from a dead letter topic already: {outcome}");
+            fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
+            format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
+        } else {
+            let id = group.next_outbox_id;
+            // One that waits already is this very dead letter, from before the operator let the handler read again.
+            outbox::insert(self.connection(), id, &event, &spec.name, &delivery.source, delivery.now)?;
+            group.next_outbox_id += 1;
+            format!("{outcome}; given up on after {} attempts, dead letter to {}", delivery.attempt, event.topic)
+        };
+        self.leave(group, delivery)?;
+        Ok(said)
+    }
+
+    /// Neither the record's effects nor its dead letter can be written, for example because they are too large: the
+    /// fallback names the record, which Kafka still has.
+    pub(super) fn give_up_on_writing(&mut self, group: &mut Group, token: Token, error: &Error) -> Result<(), Abort> {
+        let Some(delivery) = self.prepare(group, token)? else { return Ok(()) };
+        let spec = &delivery.live.environment.spec;
+        let failure = Failure::new(Outcome::EffectsLimit, format!("it cannot be written: {error}"));
+        let bare = Record { key: None, value: None, headers: Vec::new(), ..(*delivery.record).clone() };
+        let event = dead_letter::event(spec, &delivery.seed, &bare, &failure, "[]");
+        let cause = format!("{}; only its place is kept: {}", failure.message, delivery.source);
+        fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
+        group.log.push(delivery.logged(Vec::new(), Some(cause)));
+        self.leave(group, &delivery)
+    }
+}
+
+impl Delivery {
+    /// The history of its attempts, with this one.
+    fn errors_with(&self, failure: &Failure) -> String {
+        let before = self.input.pending().map_or("[]", |pending| pending.errors.as_str());
+        pending::push_error(before, self.attempt, self.now, failure.outcome.name(), &failure.message)
+    }
+}
