@@ -8,6 +8,7 @@ pub mod engine;
 pub mod component;
 pub mod delivery;
 mod bindings;
+mod convert;
 mod imports;
 mod wasi;
 

@@ -20,6 +20,11 @@ pub enum InputId {
         /// The offset.
         offset: i64,
     },
+    /// An event that Kafka has refused, by its id.
+    Event {
+        /// The id.
+        event_id: String,
+    },
     /// An HTTP request, by route, user and idempotency key (or a random id where it has none).
     Request {
         /// Method and path of the route.
@@ -44,6 +49,10 @@ impl InputId {
                 part(&partition.to_le_bytes());
                 part(&offset.to_le_bytes());
             }
+            Self::Event { event_id } => {
+                part(b"event");
+                part(event_id.as_bytes());
+            }
             Self::Request { route, user, key } => {
                 part(b"request");
                 part(route.as_bytes());
@@ -57,6 +66,7 @@ impl InputId {
     pub fn describe(&self, topic: &str) -> String {
         match self {
             Self::Record { partition, offset, .. } => format!("{topic}/{partition}@{offset}"),
+            Self::Event { event_id } => event_id.clone(),
             Self::Request { route, key, .. } => format!("{route} {key}"),
         }
     }
@@ -76,6 +86,14 @@ impl Seed {
         hash.update((handler.len() as u64).to_le_bytes());
         hash.update(handler);
         input.feed(&mut hash);
+        Self(hash.finalize().into())
+    }
+
+    /// The seed of the delivery that compensates the input.
+    pub fn compensating(&self) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update("compensate");
         Self(hash.finalize().into())
     }
 

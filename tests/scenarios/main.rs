@@ -20,6 +20,7 @@ mod dead_letters;
 mod policy;
 mod order;
 mod circuit;
+mod compensation;
 mod fallback;
 mod files;
 mod reload;

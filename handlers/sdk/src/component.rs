@@ -61,6 +61,65 @@ pub mod records {
     }
 }
 
+pub mod compensation {
+    //! The export of `compensation`.
+
+    mod bindings {
+        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
+        wit_bindgen::generate!({
+            world: "compensation-handler",
+            path: "../../wit",
+            pub_export_macro: true,
+            with: {
+                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
+                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
+                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
+                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
+                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
+            },
+        });
+    }
+
+    pub use bindings::export;
+    pub use bindings::exports;
+    pub use bindings::exports::tidemill::handler::compensation::{Guest, Input};
+
+    use super::records::Outcome;
+    use crate::compensation as ours;
+
+    /// Hands what was given up on over, and the failure back.
+    pub fn run(compensate: crate::Compensate, input: Input, reason: &str) -> Outcome {
+        let headers = |headers: Vec<super::wit::types::Header>| headers.into_iter().map(super::header).collect();
+        let input = match input {
+            Input::Record(record) => ours::Input::Record(crate::Record {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+                headers: headers(record.headers),
+            }),
+            Input::Event(event) => ours::Input::Event(ours::LostEvent {
+                id: event.id,
+                event_type: event.event_type,
+                topic: event.topic,
+                key: event.key,
+                value: event.value,
+                headers: headers(event.headers),
+                source: event.source,
+            }),
+            Input::Request(_) | Input::Timer(_) => {
+                let failure =
+                    crate::Failure::reject("this version of the guest crate knows no such input; use a newer one");
+                return Err(super::failure(failure));
+            }
+        };
+        compensate(&input, reason).map_err(super::failure)
+    }
+}
+
 pub mod http {
     //! The export of `http`.
 

@@ -3,12 +3,16 @@
 //! The component exports exactly what the macro names: a handler without `http` has no `http` export. On every
 //! other target the macro leaves a [`Handler`] for [`test::Bench`](crate::test::Bench) to run.
 
+use crate::compensation::Input;
 use crate::http::{Problem, Request, Response};
 use crate::section::Migration;
 use crate::{Failure, Record};
 
 /// What handles a record.
 pub type Handle = fn(&Record) -> Result<(), Failure>;
+
+/// What makes good what was given up on, for the reason that is its second argument.
+pub type Compensate = fn(&Input, &str) -> Result<(), Failure>;
 
 /// What answers the requests of one route.
 pub type Answer = fn(&Request) -> Result<Response, Problem>;
@@ -22,6 +26,8 @@ pub struct Handler {
     pub migrations: &'static [Migration],
     /// The function for records, if there is one.
     pub records: Option<Handle>,
+    /// The function for what was given up on, if there is one.
+    pub compensate: Option<Compensate>,
     /// `METHOD /path` and the function for it.
     pub routes: &'static [(&'static str, Answer)],
 }
@@ -33,6 +39,7 @@ pub struct Handler {
 ///     manifest: "handler.toml",
 ///     migrations: ["migrations/0001_orders.sql"],
 ///     records: handle,
+///     compensate: make_good,
 ///     http: {
 ///         "POST /api/orders" => place,
 ///         "GET /api/orders/{id}" => show,
@@ -40,8 +47,8 @@ pub struct Handler {
 /// }
 /// ```
 ///
-/// Paths are relative to the crate's folder. `migrations`, `records` and `http` may be left out, but keep this
-/// order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
+/// Paths are relative to the crate's folder. `migrations`, `records`, `compensate` and `http` may be left out, but
+/// keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
 /// written as in the manifest's `[[route]]`: the method, a space, the path.
 #[macro_export]
 macro_rules! handler {
@@ -49,6 +56,7 @@ macro_rules! handler {
         manifest: $manifest:literal
         $(, migrations: [$($migration:literal),* $(,)?])?
         $(, records: $handle:path)?
+        $(, compensate: $compensate:path)?
         $(, http: { $($route:literal => $answer:path),* $(,)? })?
         $(,)?
     ) => {
@@ -81,6 +89,18 @@ macro_rules! handler {
             )?
 
             $(
+                impl $crate::component::compensation::Guest for Component {
+                    fn compensate(
+                        input: $crate::component::compensation::Input,
+                        reason: ::std::string::String,
+                    ) -> $crate::component::records::Outcome {
+                        $crate::component::compensation::run($compensate, input, &reason)
+                    }
+                }
+                $crate::component::compensation::export!(Component with_types_in $crate::component::compensation);
+            )?
+
+            $(
                 impl $crate::component::http::Guest for Component {
                     fn handle(request: $crate::component::http::Request) -> $crate::component::http::Response {
                         $crate::component::http::run(&[$(($route, $answer as $crate::Answer)),*], request)
@@ -105,6 +125,7 @@ macro_rules! handler {
                 ($migration, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $migration))),
             )*)?],
             records: $crate::first![$(Some($handle),)? None],
+            compensate: $crate::first![$(Some($compensate),)? None],
             routes: &[$($(($route, $answer)),*)?],
         };
     };

@@ -29,6 +29,7 @@
 mod handler;
 pub mod record;
 pub mod http;
+pub mod compensation;
 mod failure;
 pub mod sql;
 pub mod publisher;
@@ -52,7 +53,7 @@ pub mod test;
 use test::delivery as host;
 
 pub use failure::Failure;
-pub use handler::{Answer, Handle, Handler};
+pub use handler::{Answer, Compensate, Handle, Handler};
 pub use record::Record;
 pub use rust_decimal::Decimal;
 pub use time::Time;

@@ -39,8 +39,9 @@ impl Record {
     /// not fit next time either.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let value = self.value.as_deref().ok_or_else(|| Failure::undecodable("the record's value is null"))?;
-        serde_json::from_slice(value)
-            .map_err(|error| Failure::undecodable(format!("the record's value is not the JSON that is expected: {error}")))
+        serde_json::from_slice(value).map_err(|error| {
+            Failure::undecodable(format!("the record's value is not the JSON that is expected: {error}"))
+        })
     }
 
     /// The key as text; `None` if it is null or not UTF-8.

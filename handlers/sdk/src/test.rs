@@ -23,6 +23,7 @@ mod store;
 
 use serde::de::DeserializeOwned;
 
+use crate::compensation::Input;
 use crate::http::{self, Response};
 use crate::log::Level;
 use crate::record::Header;
@@ -144,6 +145,17 @@ impl Bench {
         let event_id = self.manifest.event_id(record);
         let outcome = self.deliver(false, event_id, || handle(record), Result::is_ok);
         match outcome {
+            (Ok(()), Some(broken)) => Err(Failure::retry(broken)),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Lets the handler make good what was given up on, for this reason. What it wrote and published stays only if it
+    /// returns `Ok`.
+    #[track_caller]
+    pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Failure> {
+        let compensate = self.handler.compensate.expect("handler! names a function for `compensate`");
+        match self.deliver(false, None, || compensate(input, reason), Result::is_ok) {
             (Ok(()), Some(broken)) => Err(Failure::retry(broken)),
             (outcome, _) => outcome,
         }

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub event_id: Option<EventId>,
     /// `[retry]`
     pub retry: Retry,
+    /// `[compensation]`
+    pub compensation: CompensationPart,
     /// `[circuit]`
     pub circuit: CircuitPart,
     /// `[dead-letter]`
@@ -85,6 +87,15 @@ pub struct ClassPart {
     pub treatment: Option<Treatment>,
     /// `max-attempts`
     pub max_attempts: Option<u32>,
+}
+
+/// `[compensation]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompensationPart {
+    /// `max-attempts`
+    pub max_attempts: Option<u32>,
+    /// `backoff`
+    pub backoff: Option<Backoff>,
 }
 
 /// `[circuit]`, each part optional.
@@ -198,6 +209,8 @@ pub struct Spec {
     pub event_id: EventId,
     /// What follows a failure.
     pub retry: Policy,
+    /// What follows a failure to compensate.
+    pub compensation: Policy,
     /// When its lanes stand still, since what it needs is down.
     pub circuit: circuit::Settings,
     /// Where a record goes at last.

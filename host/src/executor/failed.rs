@@ -8,6 +8,8 @@ use super::group::{Abort, Group};
 use super::record::Delivery;
 use crate::kafka::dead_letter;
 use crate::lane::Token;
+use crate::lane::turn::Turn;
+use crate::ledger::outbox::EventKind;
 use crate::ledger::{crash, fallback, outbox, pending};
 use crate::policy::circuit::Failed;
 use crate::policy::{Failure, Next, Outcome, Situation, Treatment, decide};
@@ -18,8 +20,9 @@ impl Executor {
     /// The record failed: it waits, or it is given up on. Returns what the operator reads.
     pub(super) fn fail(&mut self, group: &mut Group, delivery: &Delivery, failure: &Failure) -> Result<String, Abort> {
         let spec = &delivery.live.environment.spec;
+        let policy = if delivery.input.reason().is_some() { &spec.compensation } else { &spec.retry };
         let (token, now) = (delivery.token, delivery.now);
-        let treatment = spec.retry.classes.of(failure.outcome).treatment;
+        let treatment = policy.classes.of(failure.outcome).treatment;
         let dice = delivery.seed.dice(delivery.attempt);
         let probe = self.circuit_is_open(group, delivery);
         let others_pass = match probe {
@@ -36,7 +39,7 @@ impl Executor {
         let circuit_open = self.circuit_is_open(group, delivery);
         let situation = Situation { attempt: delivery.attempt, circuit_open, others_pass, now, dice };
         let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
-        let (due, attempts, when) = match decide(&spec.retry, failure, situation) {
+        let (due, attempts, when) = match decide(policy, failure, situation) {
             Next::Retry { due } => (due, delivery.attempt, format!("tried again in {} ms", due - now)),
             // Not later than the circuit lets it.
             Next::Wait => (now, delivery.attempt - 1, "tried again when the circuit lets it".to_owned()),
@@ -60,7 +63,8 @@ impl Executor {
         })
     }
 
-    /// The record becomes a dead letter, or stays in the fallback where it is one already.
+    /// The record becomes a dead letter, or stays in the fallback where it is one already; then it is compensated, by a
+    /// handler that does. What could not be compensated stays in the fallback.
     pub(super) fn give_up(
         &mut self,
         group: &mut Group,
@@ -69,7 +73,16 @@ impl Executor {
     ) -> Result<String, Abort> {
         let spec = &delivery.live.environment.spec;
         let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
-        let event = dead_letter::event(spec, &delivery.seed, &delivery.record, failure, &delivery.errors_with(failure));
+        let mut event =
+            dead_letter::event(spec, &delivery.seed, &delivery.record, failure, &delivery.errors_with(failure));
+        if let Some(reason) = delivery.input.reason() {
+            event.kind = EventKind::Compensation;
+            event.topic = delivery.record.topic.to_string();
+            let cause = format!("it could not be compensated: {outcome}; it was given up on since: {reason}");
+            fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
+            self.leave(group, delivery)?;
+            return Ok(format!("{outcome}; kept in tm_fallback, since it cannot be compensated: a person has to"));
+        }
         let said = if dead_letter::is_dead_letter(&delivery.record) {
             let cause = format!("it came from a dead letter topic already: {outcome}");
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
@@ -81,8 +94,14 @@ impl Executor {
             group.next_outbox_id += 1;
             format!("{outcome}; given up on after {} attempts, dead letter to {}", delivery.attempt, event.topic)
         };
-        self.leave(group, delivery)?;
-        Ok(said)
+        if !delivery.live.component.compensates() {
+            self.leave(group, delivery)?;
+            return Ok(said);
+        }
+        self.forget_crashes(delivery)?;
+        let compensate = |turn: &mut Turn<'_>| turn.compensate(&delivery.input, &outcome);
+        self.turn(group, delivery.token, &delivery.live, delivery.now, compensate)?;
+        Ok(format!("{said}; it is compensated"))
     }
 
     /// Neither the record's effects nor its dead letter can be written, for example because they are too large: the

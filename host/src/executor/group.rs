@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::guest::LogLine;
 use crate::lane::{Draft, Token};
+use crate::ledger::pending::{self, NO_PARTITION};
 use crate::ledger::{fallback, offset, outbox};
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
@@ -55,6 +56,8 @@ pub(super) struct Group {
     /// Answers in the order of each handler's requests.
     pub(super) answers: HashMap<Arc<str>, Vec<Answer>>,
     pub(super) log: Vec<Logged>,
+    /// Handlers and the topics that have refused events of theirs, which they compensate.
+    refused: Vec<(Arc<str>, String)>,
     pub(super) next_outbox_id: i64,
 }
 
@@ -79,7 +82,7 @@ impl Executor {
     /// Runs a group to its end, whatever that is.
     fn conclude(&mut self, fill: impl FnOnce(&mut Self, &mut Group) -> Result<(), Abort>, solo: bool) -> bool {
         let mut group = Group { solo, next_outbox_id: self.next_outbox_id, ..Group::default() };
-        let result = self.begin().and_then(|()| fill(self, &mut group)).and_then(|()| self.commit(&group));
+        let result = self.begin().and_then(|()| fill(self, &mut group)).and_then(|()| self.commit(&mut group));
         match result {
             Ok(()) => self.settle(group),
             Err(abort) => self.abort(group, abort),
@@ -186,9 +189,12 @@ impl Executor {
     }
 
     /// Writes next offsets and what the relay has reported, and commits.
-    fn commit(&mut self, group: &Group) -> Result<(), Abort> {
+    fn commit(&mut self, group: &mut Group) -> Result<(), Abort> {
         for (token, draft) in &group.drafts {
             let Some(lane) = self.lanes.get(token) else { return Err(Abort::Stale(*token)) };
+            if lane.partition == NO_PARTITION {
+                continue;
+            }
             let to = draft.next.unwrap_or(lane.next);
             let moved = offset::advance(
                 self.connection(),
@@ -219,6 +225,13 @@ impl Executor {
             outbox::note_failure(connection, *id, error)?;
         }
         for (id, error) in &self.relayed.refused {
+            if let Some(publisher) = outbox::publisher(connection, *id)?
+                && let Some((handler, member)) = self.members.get_key_value(publisher.as_str())
+                && member.live.component.compensates()
+                && let Some(topic) = pending::add_refused(connection, *id, error, now)?
+            {
+                group.refused.push((handler.clone(), topic));
+            }
             fallback::take_from_outbox(connection, *id, error, now)?;
         }
         Ok(connection.execute("COMMIT", &[]).map(drop)?)
@@ -237,6 +250,9 @@ impl Executor {
             if let Pick::Lane(token) = pick {
                 self.counted.retain(|(lane, _), _| lane != token);
             }
+        }
+        for (handler, topic) in group.refused {
+            self.open_refused(&handler, &topic);
         }
         for (handler, circuit) in group.circuits {
             self.settle_circuit(&handler, circuit);

@@ -11,6 +11,7 @@ use crate::guest::{self, Context, Ended};
 use crate::id::{InputId, Seed};
 use crate::lane::Token;
 use crate::lane::turn::{Input, Taken, Turn};
+use crate::ledger::pending::Purpose;
 use crate::ledger::{Identity, crash, inbox};
 use crate::policy::{Failure, Outcome};
 use crate::record::Record;
@@ -80,6 +81,12 @@ impl Executor {
                 offset = delivery.record.offset, event_id = id, "duplicate");
             return self.leave(group, &delivery);
         }
+        if delivery.input.reason().is_some() && !delivery.live.component.compensates() {
+            let failure = Failure::new(Outcome::Reject, "the live version does not export `compensation`");
+            let trouble = self.give_up(group, &delivery, &failure)?;
+            group.log.push(delivery.logged(Vec::new(), Some(trouble)));
+            return Ok(());
+        }
         if let Some(crashes) = self.count_run(&mut delivery)? {
             let message = format!("the daemon has ended {crashes} times while it ran this record");
             let trouble = self.give_up(group, &delivery, &Failure::new(Outcome::Crash, message))?;
@@ -89,7 +96,13 @@ impl Executor {
         self.connection().execute("SAVEPOINT delivery", &[])?;
         let context = self.context(&delivery, group);
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &delivery.record);
+        let (component, record) = (&delivery.live.component, &delivery.record);
+        let finished = match delivery.input.pending().map(|pending| &pending.purpose) {
+            Some(Purpose::Compensate { reason, event }) => {
+                guest::delivery::compensate(component, connection, context, record, event.as_ref(), reason)
+            }
+            _ => guest::delivery::handle_record(component, connection, context, record),
+        };
         self.connection = Some(finished.connection);
         let failure = match finished.result {
             Ok(()) if self.connection().violates_deferred_keys() => {
@@ -142,15 +155,23 @@ impl Executor {
         let Taken::Input(input) = self.turn(group, token, &live, now, |turn| turn.take())? else { return Ok(None) };
         let record = input.record().clone();
         let topic_id = input.pending().map_or(&lane.topic_id, |pending| &pending.topic_id).clone();
-        let id = InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset };
         let spec = &live.environment.spec;
+        let (mut id, mut source) =
+            (InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset }, None);
+        if let Some(Purpose::Compensate { event: Some(event), .. }) = input.pending().map(|pending| &pending.purpose) {
+            id = InputId::Event { event_id: event.event_id.clone() };
+            source = Some(event.source.clone());
+        }
+        let seed = Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id);
+        let compensates = input.reason().is_some();
         Ok(Some(Delivery {
             token,
             handler: lane.handler.clone(),
             attempt: input.pending().map_or(0, |pending| pending.attempts) + 1,
-            seed: Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id),
-            event_id: event_id::find(&spec.event_id, &record),
-            source: id.describe(&record.topic),
+            seed: if compensates { seed.compensating() } else { seed },
+            // The inbox knows what was handled.
+            event_id: if compensates { None } else { event_id::find(&spec.event_id, &record) },
+            source: source.unwrap_or_else(|| id.describe(&record.topic)),
             live,
             input,
             record,
@@ -192,6 +213,10 @@ impl Executor {
     /// The record is done (or was before), or given up on: the lane steps past it.
     pub(super) fn leave(&mut self, group: &mut Group, delivery: &Delivery) -> Result<(), Abort> {
         self.turn(group, delivery.token, &delivery.live, delivery.now, |turn| turn.leave(&delivery.input))?;
+        self.forget_crashes(delivery)
+    }
+
+    pub(super) fn forget_crashes(&self, delivery: &Delivery) -> Result<(), Abort> {
         // A record that crashed a process and ran again unobserved was pending in between.
         if delivery.counted || (self.unclean && delivery.input.pending().is_some()) {
             crash::forget(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
@@ -225,8 +250,12 @@ impl Executor {
 impl Delivery {
     /// What it has to say once its end is known.
     pub(super) fn logged(&self, lines: Vec<guest::LogLine>, trouble: Option<String>) -> Logged {
-        let span = tracing::info_span!("delivery", handler = %self.handler, topic = %self.record.topic,
-            partition = self.record.partition, offset = self.record.offset, attempt = self.attempt);
+        let span = match self.input.reason() {
+            None => tracing::info_span!("delivery", handler = %self.handler, topic = %self.record.topic,
+                partition = self.record.partition, offset = self.record.offset, attempt = self.attempt),
+            Some(_) => tracing::info_span!("compensation", handler = %self.handler, source = self.source,
+                attempt = self.attempt),
+        };
         Logged { span, lines, trouble }
     }
 }

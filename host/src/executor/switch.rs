@@ -16,7 +16,7 @@ use crate::lane::opening::{self, Opening};
 use crate::lane::{self, Lane, Token};
 use crate::ledger::deployment::{self, New};
 use crate::ledger::offset::{self, Stored};
-use crate::ledger::pending::Rows;
+use crate::ledger::pending::{self, NO_PARTITION, Rows};
 use crate::policy::{self, Circuit, Policy};
 use crate::record::Refusal;
 use crate::store::Error;
@@ -86,9 +86,7 @@ impl Executor {
                 let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
                 let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
-                // Jitter may double the longest wait.
-                let latest = crate::clock::now().saturating_add(2 * policy::millis(policy::WAIT_MAX));
-                let waiting = rows.open(latest)?;
+                let waiting = rows.open(latest_due())?;
                 open.meter.set_blocked(lane::stands(&waiting, policy));
                 Ok(Some(Lane {
                     handler: handler.clone(),
@@ -101,7 +99,7 @@ impl Executor {
                     waiting,
                     meter: open.meter,
                     steps: 0,
-                    careful: if self.unclean { self.settings.group_max } else { 0 },
+                    careful: self.careful(),
                     listed: false,
                     alarm: None,
                 }))
@@ -177,7 +175,60 @@ impl Executor {
         let lanes: Vec<Token> =
             self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
         lanes.into_iter().for_each(|token| self.list(token));
+        match pending::topics_of_refused(self.connection(), &handler) {
+            Ok(topics) => topics.iter().for_each(|topic| self.open_refused(&handler, topic)),
+            Err(error) => {
+                tracing::warn!(%handler, %error, "look for refused events to compensate; it is done at the next start")
+            }
+        }
         Ok(joined)
+    }
+
+    /// Opens the lane of a handler's events that a topic has refused, or looks at it again.
+    pub(super) fn open_refused(&mut self, handler: &Arc<str>, topic: &str) {
+        let rows = Rows { connection: self.connection(), handler, topic, partition: NO_PARTITION };
+        let waiting = match rows.open(latest_due()) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(%handler, topic, %error, "look for refused events to compensate; it is done at the next start");
+                return;
+            }
+        };
+        let of_topic =
+            |lane: &Lane| lane.partition == NO_PARTITION && lane.handler == *handler && *lane.topic == *topic;
+        let open = self.lanes.iter_mut().find(|(_, lane)| of_topic(lane));
+        let token = match open {
+            Some((token, lane)) => {
+                lane.waiting = waiting;
+                *token
+            }
+            None => {
+                self.next_token += 1;
+                let lane = Lane {
+                    handler: handler.clone(),
+                    topic: topic.into(),
+                    topic_id: String::new(),
+                    partition: NO_PARTITION,
+                    epoch: 0,
+                    next: 0,
+                    queue: VecDeque::new(),
+                    waiting,
+                    meter: Arc::default(),
+                    steps: 0,
+                    careful: self.careful(),
+                    listed: false,
+                    alarm: None,
+                };
+                self.lanes.insert(Token(self.next_token), lane);
+                Token(self.next_token)
+            }
+        };
+        self.set_alarm(token);
+    }
+
+    /// How many deliveries of a new lane run alone.
+    fn careful(&self) -> usize {
+        if self.unclean { self.settings.group_max } else { 0 }
     }
 
     /// Forgets a handler; its tables, its offsets and what it left in the outbox stay.
@@ -194,4 +245,9 @@ impl Executor {
             tracing::warn!(%handler, %error, "note that a handler was removed");
         }
     }
+}
+
+/// The latest that a pending record can be due. Jitter may double the longest wait.
+fn latest_due() -> i64 {
+    crate::clock::now().saturating_add(2 * policy::millis(policy::WAIT_MAX))
 }

@@ -26,6 +26,7 @@ pub struct Component {
     pub(super) pre: InstancePre<State>,
     pub(super) records: Option<exports::records::GuestIndices>,
     pub(super) http: Option<exports::http::GuestIndices>,
+    pub(super) compensation: Option<exports::compensation::GuestIndices>,
 }
 
 impl Component {
@@ -40,7 +41,8 @@ impl Component {
             |interface: &str| names.iter().any(|name| name.starts_with(&format!("tidemill:handler/{interface}@")));
         let records = exported("records").then(|| exports::records::GuestIndices::new(&pre)).transpose();
         let http = exported("http").then(|| exports::http::GuestIndices::new(&pre)).transpose();
-        let (Ok(records), Ok(http)) = (records, http) else {
+        let compensation = exported("compensation").then(|| exports::compensation::GuestIndices::new(&pre)).transpose();
+        let (Ok(records), Ok(http), Ok(compensation)) = (records, http, compensation) else {
             bail!("it exports {}, but this daemon speaks {CONTRACT}: build it against that version", names.join(", "));
         };
         if records.is_none() && http.is_none() {
@@ -49,7 +51,7 @@ impl Component {
                 if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
             );
         }
-        Ok(Self { pre, records, http })
+        Ok(Self { pre, records, http, compensation })
     }
 
     /// Instantiates it once under the limits of `spec` and throws the instance away: a component that asks for more
@@ -82,6 +84,11 @@ impl Component {
     /// Whether it can be given records.
     pub fn takes_records(&self) -> bool {
         self.records.is_some()
+    }
+
+    /// Whether it makes good what it was given up on.
+    pub fn compensates(&self) -> bool {
+        self.compensation.is_some()
     }
 
     /// Whether it can be given requests.

@@ -10,19 +10,16 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap};
 
-use super::Component;
-use super::bindings::exports::tidemill::handler as exports;
 use super::bindings::tidemill::handler::{log::Level, types};
 use super::engine::TICK;
 use super::wasi::Wasi;
+use super::{Component, convert};
 use crate::deploy::manifest::Spec;
 use crate::id::{Seed, Stream};
+use crate::ledger::pending::Refused;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::{Connection, Error};
-
-/// Characters of a failure's message that are kept.
-const MESSAGE_MAX: usize = 2_000;
 
 /// What stays the same for all deliveries of a handler's version.
 pub struct Environment {
@@ -137,9 +134,33 @@ pub fn handle_record(
                 return Ok(Err(types::Failure::Reject("the component does not export `records`".into())));
             };
             let guest = indices.load(&mut *store, instance)?;
-            guest.call_handle(store, &record_for_guest(record))
+            guest.call_handle(store, &convert::record(record))
         },
-        |answer| answer.map_err(|failure| Ended::Failed(failure_of_guest(failure))),
+        |answer| answer.map_err(|failure| Ended::Failed(convert::failure(failure))),
+    )
+}
+
+/// Lets a fresh instance compensate a record, or an event that Kafka has refused.
+pub fn compensate(
+    component: &Component,
+    connection: Box<Connection>,
+    context: Context,
+    record: &Record,
+    event: Option<&Refused>,
+    reason: &str,
+) -> Finished<()> {
+    run(
+        component,
+        connection,
+        context,
+        |store, instance| {
+            let Some(indices) = &component.compensation else {
+                return Ok(Err(types::Failure::Reject("the component does not export `compensation`".into())));
+            };
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_compensate(store, &convert::compensation(record, event), reason)
+        },
+        |answer| answer.map_err(|failure| Ended::Failed(convert::failure(failure))),
     )
 }
 
@@ -157,7 +178,7 @@ pub fn handle_request(
         |store, instance| {
             let Some(indices) = &component.http else { wasmtime::bail!("the component does not export `http`") };
             let guest = indices.load(&mut *store, instance)?;
-            guest.call_handle(store, &request_for_guest(request))
+            guest.call_handle(store, &convert::request(request))
         },
         |response| {
             let response = Response {
@@ -239,7 +260,10 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
             // One line, without Rust's advice to set a variable that no guest has.
             let lines = printed.lines().filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_"));
             let said = lines.collect::<Vec<_>>().join(" ");
-            Failure::new(Outcome::Trap, shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }))
+            Failure::new(
+                Outcome::Trap,
+                convert::shorten(if said.is_empty() { cause } else { format!("{said} ({cause})") }),
+            )
         }
     }
 }
@@ -286,59 +310,4 @@ impl State {
         };
         self.log.push(LogLine { level, message });
     }
-}
-
-fn record_for_guest(record: &Record) -> exports::records::Record {
-    exports::records::Record {
-        topic: record.topic.to_string(),
-        partition: record.partition,
-        offset: record.offset,
-        timestamp: record.timestamp.millis(),
-        key: record.key.as_deref().map(<[u8]>::to_vec),
-        value: record.value.as_deref().map(<[u8]>::to_vec),
-        headers: record
-            .headers
-            .iter()
-            .map(|h| types::Header { name: h.name.clone(), value: h.value.as_deref().map(<[u8]>::to_vec) })
-            .collect(),
-    }
-}
-
-fn request_for_guest(request: &Request) -> exports::http::Request {
-    exports::http::Request {
-        method: request.method.clone(),
-        path: request.path.clone(),
-        route: request.route.clone(),
-        params: request
-            .params
-            .iter()
-            .map(|(name, value)| exports::http::PathParam { name: name.clone(), value: value.clone() })
-            .collect(),
-        query: request.query.clone(),
-        headers: request
-            .headers
-            .iter()
-            .map(|(name, value)| exports::http::Field { name: name.clone(), value: value.to_vec() })
-            .collect(),
-        body: request.body.to_vec(),
-        user: request.user.clone(),
-    }
-}
-
-/// A guest's words go into dead letters and ledger rows, which must stay small enough to be written.
-fn shorten(mut message: String) -> String {
-    if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX) {
-        message.truncate(end);
-        message.push_str(" ... (cut)");
-    }
-    message
-}
-
-fn failure_of_guest(failure: types::Failure) -> Failure {
-    let (outcome, message, after_ms) = match failure {
-        types::Failure::Retry(trouble) => (Outcome::Retry, trouble.message, trouble.after_ms),
-        types::Failure::Unavailable(trouble) => (Outcome::Unavailable, trouble.message, trouble.after_ms),
-        types::Failure::Reject(message) => (Outcome::of_reject(&message), message, None),
-    };
-    Failure { outcome, message: shorten(message), after: after_ms.map(std::time::Duration::from_millis) }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Draft, Head, Lane};
-use crate::ledger::pending::{Pending, Rows, Waiting};
+use crate::ledger::pending::{Pending, Purpose, Rows, Waiting};
 use crate::policy::{Order, Policy};
 use crate::record::Record;
 use crate::store::{Connection, Error};
@@ -34,6 +34,14 @@ impl Input {
         match self {
             Self::Fresh(_) => None,
             Self::Pending(pending) => Some(pending),
+        }
+    }
+
+    /// Why it is to be compensated, if it is.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.pending()?.purpose {
+            Purpose::Handle => None,
+            Purpose::Compensate { reason, .. } => Some(reason),
         }
     }
 
@@ -105,20 +113,29 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// The input was given up on, and waits to be compensated for this reason.
+    pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Error> {
+        let purpose = Purpose::Compensate { reason: reason.to_owned(), event: None };
+        self.set(input, |pending| Pending { purpose, attempts: 0, errors: "[]".into(), ..pending }, self.now)
+    }
+
     /// The input waits (again) until `due`, with so many attempts made and these errors.
     pub fn wait(&mut self, input: &Input, attempts: u32, due: i64, errors: String) -> Result<(), Error> {
-        let due = Some(due);
+        self.set(input, |pending| Pending { attempts, errors, ..pending }, due)
+    }
+
+    fn set(&mut self, input: &Input, set: impl FnOnce(Pending) -> Pending, due: i64) -> Result<(), Error> {
         match input {
             Input::Fresh(record) => {
                 let scope = match (self.policy.order, &record.key) {
                     (Order::Key, None) => Order::None,
                     (order, _) => order,
                 };
-                let pending = Pending { attempts, due, errors, ..self.fresh(record, scope) };
+                let pending = Pending { due: Some(due), ..set(self.fresh(record, scope)) };
                 self.change(input, |rows, waiting| rows.add(&pending, waiting))
             }
             Input::Pending(pending) => {
-                let pending = Pending { attempts, due, errors, ..(**pending).clone() };
+                let pending = Pending { due: Some(due), ..set((**pending).clone()) };
                 self.change(input, |rows, waiting| rows.update(&pending, waiting))
             }
         }
@@ -129,6 +146,7 @@ impl Turn<'_> {
             id: 0,
             record: record.clone(),
             topic_id: self.lane.topic_id.clone(),
+            purpose: Purpose::Handle,
             scope,
             attempts: 0,
             due: None,

@@ -16,6 +16,8 @@ pub enum EventKind {
     Event,
     /// A record that was given up on.
     DeadLetter,
+    /// What could not be compensated either. It stays in the fallback, and is never published.
+    Compensation,
 }
 
 impl EventKind {
@@ -24,6 +26,7 @@ impl EventKind {
         match self {
             Self::Event => "event",
             Self::DeadLetter => "dead-letter",
+            Self::Compensation => "compensation",
         }
     }
 }
@@ -188,6 +191,12 @@ pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> 
 pub fn purge(connection: &Connection, before: i64) -> Result<u64, Error> {
     let sql = "DELETE FROM main.tm_outbox WHERE status = 'published' AND published_at < ?1";
     connection.execute(sql, &[before.into()])
+}
+
+/// Whose event a row is; `None` if it is gone, or no event of a handler.
+pub fn publisher(connection: &Connection, id: i64) -> Result<Option<String>, Error> {
+    let sql = "SELECT handler FROM main.tm_outbox WHERE id = ?1 AND kind = 'event'";
+    connection.first(sql, &[id.into()], |row| row.text(0))
 }
 
 /// Notes that a row could not be published, and waits.

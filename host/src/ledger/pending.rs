@@ -14,6 +14,34 @@ use crate::policy::{Order, Outcome};
 use crate::record::{Record, Timestamp};
 use crate::store::{Connection, Error, Row, Value};
 
+/// What a waiting record waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be handled.
+    Handle,
+    /// To be compensated, for this reason.
+    Compensate {
+        /// How its last attempt ended.
+        reason: String,
+        /// What else is known if it is an event that Kafka has refused.
+        event: Option<Refused>,
+    },
+}
+
+/// An event that Kafka has refused, beside what it has in common with a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its id.
+    pub event_id: String,
+    /// Its type.
+    pub event_type: String,
+    /// The input that caused it.
+    pub source: String,
+}
+
+/// The partition under which refused events wait.
+pub const NO_PARTITION: i32 = -1;
+
 /// A waiting record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
@@ -23,6 +51,8 @@ pub struct Pending {
     pub record: Arc<Record>,
     /// The id of the topic it came from.
     pub topic_id: String,
+    /// What it waits for.
+    pub purpose: Purpose,
     /// Who waits for it.
     pub scope: Order,
     /// Attempts made so far.
@@ -101,7 +131,7 @@ pub struct Rows<'c> {
 
 const COLUMNS: &str =
     "SELECT id, topic, partition, \"offset\", timestamp, timestamp_type, key, value, headers, topic_id,
-    scope, attempts, due, errors FROM main.tm_pending";
+    scope, attempts, due, errors, purpose, reason, event_id, event_type, source FROM main.tm_pending";
 const OF_LANE: &str = "handler = ?1 AND topic = ?2 AND partition = ?3";
 
 impl Rows<'_> {
@@ -150,8 +180,8 @@ impl Rows<'_> {
     pub fn add(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
         let sql =
             "INSERT INTO main.tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type,
-                   key, value, headers, purpose, scope, attempts, due, errors)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'handle', ?11, ?12, ?13, ?14)
+                   key, value, headers, scope, attempts, due, errors, purpose, reason)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
                    ON CONFLICT (handler, topic, partition, \"offset\", topic_id) DO NOTHING";
         let record = &pending.record;
         let params = self.with([
@@ -166,6 +196,8 @@ impl Rows<'_> {
             pending.attempts.into(),
             pending.due.into(),
             pending.errors.as_str().into(),
+            purpose_name(&pending.purpose).into(),
+            reason(&pending.purpose).into(),
         ]);
         if self.connection.execute(sql, &params)? == 1 {
             waiting.add(pending);
@@ -174,10 +206,18 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Notes another failed attempt.
+    /// Notes what it waits for now, and since when.
     pub fn update(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
-        let sql = "UPDATE main.tm_pending SET attempts = ?2, due = ?3, errors = ?4 WHERE id = ?1";
-        let params = [pending.id.into(), pending.attempts.into(), pending.due.into(), pending.errors.as_str().into()];
+        let sql =
+            "UPDATE main.tm_pending SET attempts = ?2, due = ?3, errors = ?4, purpose = ?5, reason = ?6 WHERE id = ?1";
+        let params = [
+            pending.id.into(),
+            pending.attempts.into(),
+            pending.due.into(),
+            pending.errors.as_str().into(),
+            purpose_name(&pending.purpose).into(),
+            reason(&pending.purpose).into(),
+        ];
         self.connection.execute(sql, &params)?;
         waiting.due = self.earliest()?;
         Ok(())
@@ -201,6 +241,40 @@ impl Rows<'_> {
     fn earliest(&self) -> Result<Option<i64>, Error> {
         let sql = format!("SELECT min(due) FROM main.tm_pending WHERE {OF_LANE} AND due IS NOT NULL");
         Ok(self.connection.first(&sql, &self.lane(), |row| row.opt_integer(0))?.flatten())
+    }
+}
+
+/// Lets the handler of an outbox row compensate it, at `now` or behind others of its key. Returns its topic.
+pub fn add_refused(connection: &Connection, id: i64, why: &str, now: i64) -> Result<Option<String>, Error> {
+    let sql = "INSERT INTO main.tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type,
+               key, value, headers, scope, attempts, due, errors, purpose, reason, event_id, event_type, source)
+               SELECT handler, topic, ?4, 'event ' || event_id, id, created_at, 'CreateTime', partition_key, payload, headers,
+               CASE WHEN partition_key IS NULL THEN 'none' ELSE 'key' END, 0,
+               CASE WHEN EXISTS (SELECT 1 FROM main.tm_pending p WHERE p.handler = o.handler AND p.topic = o.topic
+                   AND p.partition = ?4 AND p.scope = 'key' AND p.key = o.partition_key) THEN NULL ELSE ?3 END,
+               '[]', 'compensate', ?2, event_id, event_type, source
+               FROM main.tm_outbox o WHERE id = ?1 RETURNING topic";
+    let params = [id.into(), why.into(), now.into(), NO_PARTITION.into()];
+    connection.first(sql, &params, |row| row.text(0))
+}
+
+/// The topics of which refused events wait for this handler.
+pub fn topics_of_refused(connection: &Connection, handler: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT DISTINCT topic FROM main.tm_pending WHERE handler = ?1 AND partition = ?2";
+    connection.query(sql, &[handler.into(), NO_PARTITION.into()], |row| row.text(0))
+}
+
+fn purpose_name(purpose: &Purpose) -> &'static str {
+    match purpose {
+        Purpose::Handle => "handle",
+        Purpose::Compensate { .. } => "compensate",
+    }
+}
+
+fn reason(purpose: &Purpose) -> Option<&str> {
+    match purpose {
+        Purpose::Handle => None,
+        Purpose::Compensate { reason, .. } => Some(reason),
     }
 }
 
@@ -239,5 +313,15 @@ fn read(row: &Row<'_>) -> Result<Pending, Error> {
         attempts: u32::try_from(row.integer(11)?).unwrap_or(u32::MAX),
         due: row.opt_integer(12)?,
         errors: row.text(13)?,
+        purpose: match row.text(14)?.as_str() {
+            "compensate" => {
+                let event = match row.opt_text(16)? {
+                    None => None,
+                    Some(event_id) => Some(Refused { event_id, event_type: row.text(17)?, source: row.text(18)? }),
+                };
+                Purpose::Compensate { reason: row.opt_text(15)?.unwrap_or_default(), event }
+            }
+            _ => Purpose::Handle,
+        },
     })
 }

@@ -53,7 +53,8 @@ CREATE TABLE tm_deployment (
 CREATE INDEX tm_deployment_live ON tm_deployment (handler, status);
 ";
 
-/// A pending record may stand behind another one of its key (`due` is null then), and may be there to be compensated.
+/// A pending record may stand behind another one of its key (`due` is null then), and may be there to be compensated, for a
+/// `reason`; so may an event that Kafka has refused, on the partition -1 of its topic.
 /// `tm_crash` counts how often a process did not survive a record, and `running` in `tm_meta` says that the last one did
 /// not end in order.
 const PENDING_SCOPES: &str = "
@@ -62,10 +63,11 @@ CREATE TABLE tm_pending_new (
     handler TEXT NOT NULL, topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
     timestamp INTEGER, timestamp_type TEXT NOT NULL, key, value, headers TEXT NOT NULL,
     purpose TEXT NOT NULL, scope TEXT NOT NULL, attempts INTEGER NOT NULL, due INTEGER, errors TEXT NOT NULL,
+    reason TEXT, event_id TEXT, event_type TEXT, source TEXT,
     UNIQUE (handler, topic, partition, \"offset\", topic_id));
 INSERT INTO tm_pending_new
     SELECT id, handler, topic, topic_id, partition, \"offset\", timestamp, timestamp_type, key, value, headers,
-    'handle', scope, attempts, due, errors FROM tm_pending;
+    'handle', scope, attempts, due, errors, NULL, NULL, NULL, NULL FROM tm_pending;
 DROP TABLE tm_pending;
 ALTER TABLE tm_pending_new RENAME TO tm_pending;
 CREATE INDEX tm_pending_due ON tm_pending (handler, topic, partition, due, id) WHERE due IS NOT NULL;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::{Bench, get, post, record, request};
+use crate::compensation::Input;
 use crate::http::{self, Request, Response};
 use crate::publisher::{self, Event};
 use crate::sql::ErrorKind;
@@ -39,6 +40,7 @@ static HANDLER: Handler = Handler {
     manifest: MANIFEST,
     migrations: MIGRATIONS,
     records: Some(handle),
+    compensate: Some(make_good),
     routes: &[("GET /things/{id}", read), ("GET /things/first", read), ("POST /things", write)],
 };
 
@@ -51,6 +53,12 @@ fn handle(record: &Record) -> Result<(), Failure> {
         sql::execute(std::str::from_utf8(statement).unwrap(), params![])?;
     }
     Ok(())
+}
+
+fn make_good(input: &Input, reason: &str) -> Result<(), Failure> {
+    let Input::Record(record) = input else { return Err(Failure::reject("no record")) };
+    sql::execute("INSERT INTO things VALUES (?1)", params![format!("undone {:?}: {reason}", record.key_str())])?;
+    if reason == "again" { Err(Failure::retry("once more")) } else { Ok(()) }
 }
 
 fn read(request: &Request) -> http::Result {
@@ -158,10 +166,19 @@ fn settings_attempt_and_event_id_reach_the_handler() {
         Ok(())
     }
     static LOOKING: Handler =
-        Handler { manifest: MANIFEST, migrations: &[], records: Some(look), routes: HANDLER.routes };
+        Handler { manifest: MANIFEST, migrations: &[], records: Some(look), compensate: None, routes: HANDLER.routes };
     let mut bench = Bench::new(&LOOKING);
     bench.attempt(2);
     bench.record(&record("in").with_key("x").with_json(&serde_json::json!({ "id": "x" }))).unwrap();
     bench.record(&record("in").with_key("5").with_json(&serde_json::json!({ "id": 5 }))).unwrap();
     bench.record(&record("in").with_value("no JSON")).unwrap();
+}
+
+#[test]
+fn s0_8_what_was_given_up_on_is_made_good_or_leaves_nothing() {
+    let mut bench = Bench::new(&HANDLER);
+    let given_up = Input::Record(record("in").with_key("k"));
+    assert_eq!(bench.compensate(&given_up, "again"), Err(Failure::retry("once more")));
+    bench.compensate(&given_up, "too late").unwrap();
+    assert_eq!(bench.query::<String>("SELECT id FROM things", params![]), ["undone Some(\"k\"): too late"]);
 }

@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{
-    CircuitPart, ClassPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start, names, pattern,
+    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start,
+    names, pattern,
 };
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
@@ -46,6 +47,7 @@ fn common(section: &Section<'_>) -> Manifest {
         start: section.take("start", |v| v.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)])),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
         retry: retry(&section.section("retry")),
+        compensation: compensation(&section.section("compensation")),
         circuit: circuit(&section.section("circuit")),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
@@ -116,6 +118,13 @@ fn backoff(section: &Section<'_>) -> Option<Backoff> {
 
 fn wait(v: Value<'_>) -> Result<Duration, String> {
     v.duration(Duration::ZERO..=WAIT_MAX)
+}
+
+fn compensation(section: &Section<'_>) -> CompensationPart {
+    CompensationPart {
+        max_attempts: section.take("max-attempts", |v| v.whole(ATTEMPTS)),
+        backoff: backoff(&section.section("backoff")),
+    }
 }
 
 /// `[circuit]`

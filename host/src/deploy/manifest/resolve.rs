@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CircuitPart, DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
+use super::{CircuitPart, CompensationPart, DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
 use crate::policy::{Backoff, Class, Policy, circuit};
 use crate::settings::{DeadLetter, Defaults, Limits, Problem, Problems};
 
@@ -19,6 +19,7 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
     let Some(name) = manifest.name.clone() else {
         return Err(Problems::one("manifest", "`name` is missing"));
     };
+    let retry = over.retry.over(manifest.retry.over(defaults.retry.clone()));
     let spec = Spec {
         group: pick(&over.group, &manifest.group).unwrap_or_else(|| name.clone()),
         store: pick(&over.store, &manifest.store).unwrap_or_else(|| name.clone()),
@@ -26,7 +27,8 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         pattern: pick(&over.pattern, &manifest.pattern),
         start: pick(&over.start, &manifest.start).unwrap_or(Start::Earliest),
         event_id: pick(&over.event_id, &manifest.event_id).unwrap_or(EventId::Offset),
-        retry: over.retry.over(manifest.retry.over(defaults.retry.clone())),
+        compensation: over.compensation.over(manifest.compensation.over(retry.clone())),
+        retry,
         circuit: over.circuit.over(manifest.circuit.over(defaults.circuit)),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
@@ -73,6 +75,17 @@ impl Retry {
                 let treatment = part.treatment.unwrap_or(class.treatment);
                 classes.with(*outcome, Class { treatment, max_attempts: part.max_attempts.or(class.max_attempts) })
             }),
+        }
+    }
+}
+
+impl CompensationPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: Policy) -> Policy {
+        Policy {
+            max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
+            backoff: self.backoff.unwrap_or(below.backoff),
+            ..below
         }
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Command {
     /// Whether the delivery writes its row into `seen` before anything else. Only the first command is asked.
     #[serde(default = "yes")]
     pub(crate) row: bool,
+    /// What makes it good when the record is given up on.
+    #[serde(default)]
+    pub(crate) undo: Vec<Command>,
     #[serde(flatten)]
     action: Action,
 }
@@ -32,8 +35,15 @@ fn yes() -> bool {
 enum Action {
     /// Nothing more than the row.
     Insert,
-    /// Enqueue `count` events (one) to `destination` (`out`) with the record's key.
-    Publish { count: Option<u64>, destination: Option<String>, event_id: Option<String> },
+    /// Enqueue `count` events (one) to `destination` (`out`) with the record's key and, if it is there, this `value`, or so
+    /// many `bytes`.
+    Publish {
+        count: Option<u64>,
+        destination: Option<String>,
+        event_id: Option<String>,
+        value: Option<serde_json::Value>,
+        bytes: Option<usize>,
+    },
     /// Fail with retry before attempt `until`, optionally asking for `after_ms`.
     FailN { until: u32, after_ms: Option<u64> },
     /// Fail with reject.
@@ -99,10 +109,18 @@ impl Command {
     pub(crate) fn run(&self, input: &Input) -> Result<(), Failure> {
         match &self.action {
             Action::Insert => {}
-            Action::Publish { count, destination, event_id } => {
+            Action::Publish { count, destination, event_id, value, bytes } => {
                 let destination = destination.as_deref().unwrap_or("out");
                 for n in 0..count.unwrap_or(1) {
-                    publish(destination, input, n, event_id.as_deref())?;
+                    let id = &input.id;
+                    let event = Event::new(destination, "HOSTILE");
+                    let event = match (value, bytes) {
+                        (Some(value), _) => event.json(value),
+                        (None, Some(bytes)) => event.bytes(vec![b'x'; *bytes]),
+                        (None, None) => event
+                            .json_with_id(move |event_id| serde_json::json!({ "eventId": event_id, "id": id, "n": n })),
+                    };
+                    publish(event, input, event_id.as_deref())?;
                 }
             }
             Action::FailN { until, after_ms } => {
@@ -195,10 +213,7 @@ fn settle<T>(result: Result<T, sql::Error>, swallow: bool) -> Result<(), Failure
     }
 }
 
-fn publish(destination: &str, input: &Input, n: u64, event_id: Option<&str>) -> Result<(), Failure> {
-    let id = &input.id;
-    let event = Event::new(destination, "HOSTILE")
-        .json_with_id(move |event_id| serde_json::json!({ "eventId": event_id, "id": id, "n": n }));
+fn publish(event: Event<'_>, input: &Input, event_id: Option<&str>) -> Result<(), Failure> {
     let event = match &input.key {
         Some(key) => event.key_bytes(key.clone()),
         None => event,

@@ -9,8 +9,9 @@ mod command;
 
 use serde::Deserialize;
 use serde_json::json;
+use tidemill_sdk::compensation::Input as Lost;
 use tidemill_sdk::http::{self, Request, Response};
-use tidemill_sdk::{Failure, Record, config, delivery, handler, params, sql};
+use tidemill_sdk::{Failure, Record, config, delivery, handler, info, params, sql};
 
 use command::{Command, Input};
 
@@ -18,6 +19,7 @@ handler! {
     manifest: "handler.toml",
     migrations: ["migrations/0001_hostile.sql"],
     records: handle,
+    compensate: make_good,
     http: {
         "POST /hostile" => post,
         "GET /hostile" => get,
@@ -49,7 +51,10 @@ impl Commands {
 }
 
 fn handle(record: &Record) -> Result<(), Failure> {
-    let commands = record.json::<Commands>()?.into_vec();
+    run(record, &record.json::<Commands>()?.into_vec())
+}
+
+fn run(record: &Record, commands: &[Command]) -> Result<(), Failure> {
     let place = format!("{}-{}-{}", record.topic, record.partition, record.offset);
     let id = commands.iter().find_map(|command| command.id.clone()).unwrap_or(place);
     if commands.first().is_none_or(|command| command.row) {
@@ -60,6 +65,28 @@ fn handle(record: &Record) -> Result<(), Failure> {
     }
     let input = Input { id, key: record.key.clone() };
     commands.iter().try_for_each(|command| command.run(&input))
+}
+
+/// Runs what the record's commands say under `undo`. An event that was lost is noted in `once`.
+fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
+    match input {
+        Lost::Record(record) => {
+            let Ok(commands) = record.json::<Commands>() else { return Ok(()) };
+            let undo: Vec<Command> = commands.into_vec().into_iter().flat_map(|command| command.undo).collect();
+            if !undo.is_empty() {
+                info!("made good, since {reason}");
+                run(record, &undo)?;
+            }
+            Ok(())
+        }
+        Lost::Event(event) => {
+            let key = event.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let lost = format!("lost {key} {} {}: {reason}", event.event_type, event.source);
+            sql::execute("INSERT INTO once (id) VALUES (?1)", params![lost])?;
+            Ok(())
+        }
+        _ => Err(Failure::reject("told nothing about it")),
+    }
 }
 
 fn post(request: &Request) -> http::Result {
