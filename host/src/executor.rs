@@ -9,6 +9,7 @@ mod handle;
 mod record;
 mod failed;
 mod circuits;
+mod outside;
 mod request;
 mod switch;
 mod event_id;
@@ -19,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,9 @@ use tokio::sync::oneshot;
 use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
-use crate::lane::{Lane, Token};
+use crate::lane::{Aside, Lane, Token};
 use crate::ledger::{self, Identity};
+use crate::outbound::Outbound;
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
@@ -54,6 +56,7 @@ pub fn spawn(
     settings: &settings::Store,
     keep: Duration,
     wake: Wake,
+    outbound: Outbound,
 ) -> Result<(Handle, JoinHandle<()>)> {
     let connection = Connection::open_writer(path, settings.synchronous_full)
         .with_context(|| format!("open store {}", path.display()))?;
@@ -79,6 +82,9 @@ pub fn spawn(
         next_owner: 0,
         next_outbox_id,
         relayed: Relayed::default(),
+        outbound,
+        own: sender.clone(),
+        next_request: 0,
         unwell: None,
         stopping: false,
     };
@@ -101,12 +107,18 @@ struct Member {
     circuit: Circuit,
     /// When one of its records was done last, milliseconds since the Unix epoch; 0 if none was.
     passed_at: i64,
+    /// Records that wait for a call to the outside.
+    outside: usize,
+    /// Requests that do, each by a number of its own.
+    outside_requests: HashMap<u64, Waiting>,
 }
 
 /// A request that waits for its turn.
 struct Waiting {
     request: Arc<Request>,
     reply: oneshot::Sender<Answer>,
+    /// What its calls to the outside were answered, once it has made one.
+    aside: Option<Aside>,
 }
 
 /// What the relay has reported and the store does not know yet.
@@ -146,6 +158,10 @@ struct Executor {
     next_owner: u32,
     next_outbox_id: i64,
     relayed: Relayed,
+    outbound: Outbound,
+    /// For answers from the outside.
+    own: SyncSender<Message>,
+    next_request: u64,
     /// Since when the store cannot be written, and when it is tried again.
     unwell: Option<Instant>,
     stopping: bool,
@@ -175,7 +191,11 @@ impl Executor {
         if !self.relayed.is_empty() {
             self.run_group();
         }
-        for waiting in self.members.values_mut().flat_map(|m| m.requests.drain(..)) {
+        let requests = |m: &mut Member| {
+            let outside = std::mem::take(&mut m.outside_requests);
+            m.requests.drain(..).chain(outside.into_values()).collect::<Vec<_>>()
+        };
+        for waiting in self.members.values_mut().flat_map(requests) {
             let _ = waiting.reply.send(Err(Refusal::Stopping));
         }
         if let Err(error) = ledger::crash::end_run(self.connection()) {
@@ -216,15 +236,27 @@ impl Executor {
                 }
             }
             Message::Close { tokens, done } => {
-                for token in tokens {
-                    self.lanes.remove(&token);
-                    self.counted.retain(|(lane, _), _| *lane != token);
-                }
+                tokens.into_iter().for_each(|token| self.close_lane(token));
                 if let Some(done) = done {
                     let _ = done.send(());
                 }
             }
             Message::Request { handler, request, reply } => self.receive_request(&handler, *request, reply),
+            Message::Answered { token, id, fingerprint, answer } => {
+                if let Some(lane) = self.lanes.get_mut(&token) {
+                    lane.answer(id, fingerprint, answer);
+                    self.list(token);
+                }
+            }
+            Message::RequestAnswered { handler, number, fingerprint, answer } => {
+                if let Some(member) = self.members.get_mut(&handler)
+                    && let Some(mut waiting) = member.outside_requests.remove(&number)
+                {
+                    let aside = waiting.aside.get_or_insert_default();
+                    Arc::make_mut(&mut aside.answers).push((fingerprint, answer));
+                    member.requests.push_front(waiting);
+                }
+            }
             Message::Published { ranges } => {
                 self.relayed.published.extend(ranges);
                 self.relayed.since.get_or_insert_with(Instant::now);
@@ -253,11 +285,20 @@ impl Executor {
             None => Refusal::Gone,
             Some(_) if self.unwell.is_some_and(|until| Instant::now() < until) => Refusal::StoreUnavailable,
             Some(member) => {
-                member.requests.push_back(Waiting { request: Arc::new(request), reply });
+                member.requests.push_back(Waiting { request: Arc::new(request), reply, aside: None });
                 return;
             }
         };
         let _ = reply.send(Err(refusal));
+    }
+
+    fn close_lane(&mut self, token: Token) {
+        if let Some(lane) = self.lanes.remove(&token)
+            && let Some(member) = self.members.get_mut(&lane.handler)
+        {
+            member.outside -= lane.outside.len().min(member.outside);
+        }
+        self.counted.retain(|(lane, _), _| *lane != token);
     }
 
     /// Puts a lane on its handler's list of lanes that may have something to run.

@@ -10,8 +10,10 @@ pub mod delivery;
 mod bindings;
 mod convert;
 mod imports;
+pub mod outbound;
 mod wasi;
 
 pub use component::Component;
 pub use delivery::{Context, Ended, Environment, Finished, LogLine};
 pub use engine::Engine;
+pub use outbound::Answers;

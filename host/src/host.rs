@@ -26,6 +26,7 @@ use crate::http::routes::Routes;
 use crate::http::server;
 use crate::kafka::config::Connection;
 use crate::kafka::topics::{Admin, Ensured};
+use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::{Bootstrap, Settings, Topic};
 
@@ -65,11 +66,12 @@ pub fn run(settings: Settings) -> Result<()> {
         kafka: kafka.clone(),
         admin,
     };
-    let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone())?));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
+    let outbound = Outbound::new(runtime.handle().clone())?;
+    let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outbound)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
     let served = runtime.block_on(async {
         let cancel = CancellationToken::new();
         let stop = cancel.clone();

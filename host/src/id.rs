@@ -108,6 +108,19 @@ impl Seed {
         self.uuid("dead-letter", 0, at)
     }
 
+    /// The idempotency key of the delivery's call at this position, from 0, with this fingerprint.
+    pub fn call_id(&self, position: usize, fingerprint: &[u8; 32]) -> Uuid {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update("call");
+        hash.update((position as u64).to_le_bytes());
+        hash.update(fingerprint);
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut bytes = [0u8; 16];
+        bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
     /// A number from 0 to 1 for the wait after the `n`-th attempt.
     pub fn dice(&self, n: u32) -> f64 {
         let mut hash = Sha256::new();

@@ -8,10 +8,12 @@ pub mod opening;
 pub mod meter;
 pub mod turn;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::guest::Answers;
 use crate::ledger::pending::Waiting;
+use crate::outbound::{Answer, Call};
 use crate::policy::Policy;
 use crate::record::Record;
 
@@ -39,6 +41,10 @@ pub struct Lane {
     pub queue: VecDeque<Arc<Record>>,
     /// What waits in the store.
     pub waiting: Waiting,
+    /// Deliveries that wait for the outside, by their rows in the store.
+    pub outside: HashMap<i64, Aside>,
+    /// Those of them whose answer has come, in order.
+    pub answered: VecDeque<i64>,
     /// Shared with the consumer, which pauses the partition by it.
     pub meter: Arc<Meter>,
     /// Deliveries made, so that pending records and new ones take turns.
@@ -51,6 +57,28 @@ pub struct Lane {
     pub alarm: Option<i64>,
 }
 
+/// A delivery that was set aside until a call to the outside is answered.
+#[derive(Clone, Debug, Default)]
+pub struct Aside {
+    /// When its attempt started: its clock stands still through all runs. Milliseconds since the Unix epoch.
+    pub started: i64,
+    /// What its calls were answered so far.
+    pub answers: Answers,
+    /// Calls that were made for it.
+    pub asked: usize,
+}
+
+/// A call that is made once the group has committed.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The row of the delivery's record.
+    pub id: i64,
+    /// The delivery.
+    pub aside: Aside,
+    /// The call.
+    pub call: Box<Call>,
+}
+
 /// What a commit group has done to a lane so far; becomes true only when the group commits.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
@@ -58,6 +86,10 @@ pub struct Draft {
     pub taken: usize,
     /// The next offset after them, if any were taken.
     pub next: Option<i64>,
+    /// Deliveries taken from the front of those that were answered.
+    pub answered: usize,
+    /// Calls to be made.
+    pub asks: Vec<Ask>,
     /// What waits in the store now, if that has changed.
     pub waiting: Option<Waiting>,
     /// Deliveries made.
@@ -69,9 +101,13 @@ pub struct Draft {
 impl Draft {
     /// One input of the lane was dealt with.
     pub fn step(&mut self, head: &Head, waiting: Option<Waiting>) {
-        if let Head::Record(record) = head {
-            self.taken += 1;
-            self.next = Some(record.offset + 1);
+        match head {
+            Head::Record(record) => {
+                self.taken += 1;
+                self.next = Some(record.offset + 1);
+            }
+            Head::Answered(_) => self.answered += 1,
+            Head::Pending => {}
         }
         self.steps += 1;
         self.waiting = waiting.or(self.waiting);
@@ -81,6 +117,8 @@ impl Draft {
 /// What a lane would run next.
 #[derive(Clone, Debug)]
 pub enum Head {
+    /// The record in this row, whose call was answered.
+    Answered(i64),
     /// The pending record that is due first.
     Pending,
     /// A record from Kafka.
@@ -106,8 +144,15 @@ impl Lane {
         draft.and_then(|draft| draft.waiting).unwrap_or(self.waiting)
     }
 
-    /// What runs next under this draft, at `now`; `None` if there is nothing, or it is not due.
-    pub fn head(&self, draft: Option<&Draft>, policy: &Policy, now: i64) -> Option<Head> {
+    /// What runs next under this draft, at `now`; `None` if there is nothing, or it is not due. Where the handler is `full`
+    /// nothing new begins.
+    pub fn head(&self, draft: Option<&Draft>, policy: &Policy, full: bool, now: i64) -> Option<Head> {
+        if let Some(id) = self.answered.get(draft.map_or(0, |draft| draft.answered)) {
+            return Some(Head::Answered(*id));
+        }
+        if full {
+            return None;
+        }
         let waiting = self.waiting(draft);
         let due = waiting.due.is_some_and(|due| due <= now);
         let queued = match stands(&waiting, policy) {
@@ -121,8 +166,14 @@ impl Lane {
         }
     }
 
-    /// Makes a draft true, after its commit.
-    pub fn settle(&mut self, draft: Draft, policy: &Policy) {
+    /// Makes a draft true, after its commit. Returns the calls that are to be made now.
+    pub fn settle(&mut self, draft: Draft, policy: &Policy) -> Vec<Ask> {
+        for id in self.answered.drain(..draft.answered.min(self.answered.len())) {
+            self.outside.remove(&id);
+        }
+        for ask in &draft.asks {
+            self.outside.insert(ask.id, ask.aside.clone());
+        }
         for record in self.queue.drain(..draft.taken.min(self.queue.len())) {
             self.meter.remove(record.size());
         }
@@ -132,6 +183,15 @@ impl Lane {
         self.waiting = draft.waiting.unwrap_or(self.waiting);
         self.steps += draft.steps;
         self.meter.set_blocked(stands(&self.waiting, policy));
+        draft.asks
+    }
+
+    /// A delivery's call was answered; one that is not known (any more) is passed over.
+    pub fn answer(&mut self, id: i64, fingerprint: [u8; 32], answer: Answer) {
+        if let Some(aside) = self.outside.get_mut(&id) {
+            Arc::make_mut(&mut aside.answers).push((fingerprint, answer));
+            self.answered.push_back(id);
+        }
     }
 }
 

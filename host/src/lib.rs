@@ -12,6 +12,7 @@ pub mod policy;
 pub mod lane;
 pub mod executor;
 pub mod guest;
+pub mod outbound;
 pub mod store;
 pub mod relay;
 pub mod deploy;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 /// One header of a record. Names may repeat, and order is kept; `None` is a null value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct Request {
     pub user: Option<String>,
     /// The `Idempotency-Key`, if the client sent one.
     pub idempotency_key: Option<String>,
+    /// Tells it from every other request, also where it has no key.
+    pub id: Uuid,
     /// The request must not run after this moment: its client has been answered 504.
     pub deadline: Instant,
 }

@@ -21,6 +21,7 @@ mod policy;
 mod order;
 mod circuit;
 mod compensation;
+mod outbound;
 mod fallback;
 mod files;
 mod reload;

@@ -17,11 +17,13 @@ pub mod daemon;
 pub mod http;
 pub mod store;
 pub mod kafka;
+pub mod service;
 
 pub use daemon::Daemon;
 pub use http::{Call, Reply, http};
 pub use kafka::Kafka;
 pub use kafka::client::{Client, Out, Rec};
 pub use sandbox::{Sandbox, built, token};
+pub use service::Service;
 pub use store::Store;
 pub use wait::{LONG, SOON, eventually, eventually_some};

@@ -17,7 +17,7 @@ use crate::log::Level;
 use crate::publisher::Enqueued;
 use crate::record::Header;
 use crate::sql::{Rows, Value};
-use crate::{Failure, publisher, sql};
+use crate::{Failure, outbound, publisher, sql};
 
 pub mod records {
     //! The export of `records`.
@@ -32,6 +32,7 @@ pub mod records {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
                 "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
@@ -74,6 +75,7 @@ pub mod compensation {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
                 "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
@@ -133,6 +135,7 @@ pub mod http {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
                 "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
@@ -196,6 +199,35 @@ pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
     })
 }
 
+pub(crate) fn call(request: outbound::Request) -> Result<outbound::Response, outbound::Error> {
+    let field = |(name, value)| wit::outbound::Field { name, value };
+    let request = wit::outbound::Request {
+        method: request.method,
+        url: request.url,
+        headers: request.headers.into_iter().map(field).collect(),
+        body: request.body,
+        timeout_ms: request.timeout.map(millis),
+    };
+    let answer = wit::outbound::call(&request);
+    let response = answer.map_err(|error| outbound::Error {
+        kind: match error.kind {
+            wit::outbound::ErrorKind::Request => outbound::ErrorKind::Request,
+            wit::outbound::ErrorKind::Denied => outbound::ErrorKind::Denied,
+            wit::outbound::ErrorKind::Late => outbound::ErrorKind::Late,
+            wit::outbound::ErrorKind::ReadOnly => outbound::ErrorKind::ReadOnly,
+            wit::outbound::ErrorKind::Limit => outbound::ErrorKind::Limit,
+            wit::outbound::ErrorKind::Timeout => outbound::ErrorKind::Timeout,
+            wit::outbound::ErrorKind::Unreachable => outbound::ErrorKind::Unreachable,
+        },
+        message: error.message,
+    })?;
+    Ok(outbound::Response {
+        status: response.status,
+        headers: response.headers.into_iter().map(|field| (field.name, field.value)).collect(),
+        body: response.body,
+    })
+}
+
 pub(crate) fn setting(name: &str) -> Option<String> {
     wit::config::get(name)
 }
@@ -236,15 +268,16 @@ fn header(header: wit::types::Header) -> Header {
 }
 
 fn failure(failure: Failure) -> wit::types::Failure {
-    let trouble = |message, after: Option<Duration>| wit::types::Trouble {
-        message,
-        after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-    };
+    let trouble = |message, after: Option<Duration>| wit::types::Trouble { message, after_ms: after.map(millis) };
     match failure {
         Failure::Retry { message, after } => wit::types::Failure::Retry(trouble(message, after)),
         Failure::Reject(why) => wit::types::Failure::Reject(why),
         Failure::Unavailable { message, after } => wit::types::Failure::Unavailable(trouble(message, after)),
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn to_wit(params: Vec<Value>) -> Vec<wit::sql::Value> {

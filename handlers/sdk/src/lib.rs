@@ -33,6 +33,7 @@ pub mod compensation;
 mod failure;
 pub mod sql;
 pub mod publisher;
+pub mod outbound;
 pub mod config;
 pub mod delivery;
 pub mod log;

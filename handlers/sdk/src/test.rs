@@ -28,7 +28,7 @@ use crate::http::{self, Response};
 use crate::log::Level;
 use crate::record::Header;
 use crate::sql::Value;
-use crate::{Failure, Handler, Record, Time, sql};
+use crate::{Failure, Handler, Record, Time, outbound, sql};
 use delivery::Delivery;
 pub use input::{Call, get, post, record, request};
 use manifest::{Manifest, Match};
@@ -94,7 +94,11 @@ pub struct Bench {
     deliveries: u32,
     events: Vec<Published>,
     lines: Vec<(Level, String)>,
+    service: Option<Service>,
 }
+
+/// What stands for the services outside.
+pub type Service = fn(&outbound::Request) -> Result<outbound::Response, outbound::Error>;
 
 impl Bench {
     /// An empty store with the handler's migrations, the settings of its manifest, the clock at
@@ -117,7 +121,14 @@ impl Bench {
             deliveries: 0,
             events: Vec::new(),
             lines: Vec::new(),
+            service: None,
         }
+    }
+
+    /// Sets what answers the handler's calls to services outside. A call without one ends the test.
+    pub fn service(&mut self, service: Service) -> &mut Self {
+        self.service = Some(service);
+        self
     }
 
     /// Sets a setting, as the operator would.
@@ -219,6 +230,9 @@ impl Bench {
                 store: self.store.clone(),
                 settings: self.manifest.settings.clone(),
                 destinations: self.manifest.publish.clone(),
+                changes_before: self.store.changes(),
+                grant: self.manifest.grant.clone(),
+                service: self.service,
                 reads,
                 now: self.now,
                 attempt: self.attempt,

@@ -11,6 +11,7 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
 use crate::settings::reader::{self, Variables};
 use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problems};
@@ -37,6 +38,10 @@ pub struct Manifest {
     pub retry: Retry,
     /// `[compensation]`
     pub compensation: CompensationPart,
+    /// `[outbound]`
+    pub outbound: OutboundPart,
+    /// `http` under `[grant]`: origins that it may call.
+    pub origins: Option<Vec<Origin>>,
     /// `[circuit]`
     pub circuit: CircuitPart,
     /// `[dead-letter]`
@@ -98,6 +103,23 @@ pub struct CompensationPart {
     pub backoff: Option<Backoff>,
 }
 
+/// `[outbound]`, each part optional.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutboundPart {
+    /// `timeout`
+    pub timeout: Option<Duration>,
+    /// `max-attempts`
+    pub max_attempts: Option<u32>,
+    /// `backoff`
+    pub backoff: Option<Backoff>,
+    /// `retry-status`
+    pub retry_status: Option<Vec<u16>>,
+    /// `body-limit`
+    pub body_limit: Option<usize>,
+    /// `max-calls`
+    pub max_calls: Option<usize>,
+}
+
 /// `[circuit]`, each part optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CircuitPart {
@@ -148,6 +170,8 @@ pub struct ConsumerPart {
     pub session_timeout: Option<Duration>,
     /// `high-mark`: records of one lane in memory at which its partition is paused.
     pub high_mark: Option<usize>,
+    /// `concurrency`: deliveries under way at once, those that wait for the outside included.
+    pub concurrency: Option<usize>,
 }
 
 /// Where a group without offsets starts.
@@ -211,6 +235,8 @@ pub struct Spec {
     pub retry: Policy,
     /// What follows a failure to compensate.
     pub compensation: Policy,
+    /// How it calls services outside.
+    pub outbound: outbound::Settings,
     /// When its lanes stand still, since what it needs is down.
     pub circuit: circuit::Settings,
     /// Where a record goes at last.
@@ -227,6 +253,8 @@ pub struct Spec {
     pub session_timeout: Option<Duration>,
     /// Records of one lane in memory at which its partition is paused. Default 2,000.
     pub high_mark: usize,
+    /// Deliveries under way at once, those that wait for the outside included. Default 64.
+    pub concurrency: usize,
 }
 
 impl Spec {

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::manifest::Spec;
 use crate::executor::{self, Handle};
 use crate::ledger::deployment;
+use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::Settings;
 use crate::store::Connection;
@@ -31,13 +32,14 @@ pub struct Stores {
     folder: PathBuf,
     settings: Settings,
     relay: relay::Handle,
+    outbound: Outbound,
     open: Mutex<BTreeMap<String, Open>>,
     last_seen: Mutex<HashMap<String, (String, String)>>,
 }
 
 impl Stores {
     /// Opens all stores of the data folder.
-    pub fn open_all(settings: &Settings, relay: relay::Handle) -> Result<Self> {
+    pub fn open_all(settings: &Settings, relay: relay::Handle, outbound: Outbound) -> Result<Self> {
         let folder = settings.data.join("stores");
         let read = || format!("read {}", folder.display());
         std::fs::create_dir_all(&folder).with_context(read)?;
@@ -51,7 +53,7 @@ impl Stores {
             }
         }
         let (open, last_seen) = (Mutex::default(), Mutex::default());
-        let stores = Self { folder, settings: settings.clone(), relay, open, last_seen };
+        let stores = Self { folder, settings: settings.clone(), relay, outbound, open, last_seen };
         for name in names {
             let (_, path) = stores.open(&name)?;
             let known = deployment::last_live(&Connection::open_reader(&path)?)?;
@@ -87,6 +89,7 @@ impl Stores {
             &self.settings.store,
             self.settings.outbox.keep,
             Box::new(move || wake.wake()),
+            self.outbound.clone(),
         )?;
         self.relay.add(&waker, path.to_path_buf(), handle.clone());
         open.insert(name.to_owned(), Open { handle: handle.clone(), path: path.clone(), thread });

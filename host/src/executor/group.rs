@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::guest::LogLine;
-use crate::lane::{Draft, Token};
+use crate::lane::{Aside, Draft, Token};
 use crate::ledger::pending::{self, NO_PARTITION};
 use crate::ledger::{fallback, offset, outbox};
+use crate::outbound::Call;
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
 use crate::store::{Error, Kind};
@@ -53,12 +54,22 @@ pub(super) struct Group {
     pub(super) drafts: HashMap<Token, Draft>,
     /// The circuits of handlers that this group has changed.
     pub(super) circuits: HashMap<Arc<str>, Circuit>,
-    /// Answers in the order of each handler's requests.
-    pub(super) answers: HashMap<Arc<str>, Vec<Answer>>,
+    /// What became of each handler's requests, in their order.
+    pub(super) answers: HashMap<Arc<str>, Vec<Answered>>,
+    /// Deliveries of each handler that this group has set aside.
+    pub(super) asked: HashMap<Arc<str>, usize>,
     pub(super) log: Vec<Logged>,
     /// Handlers and the topics that have refused events of theirs, which they compensate.
     refused: Vec<(Arc<str>, String)>,
     pub(super) next_outbox_id: i64,
+}
+
+/// What became of a request.
+pub(super) enum Answered {
+    /// It is answered.
+    Now(Answer),
+    /// It waits for a call.
+    Later(Aside, Box<Call>),
 }
 
 /// What a delivery has to say once its end is known.
@@ -150,9 +161,10 @@ impl Executor {
         for _ in 0..self.turn.len() {
             let handler = self.turn.pop_front()?;
             self.turn.push_back(handler.clone());
+            let full = self.is_full(group, &handler);
             let Some(member) = self.members.get_mut(&handler) else { continue };
             let answered = group.answers.get(&handler).map_or(0, Vec::len);
-            let request = member.requests.len() > answered;
+            let request = member.requests.get(answered).is_some_and(|waiting| !full || waiting.aside.is_some());
             if request && member.requests_first {
                 member.requests_first = false;
                 return Some(Pick::Request(handler));
@@ -162,12 +174,15 @@ impl Executor {
             for _ in 0..member.ready.len() {
                 let Some(token) = member.ready.pop_front() else { break };
                 let Some(lane) = self.lanes.get_mut(&token) else { continue };
-                if !circuit.lets(&spec.circuit, token.0, now) {
+                let head = |full| lane.head(group.drafts.get(&token), &spec.retry, full, now).is_some();
+                let runs = head(false);
+                if runs && !((!full || head(true)) && circuit.lets(&spec.circuit, token.0, now)) {
+                    // It stays listed until it may run.
                     member.ready.push_back(token);
                     continue;
                 }
                 lane.listed = false;
-                if lane.head(group.drafts.get(&token), &spec.retry, now).is_some() {
+                if runs {
                     member.requests_first = true;
                     return Some(Pick::Lane(token));
                 }
@@ -183,7 +198,8 @@ impl Executor {
         let Pick::Lane(token) = pick else { return };
         let Some((lane, member)) = self.lane(*token) else { return };
         let policy = &member.live.environment.spec.retry;
-        if lane.head(group.drafts.get(token), policy, crate::clock::now()).is_some() {
+        // Whether the handler is full is seen when it is picked.
+        if lane.head(group.drafts.get(token), policy, false, crate::clock::now()).is_some() {
             self.list(*token);
         }
     }
@@ -266,13 +282,22 @@ impl Executor {
             if draft.passed {
                 member.passed_at = crate::clock::now();
             }
-            lane.settle(draft, &member.live.environment.spec.retry);
+            member.outside += draft.asks.len();
+            member.outside -= draft.answered.min(member.outside);
+            let (asks, handler) = (lane.settle(draft, &member.live.environment.spec.retry), lane.handler.clone());
+            asks.into_iter().for_each(|ask| self.ask(token, &handler, ask));
             self.set_alarm(token);
         }
         for (handler, answers) in group.answers {
             let Some(member) = self.members.get_mut(&handler) else { continue };
-            for (waiting, answer) in member.requests.drain(..answers.len().min(member.requests.len())).zip(answers) {
-                let _ = waiting.reply.send(answer);
+            let ended: Vec<_> = member.requests.drain(..answers.len().min(member.requests.len())).collect();
+            for (waiting, answer) in ended.into_iter().zip(answers) {
+                match answer {
+                    Answered::Now(answer) => drop(waiting.reply.send(answer)),
+                    Answered::Later(aside, call) => {
+                        self.ask_for_request(&handler, super::Waiting { aside: Some(aside), ..waiting }, call);
+                    }
+                }
             }
         }
         for logged in group.log {
@@ -321,10 +346,12 @@ impl Executor {
                 }
             }
             Abort::Stale(token) => {
-                if let Some(lane) = self.lanes.remove(&token) {
+                let lane = self.lanes.get(&token);
+                if let Some(lane) = lane {
                     tracing::warn!(store = %self.name, handler = %lane.handler, topic = %lane.topic, partition = lane.partition,
                         "the lane was opened elsewhere: its work was rolled back, and goes on there");
                 }
+                self.close_lane(token);
             }
             Abort::Store(error) => self.store_failed(&error),
         }
@@ -350,6 +377,7 @@ impl Executor {
         self.rollback()?;
         group.drafts.clear();
         group.circuits.clear();
+        group.asked.clear();
         group.next_outbox_id = self.next_outbox_id;
         self.begin()
     }

@@ -16,6 +16,7 @@ use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
 use crate::ledger::deployment::Migration;
+use crate::outbound;
 use crate::record::{Answer, Record, Refusal, Request};
 
 /// What a consumer asks when a partition was assigned.
@@ -89,6 +90,8 @@ pub(super) enum Message {
     Records { token: Token, records: Vec<Record> },
     Close { tokens: Vec<Token>, done: Option<SyncSender<()>> },
     Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
+    Answered { token: Token, id: i64, fingerprint: [u8; 32], answer: outbound::Answer },
+    RequestAnswered { handler: Arc<str>, number: u64, fingerprint: [u8; 32], answer: outbound::Answer },
     Published { ranges: Vec<(i64, i64)> },
     NotPublished { ids: Vec<i64>, error: String },
     Refused { id: i64, error: String },

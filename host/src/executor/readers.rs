@@ -16,7 +16,7 @@ use super::request::{conclude, context};
 use super::{Live, Slot};
 use crate::guest::{self, Ended};
 use crate::ledger::Identity;
-use crate::policy::Failure;
+use crate::policy::{Failure, Outcome};
 use crate::record::{Answer, Refusal, Request};
 use crate::store::{Connection, Error};
 
@@ -106,6 +106,7 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
     let answer = match finished.result {
         Ok(response) => Ok(response),
         Err(Ended::Failed(failure) | Ended::Broken(failure)) => Err::<_, Failure>(failure),
+        Err(Ended::Asks(..)) => Err(Failure::new(Outcome::Trap, "a request that only reads cannot call")),
         Err(Ended::Store(error)) => return Err(error),
     };
     let (answer, logged) = conclude(&live.environment.spec.name, request, answer, finished.log);

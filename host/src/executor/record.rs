@@ -30,6 +30,8 @@ pub(super) struct Delivery {
     pub(super) event_id: Option<String>,
     pub(super) source: String,
     pub(super) now: i64,
+    /// When its attempt started: what its clock says.
+    pub(super) started: i64,
     /// Whether its crash count is written while it runs.
     pub(super) counted: bool,
 }
@@ -52,6 +54,7 @@ impl Delivery {
             source: id.describe(&record.topic),
             record,
             now: self.now,
+            started: self.now,
             counted: false,
         }
     }
@@ -109,6 +112,12 @@ impl Executor {
                 Some(Failure::new(Outcome::Trap, "the delivery leaves a deferred foreign key violated"))
             }
             Ok(()) => None,
+            Err(Ended::Asks(call, position)) => {
+                self.connection().execute("RELEASE delivery", &[])?;
+                let trouble = self.set_aside(group, &delivery, call, position)?;
+                group.log.extend(trouble.map(|trouble| delivery.logged(finished.log, Some(trouble))));
+                return Ok(());
+            }
             Err(Ended::Failed(failure)) => Some(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
@@ -164,6 +173,7 @@ impl Executor {
         }
         let seed = Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id);
         let compensates = input.reason().is_some();
+        let started = input.aside().map_or(now, |aside| aside.started);
         Ok(Some(Delivery {
             token,
             handler: lane.handler.clone(),
@@ -177,6 +187,7 @@ impl Executor {
             record,
             topic_id,
             now,
+            started,
             counted: false,
         }))
     }
@@ -191,21 +202,23 @@ impl Executor {
         step: impl FnOnce(&mut Turn<'_>) -> Result<T, crate::store::Error>,
     ) -> Result<T, Abort> {
         let Some(lane) = self.lanes.get(&token) else { return Err(Abort::Stale(token)) };
+        let full = self.is_full(group, &lane.handler);
         let draft = group.drafts.entry(token).or_default();
         let policy = &live.environment.spec.retry;
-        Ok(step(&mut Turn { connection: self.connection(), lane, draft, policy, now })?)
+        Ok(step(&mut Turn { connection: self.connection(), lane, draft, policy, full, now })?)
     }
 
     pub(super) fn context(&self, delivery: &Delivery, group: &Group) -> Context {
         Context {
             environment: delivery.live.environment.clone(),
             seed: delivery.seed.clone(),
-            now: delivery.now,
+            now: delivery.started,
             input_time: delivery.record.timestamp.millis().unwrap_or(0),
             attempt: delivery.attempt,
             event_id: delivery.event_id.clone(),
             source: delivery.source.clone(),
             next_outbox_id: Some(group.next_outbox_id),
+            answers: delivery.input.aside().map_or_else(Default::default, |aside| aside.answers.clone()),
             deadline: None,
         }
     }

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use uuid::Uuid;
-
 use super::Executor;
-use super::group::{Abort, Group, Logged};
+use super::group::{Abort, Answered, Group, Logged};
+use super::outside::asked_too_often;
 use crate::guest::{self, Context, Ended, LogLine};
 use crate::id::{InputId, Seed};
+use crate::lane::Aside;
 use crate::ledger::request;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Answer, Refusal, Request, Response};
@@ -22,8 +22,8 @@ impl Executor {
     pub(super) fn deliver_request(&mut self, group: &mut Group, handler: &Arc<str>) -> Result<(), Abort> {
         let answered = group.answers.get(handler).map_or(0, Vec::len);
         let waiting = self.members.get(handler).and_then(|m| m.requests.get(answered));
-        let Some(request) = waiting.map(|w| w.request.clone()) else { return Ok(()) };
-        let answer = match self.answer(group, handler, &request) {
+        let Some((request, aside)) = waiting.map(|w| (w.request.clone(), w.aside.clone())) else { return Ok(()) };
+        let answer = match self.answer(group, handler, &request, aside) {
             // What the store does not take, though it is well, is the request's own fault.
             Err(Abort::Store(error)) if error.kind != Kind::Store => {
                 if !group.solo {
@@ -31,29 +31,41 @@ impl Executor {
                 }
                 tracing::warn!(%handler, path = %request.path, %error, "an answer cannot be kept with its Idempotency-Key");
                 self.restart(group)?;
-                Err(Refusal::Failed)
+                Answered::Now(Err(Refusal::Failed))
             }
             answer => answer?,
         };
+        if matches!(answer, Answered::Later(..)) {
+            *group.asked.entry(handler.clone()).or_default() += 1;
+        }
         group.answers.entry(handler.clone()).or_default().push(answer);
         Ok(())
     }
 
-    fn answer(&mut self, group: &mut Group, handler: &Arc<str>, request: &Arc<Request>) -> Result<Answer, Abort> {
+    fn answer(
+        &mut self,
+        group: &mut Group,
+        handler: &Arc<str>,
+        request: &Arc<Request>,
+        aside: Option<Aside>,
+    ) -> Result<Answered, Abort> {
+        let now = |answer| Ok(Answered::Now(answer));
         if Instant::now() >= request.deadline {
-            return Ok(Err(Refusal::Expired));
+            return now(Err(Refusal::Expired));
         }
         if let Some(key) = &request.idempotency_key
             && let Some((fingerprint, response)) = request::find(self.connection(), handler, request, key)?
         {
             let same = fingerprint == request::fingerprint(request);
-            return Ok(if same { Ok(response) } else { Err(Refusal::KeyReused) });
+            return now(if same { Ok(response) } else { Err(Refusal::KeyReused) });
         }
-        let Some(live) = self.members.get(handler).map(|m| m.live.clone()) else { return Ok(Err(Refusal::Gone)) };
+        let Some(live) = self.members.get(handler).map(|m| m.live.clone()) else { return now(Err(Refusal::Gone)) };
         self.connection().execute("SAVEPOINT delivery", &[])?;
-        let Some(connection) = self.connection.take() else { return Ok(Err(Refusal::Gone)) };
-        let now = crate::clock::now();
-        let mut context = context(&self.identity.secret, live.environment.clone(), request, now);
+        let Some(connection) = self.connection.take() else { return now(Err(Refusal::Gone)) };
+        let aside = aside.unwrap_or_else(|| Aside { started: crate::clock::now(), ..Aside::default() });
+        let spec = &live.environment.spec;
+        let mut context = context(&self.identity.secret, live.environment.clone(), request, aside.started);
+        context.answers = aside.answers.clone();
         context.next_outbox_id = Some(group.next_outbox_id);
         let finished = guest::delivery::handle_request(&live.component, connection, context, request);
         self.connection = Some(finished.connection);
@@ -62,6 +74,13 @@ impl Executor {
                 Err(Failure::new(Outcome::Trap, "the request leaves a deferred foreign key violated"))
             }
             Ok(response) => Ok(response),
+            Err(Ended::Asks(call, position)) => match aside.ask(spec, position) {
+                Some(aside) => {
+                    self.connection().execute("RELEASE delivery", &[])?;
+                    return Ok(Answered::Later(aside, call));
+                }
+                None => Err(asked_too_often(spec)),
+            },
             Err(Ended::Failed(failure)) => Err(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
@@ -77,7 +96,7 @@ impl Executor {
                     group.next_outbox_id = next;
                 }
                 if let Some(key) = &request.idempotency_key {
-                    request::insert(self.connection(), handler, request, key, response, now)?;
+                    request::insert(self.connection(), handler, request, key, response, crate::clock::now())?;
                 }
             }
             _ => self.connection().execute("ROLLBACK TO delivery", &[]).map(drop)?,
@@ -85,7 +104,7 @@ impl Executor {
         self.connection().execute("RELEASE delivery", &[])?;
         let (answer, logged) = conclude(handler, request, answer, finished.log);
         group.log.extend(logged);
-        Ok(answer)
+        now(answer)
     }
 }
 
@@ -94,7 +113,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
     let input = InputId::Request {
         route: format!("{} {}", request.method, request.route),
         user: request.user.clone().unwrap_or_default(),
-        key: request.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string()),
+        key: request.idempotency_key.clone().unwrap_or_else(|| request.id.to_string()),
     };
     Context {
         seed: Seed::derive(secret.as_bytes(), &environment.spec.name, &input),
@@ -105,6 +124,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
         attempt: 1,
         event_id: request.idempotency_key.clone(),
         next_outbox_id: None,
+        answers: Arc::default(),
         deadline: Some(request.deadline),
     }
 }

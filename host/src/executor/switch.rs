@@ -3,7 +3,7 @@
 //! Each is one transaction of its own, and memory follows only after its commit: a version that fails to go live
 //! leaves the old one running, with the old tables.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -86,7 +86,7 @@ impl Executor {
                 let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
                 let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
-                let waiting = rows.open(latest_due())?;
+                let waiting = rows.open(crate::clock::now(), latest_due())?;
                 open.meter.set_blocked(lane::stands(&waiting, policy));
                 Ok(Some(Lane {
                     handler: handler.clone(),
@@ -97,6 +97,8 @@ impl Executor {
                     next,
                     queue: VecDeque::new(),
                     waiting,
+                    outside: HashMap::new(),
+                    answered: VecDeque::new(),
                     meter: open.meter,
                     steps: 0,
                     careful: self.careful(),
@@ -166,6 +168,8 @@ impl Executor {
                     solo: 0,
                     circuit: Circuit::default(),
                     passed_at: 0,
+                    outside: 0,
+                    outside_requests: HashMap::new(),
                 }
             }
         };
@@ -187,7 +191,7 @@ impl Executor {
     /// Opens the lane of a handler's events that a topic has refused, or looks at it again.
     pub(super) fn open_refused(&mut self, handler: &Arc<str>, topic: &str) {
         let rows = Rows { connection: self.connection(), handler, topic, partition: NO_PARTITION };
-        let waiting = match rows.open(latest_due()) {
+        let waiting = match rows.open(crate::clock::now(), latest_due()) {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::warn!(%handler, topic, %error, "look for refused events to compensate; it is done at the next start");
@@ -213,6 +217,8 @@ impl Executor {
                     next: 0,
                     queue: VecDeque::new(),
                     waiting,
+                    outside: HashMap::new(),
+                    answered: VecDeque::new(),
                     meter: Arc::default(),
                     steps: 0,
                     careful: self.careful(),
@@ -237,7 +243,7 @@ impl Executor {
         self.lanes.retain(|_, lane| lane.handler != *handler);
         if let Some(member) = self.members.remove(handler) {
             *member.slot.write().unwrap_or_else(PoisonError::into_inner) = None;
-            for waiting in member.requests {
+            for waiting in member.requests.into_iter().chain(member.outside_requests.into_values()) {
                 let _ = waiting.reply.send(Err(Refusal::Gone));
             }
         }

@@ -67,6 +67,7 @@ impl Component {
             event_id: None,
             source: String::new(),
             next_outbox_id: None,
+            answers: Arc::default(),
             deadline: None,
         };
         let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));

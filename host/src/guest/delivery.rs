@@ -13,10 +13,11 @@ use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap};
 use super::bindings::tidemill::handler::{log::Level, types};
 use super::engine::TICK;
 use super::wasi::Wasi;
-use super::{Component, convert};
+use super::{Answers, Component, convert};
 use crate::deploy::manifest::Spec;
 use crate::id::{Seed, Stream};
 use crate::ledger::pending::Refused;
+use crate::outbound::Call;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::{Connection, Error};
@@ -47,6 +48,8 @@ pub struct Context {
     pub source: String,
     /// The id of the next outbox row, or `None` where nothing may be published (reads).
     pub next_outbox_id: Option<i64>,
+    /// What its calls to the outside were answered, in their order.
+    pub answers: Answers,
     /// The moment at which a request's client is given up; records have none.
     pub deadline: Option<Instant>,
 }
@@ -67,6 +70,8 @@ pub enum Ended {
     Failed(Failure),
     /// A statement of the guest's ended the transaction, and with it the work of its whole group.
     Broken(Failure),
+    /// It has changed nothing, and calls a service: to be run again with the answer. The number is the call's position.
+    Asks(Box<Call>, usize),
     /// The store failed; nobody is to blame.
     Store(Error),
 }
@@ -91,6 +96,9 @@ pub(super) struct State {
     pub(super) wasi: Wasi,
     pub(super) log: Vec<LogLine>,
     pub(super) log_bytes: usize,
+    /// Calls to the outside that were answered.
+    pub(super) called: usize,
+    changes_before: u64,
     pub(super) enqueued: u32,
     pub(super) enqueued_bytes: usize,
     /// Set by an import that ends the delivery; says more than the trap that follows.
@@ -274,10 +282,12 @@ impl State {
         Self {
             rng: context.seed.rng(Stream::Delivery),
             wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
+            changes_before: connection.as_ref().map_or(0, |connection| connection.changes_made()),
             connection,
             context,
             log: Vec::new(),
             log_bytes: 0,
+            called: 0,
             enqueued: 0,
             enqueued_bytes: 0,
             ended: None,
@@ -285,6 +295,11 @@ impl State {
             memory: 0,
             over_memory: false,
         }
+    }
+
+    /// Whether the delivery has changed anything in the store.
+    pub(super) fn has_written(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.changes_made() != self.changes_before)
     }
 
     pub(super) fn push_log(&mut self, level: Level, message: String) {

@@ -62,7 +62,7 @@ impl State {
         Failure::new(Outcome::TimeLimit, format!("time limit of {limit:?} (limits.time), in SQL"))
     }
 
-    fn end<T>(&mut self, ended: Ended) -> wasmtime::Result<T> {
+    pub(super) fn end<T>(&mut self, ended: Ended) -> wasmtime::Result<T> {
         self.ended = Some(ended);
         wasmtime::bail!("the delivery was ended by the host")
     }

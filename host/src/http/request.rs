@@ -9,6 +9,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{StatusCode, Version};
 use tokio::time::{Duration, Instant};
+use uuid::Uuid;
 
 use crate::http::problem::Problem;
 use crate::http::routes::Found;
@@ -132,6 +133,7 @@ pub(super) fn into_record(
         body,
         user,
         idempotency_key,
+        id: Uuid::new_v4(),
         deadline: deadline.into_std(),
     }
 }

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Draft, Head, Lane};
+use super::{Aside, Ask, Draft, Head, Lane};
 use crate::ledger::pending::{Pending, Purpose, Rows, Waiting};
+use crate::outbound::Call;
 use crate::policy::{Order, Policy};
 use crate::record::Record;
 use crate::store::{Connection, Error};
@@ -18,6 +19,8 @@ pub enum Input {
     Fresh(Arc<Record>),
     /// One that waits in the store.
     Pending(Box<Pending>),
+    /// One whose call to the outside was answered.
+    Answered(Box<Pending>, Aside),
 }
 
 impl Input {
@@ -25,7 +28,7 @@ impl Input {
     pub fn record(&self) -> &Arc<Record> {
         match self {
             Self::Fresh(record) => record,
-            Self::Pending(pending) => &pending.record,
+            Self::Pending(pending) | Self::Answered(pending, _) => &pending.record,
         }
     }
 
@@ -33,7 +36,15 @@ impl Input {
     pub fn pending(&self) -> Option<&Pending> {
         match self {
             Self::Fresh(_) => None,
-            Self::Pending(pending) => Some(pending),
+            Self::Pending(pending) | Self::Answered(pending, _) => Some(pending),
+        }
+    }
+
+    /// What its calls were answered, if it has made any.
+    pub fn aside(&self) -> Option<&Aside> {
+        match self {
+            Self::Answered(_, aside) => Some(aside),
+            Self::Fresh(_) | Self::Pending(_) => None,
         }
     }
 
@@ -49,6 +60,7 @@ impl Input {
         match self {
             Self::Fresh(record) => Head::Record(record.clone()),
             Self::Pending(_) => Head::Pending,
+            Self::Answered(pending, _) => Head::Answered(pending.id),
         }
     }
 }
@@ -73,6 +85,8 @@ pub struct Turn<'a> {
     pub draft: &'a mut Draft,
     /// The policy of its handler.
     pub policy: &'a Policy,
+    /// Whether the handler has as many deliveries under way as it may.
+    pub full: bool,
     /// Milliseconds since the Unix epoch.
     pub now: i64,
 }
@@ -85,8 +99,15 @@ impl Turn<'_> {
 
     /// Takes what is next. A record whose key has others waiting goes behind them.
     pub fn take(&mut self) -> Result<Taken, Error> {
-        let taken = match self.lane.head(Some(&*self.draft), self.policy, self.now) {
+        let taken = match self.lane.head(Some(&*self.draft), self.policy, self.full, self.now) {
             None => Taken::Nothing,
+            Some(Head::Answered(id)) => match (self.rows().get(id)?, self.lane.outside.get(&id)) {
+                (Some(pending), Some(aside)) => Taken::Input(Input::Answered(Box::new(pending), aside.clone())),
+                _ => {
+                    self.draft.step(&Head::Answered(id), None);
+                    Taken::Parked
+                }
+            },
             Some(Head::Pending) => match self.rows().first_due(self.now)? {
                 Some(pending) => Taken::Input(Input::Pending(Box::new(pending))),
                 None => Taken::Nothing,
@@ -108,7 +129,9 @@ impl Turn<'_> {
         let now = self.now;
         match input {
             Input::Fresh(_) => self.draft.step(&input.head(), None),
-            Input::Pending(pending) => self.change(input, |rows, waiting| rows.remove(pending, now, waiting))?,
+            Input::Pending(pending) | Input::Answered(pending, _) => {
+                self.change(input, |rows, waiting| rows.remove(pending, now, waiting))?;
+            }
         }
         Ok(())
     }
@@ -124,17 +147,38 @@ impl Turn<'_> {
         self.set(input, |pending| Pending { attempts, errors, ..pending }, due)
     }
 
+    /// The input waits for a call, which is made once the group has committed; it holds its place in the order.
+    pub fn set_aside(&mut self, input: &Input, aside: Aside, call: Box<Call>) -> Result<(), Error> {
+        let id = match input {
+            Input::Fresh(record) => {
+                let pending = self.fresh(record, self.scope(record));
+                self.change(input, |rows, waiting| rows.add(&pending, waiting))?
+            }
+            Input::Pending(pending) | Input::Answered(pending, _) => {
+                let pending = Pending { due: None, ..(**pending).clone() };
+                self.change(input, |rows, waiting| rows.update(&pending, waiting))?;
+                Some(pending.id)
+            }
+        };
+        // One that is there already waits by itself.
+        self.draft.asks.extend(id.map(|id| Ask { id, aside, call }));
+        Ok(())
+    }
+
+    fn scope(&self, record: &Record) -> Order {
+        match (self.policy.order, &record.key) {
+            (Order::Key, None) => Order::None,
+            (order, _) => order,
+        }
+    }
+
     fn set(&mut self, input: &Input, set: impl FnOnce(Pending) -> Pending, due: i64) -> Result<(), Error> {
         match input {
             Input::Fresh(record) => {
-                let scope = match (self.policy.order, &record.key) {
-                    (Order::Key, None) => Order::None,
-                    (order, _) => order,
-                };
-                let pending = Pending { due: Some(due), ..set(self.fresh(record, scope)) };
-                self.change(input, |rows, waiting| rows.add(&pending, waiting))
+                let pending = Pending { due: Some(due), ..set(self.fresh(record, self.scope(record))) };
+                self.change(input, |rows, waiting| rows.add(&pending, waiting)).map(drop)
             }
-            Input::Pending(pending) => {
+            Input::Pending(pending) | Input::Answered(pending, _) => {
                 let pending = Pending { due: Some(due), ..set((**pending).clone()) };
                 self.change(input, |rows, waiting| rows.update(&pending, waiting))
             }
@@ -158,22 +202,22 @@ impl Turn<'_> {
         self.lane.waiting(Some(&*self.draft))
     }
 
-    fn change(
+    fn change<T>(
         &mut self,
         input: &Input,
-        change: impl FnOnce(Rows<'_>, &mut Waiting) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        change: impl FnOnce(Rows<'_>, &mut Waiting) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut waiting = self.waiting();
-        change(self.rows(), &mut waiting)?;
+        let changed = change(self.rows(), &mut waiting)?;
         self.draft.step(&input.head(), Some(waiting));
-        Ok(())
+        Ok(changed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+    use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -209,6 +253,8 @@ mod tests {
             next: 0,
             queue: records.iter().cloned().collect(),
             waiting: Waiting::default(),
+            outside: HashMap::new(),
+            answered: VecDeque::new(),
             meter,
             steps: 0,
             careful: 0,
@@ -267,7 +313,7 @@ mod tests {
             store.batch("BEGIN").unwrap();
             let last = Step { fails: false, after: 0, group_ends: true, commits: true, reopens: false, later: 10 };
             for step in steps.into_iter().chain(std::iter::repeat_n(last, 4 * RECORDS as usize)) {
-                let mut turn = Turn { connection: &store, lane: &lane, draft: &mut draft, policy: &policy, now };
+                let mut turn = Turn { connection: &store, lane: &lane, draft: &mut draft, policy: &policy, full: false, now };
                 if let Taken::Input(input) = turn.take().unwrap() {
                     let offset = input.record().offset;
                     prop_assert!(due_in_group.get(&offset).is_none_or(|due| *due <= now), "{offset} ran before it was due");
@@ -286,7 +332,7 @@ mod tests {
                     let done = std::mem::take(&mut draft);
                     if step.commits {
                         store.batch("COMMIT").unwrap();
-                        lane.settle(done, &policy);
+                        prop_assert!(lane.settle(done, &policy).is_empty());
                         ended.append(&mut in_group);
                         due.clone_from(&due_in_group);
                     } else {
@@ -297,7 +343,7 @@ mod tests {
                     store.batch("BEGIN").unwrap();
                     if step.reopens {
                         let rows = Rows { connection: &store, handler: "h", topic: "t", partition: 0 };
-                        prop_assert_eq!(rows.open(i64::MAX).unwrap(), lane.waiting, "what is known in short is what the store holds");
+                        prop_assert_eq!(rows.open(now, i64::MAX).unwrap(), lane.waiting, "what is known in short is what the store holds");
                         lane.queue = records.iter().filter(|record| record.offset >= lane.next).cloned().collect::<VecDeque<_>>();
                     }
                 }

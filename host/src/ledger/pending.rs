@@ -2,7 +2,8 @@
 //!
 //! A record moves here at its first failure, in the transaction that moves the offset past it, and leaves it in
 //! the transaction that does it or gives it up: it is always in exactly one place. One that stands behind another of its key
-//! has no due time of its own; it gets one when that other leaves.
+//! has no due time of its own; it gets one when that other leaves. Nor has one that waits for a call to the outside, which the
+//! executor has in memory.
 
 use std::sync::Arc;
 
@@ -144,8 +145,14 @@ impl Rows<'_> {
     }
 
     /// Looks at all of them, after bringing due times that lie too far ahead to `latest` (milliseconds since the Unix
-    /// epoch): a clock that was wrong when a record failed must not hold it for ever.
-    pub fn open(&self, latest: i64) -> Result<Waiting, Error> {
+    /// epoch): a clock that was wrong when a record failed must not hold it for ever. Those that waited for an answer are due
+    /// at `now`, since nobody asks any more.
+    pub fn open(&self, now: i64, latest: i64) -> Result<Waiting, Error> {
+        let heads = format!(
+            "UPDATE main.tm_pending AS waits SET due = ?4 WHERE {OF_LANE} AND due IS NULL AND (scope <> 'key' OR id =
+             (SELECT min(id) FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = waits.key))"
+        );
+        self.connection.execute(&heads, &self.with([now.into()]))?;
         let clamp = format!("UPDATE main.tm_pending SET due = ?4 WHERE {OF_LANE} AND due > ?4");
         self.connection.execute(&clamp, &self.with([latest.into()]))?;
         let sql = format!(
@@ -170,19 +177,26 @@ impl Rows<'_> {
         self.connection.first(&sql, &self.with([now.into()]), read)
     }
 
+    /// One of them, by its row.
+    pub fn get(&self, id: i64) -> Result<Option<Pending>, Error> {
+        let sql = format!("{COLUMNS} WHERE {OF_LANE} AND id = ?4");
+        self.connection.first(&sql, &self.with([id.into()]), read)
+    }
+
     /// Whether a record of this key is among them for which the later ones of the key wait.
     pub fn hold(&self, key: &[u8]) -> Result<bool, Error> {
         let sql = format!("SELECT 1 FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = ?4 LIMIT 1");
         Ok(self.connection.first(&sql, &self.with([Value::readable(key)]), |row| row.integer(0))?.is_some())
     }
 
-    /// Puts a record aside; its `id` is not looked at. One that is there already stays as it is.
-    pub fn add(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
+    /// Puts a record aside; its `id` is not looked at. Returns the row's, or `None` where the record is there already, which
+    /// then stays as it is.
+    pub fn add(&self, pending: &Pending, waiting: &mut Waiting) -> Result<Option<i64>, Error> {
         let sql =
             "INSERT INTO main.tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type,
                    key, value, headers, scope, attempts, due, errors, purpose, reason)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-                   ON CONFLICT (handler, topic, partition, \"offset\", topic_id) DO NOTHING";
+                   ON CONFLICT (handler, topic, partition, \"offset\", topic_id) DO NOTHING RETURNING id";
         let record = &pending.record;
         let params = self.with([
             pending.topic_id.as_str().into(),
@@ -199,11 +213,12 @@ impl Rows<'_> {
             purpose_name(&pending.purpose).into(),
             reason(&pending.purpose).into(),
         ]);
-        if self.connection.execute(sql, &params)? == 1 {
+        let id = self.connection.first(sql, &params, |row| row.integer(0))?;
+        if id.is_some() {
             waiting.add(pending);
             waiting.due = waiting.due.into_iter().chain(pending.due).min();
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Notes what it waits for now, and since when.

@@ -301,7 +301,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
-        let (executor, thread) = executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {})).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let outbound = crate::outbound::Outbound::new(runtime.handle().clone()).unwrap();
+        let (executor, thread) =
+            executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {}), outbound).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
         let flying = || Flying { topic: topic.clone(), kind: EventKind::Event, alone: false };

@@ -194,6 +194,11 @@ impl Connection {
         self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Rows inserted, updated and deleted since the connection was opened.
+    pub fn changes_made(&self) -> u64 {
+        self.inner.total_changes()
+    }
+
     /// Runs a guest's statement with a guest's rights and limits.
     fn as_guest<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let guard = self.running.set(Actor::Guest);

@@ -6,10 +6,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::Published;
+use super::manifest::Grant;
 use super::store::Store;
+use super::{Published, Service};
 use crate::Time;
 use crate::log::Level;
+use crate::outbound::{self, ErrorKind as CallError};
 use crate::publisher::{self, Enqueued, ErrorKind};
 use crate::sql::{self, Rows, Value};
 
@@ -18,6 +20,10 @@ pub(super) struct Delivery {
     pub(super) store: Store,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) destinations: BTreeMap<String, String>,
+    /// Rows changed before it began.
+    pub(super) changes_before: u64,
+    pub(super) grant: Grant,
+    pub(super) service: Option<Service>,
     pub(super) reads: bool,
     pub(super) now: Time,
     pub(super) attempt: u32,
@@ -96,6 +102,29 @@ pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
         });
         Ok(id)
     })
+}
+
+pub(crate) fn call(request: outbound::Request) -> Result<outbound::Response, outbound::Error> {
+    let refused = |kind, message: String| Err(outbound::Error { kind, message });
+    let service = with(|delivery| {
+        if !delivery.grant.covers(&request.url) {
+            return refused(
+                CallError::Denied,
+                format!("[grant] in handler.toml does not name the host of {}", request.url),
+            );
+        }
+        if delivery.reads {
+            return refused(CallError::ReadOnly, "a request that only reads cannot call".into());
+        }
+        if !delivery.events.is_empty() || delivery.store.changes() != delivery.changes_before {
+            return refused(CallError::Late, "the delivery has written already: call first, then write".into());
+        }
+        Ok(delivery.service)
+    })?;
+    match service {
+        Some(service) => service(&request),
+        None => panic!("{} {} is called: say with `Bench::service` what it answers", request.method, request.url),
+    }
 }
 
 pub(crate) fn setting(name: &str) -> Option<String> {

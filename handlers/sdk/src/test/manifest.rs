@@ -19,8 +19,27 @@ pub(super) struct Manifest {
     pub(super) routes: Vec<Route>,
     #[serde(default)]
     pub(super) publish: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) grant: Grant,
     #[serde(skip)]
     pub(super) settings: BTreeMap<String, String>,
+}
+
+/// `[grant]`
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Grant {
+    #[serde(default)]
+    http: Vec<String>,
+}
+
+impl Grant {
+    /// Whether this URL may be called.
+    pub(super) fn covers(&self, url: &str) -> bool {
+        let origins = self.http.iter().map(|origin| origin.trim_end_matches('/'));
+        origins
+            .filter_map(|origin| url.strip_prefix(origin))
+            .any(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    }
 }
 
 /// One `[[route]]`.

@@ -61,6 +61,11 @@ impl Store {
         ended
     }
 
+    /// Rows changed since it was made.
+    pub(super) fn changes(&self) -> u64 {
+        self.0.borrow().total_changes()
+    }
+
     pub(super) fn execute(&self, statement: &str, params: Vec<Value>) -> Result<u64, Error> {
         let changed = self.0.borrow().execute(statement, params_from_iter(params.into_iter().map(to_sqlite)));
         changed.map(|rows| rows as u64).map_err(|error| describe(&error))

@@ -4,6 +4,7 @@
 use super::{Bench, get, post, record, request};
 use crate::compensation::Input;
 use crate::http::{self, Request, Response};
+use crate::outbound::{self, Request as Call};
 use crate::publisher::{self, Event};
 use crate::sql::ErrorKind;
 use crate::{Failure, Handler, Record, Time, config, delivery, params, sql};
@@ -172,6 +173,43 @@ fn settings_attempt_and_event_id_reach_the_handler() {
     bench.record(&record("in").with_key("x").with_json(&serde_json::json!({ "id": "x" }))).unwrap();
     bench.record(&record("in").with_key("5").with_json(&serde_json::json!({ "id": 5 }))).unwrap();
     bench.record(&record("in").with_value("no JSON")).unwrap();
+}
+
+/// Calls, writes, and calls again if it is told to.
+fn ask(record: &Record) -> Result<(), Failure> {
+    let answer = Call::post(record.key_str().unwrap_or_default()).json(&1).send()?.success()?;
+    sql::execute("INSERT INTO things VALUES (?1)", params![answer.json::<String>()?])?;
+    match record.value {
+        Some(_) => Call::get(record.key_str().unwrap_or_default()).send().map(drop).map_err(Failure::from),
+        None => Ok(()),
+    }
+}
+
+fn service(request: &Call) -> Result<outbound::Response, outbound::Error> {
+    assert_eq!((request.method.as_str(), request.body.as_slice()), ("POST", &b"1"[..]));
+    let status = if request.url.ends_with("busy") { 503 } else { 200 };
+    Ok(outbound::Response { status, body: b"\"answer\"".to_vec(), ..outbound::Response::default() })
+}
+
+#[test]
+fn a_service_is_asked_before_anything_is_written() {
+    const GRANT: &str = "name = \"ask\"\ntopics = [\"in\"]\n[grant]\nhttp = [\"https://pay.example\"]\n";
+    static ASKING: Handler =
+        Handler { manifest: GRANT, migrations: MIGRATIONS, records: Some(ask), compensate: None, routes: &[] };
+    let mut bench = Bench::new(&ASKING);
+    bench.service(service);
+    let mut tried = |url: &str, value: Option<&str>| {
+        let record = record("in").with_key(url);
+        bench.record(&value.map_or(record.clone(), |value| record.with_value(value)))
+    };
+    let busy = tried("https://pay.example/busy", None).unwrap_err();
+    assert!(matches!(&busy, Failure::Unavailable { message, .. } if message.contains("503")), "{busy}");
+    for (url, why) in [("https://pay.example.evil/", "[grant]"), ("http://pay.example/", "[grant]")] {
+        assert!(tried(url, None).unwrap_err().message().contains(why), "{url}");
+    }
+    assert!(tried("https://pay.example/", Some("again")).unwrap_err().message().contains("written already"));
+    tried("https://pay.example/", None).unwrap();
+    assert_eq!(bench.query::<String>("SELECT id FROM things", params![]), ["answer"]);
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{
-    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, Retry, Route, Start,
-    names, pattern,
+    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, Retry,
+    Route, Start, names, pattern,
 };
+use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
 use crate::settings::DeadLetterPartition;
@@ -48,6 +49,8 @@ fn common(section: &Section<'_>) -> Manifest {
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
         retry: retry(&section.section("retry")),
         compensation: compensation(&section.section("compensation")),
+        outbound: outbound(&section.section("outbound")),
+        origins: section.section("grant").list("http", |v| Origin::parse(v.text()?)),
         circuit: circuit(&section.section("circuit")),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
@@ -127,6 +130,17 @@ fn compensation(section: &Section<'_>) -> CompensationPart {
     }
 }
 
+fn outbound(section: &Section<'_>) -> OutboundPart {
+    OutboundPart {
+        timeout: section.take("timeout", |v| v.duration(MILLISECOND..=3_600 * SECOND)),
+        max_attempts: section.take("max-attempts", |v| v.whole(1..=1_000)),
+        backoff: backoff(&section.section("backoff")),
+        retry_status: section.list("retry-status", |v| v.whole(400..=599)),
+        body_limit: section.take("body-limit", |v| v.size(0..=256 << 20)),
+        max_calls: section.take("max-calls", |v| v.whole(0..=1_000)),
+    }
+}
+
 /// `[circuit]`
 pub(crate) fn circuit(section: &Section<'_>) -> CircuitPart {
     CircuitPart {
@@ -172,6 +186,7 @@ fn consumer(section: &Section<'_>) -> ConsumerPart {
         // A broker refuses more than its group.max.session.timeout.ms, 30 minutes unless it is told otherwise.
         session_timeout: section.take("session-timeout", |v| v.duration(SECOND..=1_800 * SECOND)),
         high_mark: section.take("high-mark", |v| v.whole(1..=10_000_000)),
+        concurrency: section.take("concurrency", |v| v.whole(1..=1_000_000)),
     }
 }
 

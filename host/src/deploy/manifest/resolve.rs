@@ -6,12 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{CircuitPart, CompensationPart, DeadLetterPart, EventId, LimitsPart, Manifest, Retry, Spec, Start};
+use super::{
+    CircuitPart, CompensationPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry, Spec, Start,
+};
+use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit};
 use crate::settings::{DeadLetter, Defaults, Limits, Problem, Problems};
 
 /// Records of one lane in memory at which its partition is paused.
 const HIGH_MARK: usize = 2_000;
+/// Deliveries of a handler under way at once.
+const CONCURRENCY: usize = 64;
 
 pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Spec, Problems> {
     let nothing = Manifest::default();
@@ -30,6 +35,10 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         compensation: over.compensation.over(manifest.compensation.over(retry.clone())),
         retry,
         circuit: over.circuit.over(manifest.circuit.over(defaults.circuit)),
+        outbound: outbound::Settings {
+            origins: pick(&over.origins, &manifest.origins).unwrap_or_default(),
+            ..over.outbound.over(manifest.outbound.over(outbound::Settings::default()))
+        },
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
@@ -37,6 +46,7 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         limits: over.limits.over(manifest.limits.over(defaults.limits.clone())),
         session_timeout: pick(&over.consumer.session_timeout, &manifest.consumer.session_timeout),
         high_mark: pick(&over.consumer.high_mark, &manifest.consumer.high_mark).unwrap_or(HIGH_MARK),
+        concurrency: pick(&over.consumer.concurrency, &manifest.consumer.concurrency).unwrap_or(CONCURRENCY),
         name,
     };
     check(&spec).or(spec)
@@ -86,6 +96,21 @@ impl CompensationPart {
             max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
             backoff: self.backoff.unwrap_or(below.backoff),
             ..below
+        }
+    }
+}
+
+impl OutboundPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: outbound::Settings) -> outbound::Settings {
+        outbound::Settings {
+            timeout: self.timeout.unwrap_or(below.timeout),
+            max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
+            backoff: self.backoff.unwrap_or(below.backoff),
+            retry_status: self.retry_status.clone().unwrap_or(below.retry_status),
+            body_limit: self.body_limit.unwrap_or(below.body_limit),
+            max_calls: self.max_calls.unwrap_or(below.max_calls),
+            origins: below.origins,
         }
     }
 }

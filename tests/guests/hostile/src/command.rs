@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use tidemill_sdk::outbound::Request;
 use tidemill_sdk::publisher::Event;
 use tidemill_sdk::sql::Value;
 use tidemill_sdk::{Failure, delivery, info, params, sql};
@@ -55,6 +56,14 @@ enum Action {
         up: String,
         #[serde(default)]
         retry: bool,
+    },
+    /// Call a service, and keep `id: status body` in `once`. A status of 500 and more is unavailable. What the call
+    /// failed with is rejected with its kind.
+    Call {
+        url: String,
+        #[serde(default)]
+        body: String,
+        timeout_ms: Option<u64>,
     },
     /// Panic, which is a trap.
     Panic,
@@ -140,6 +149,7 @@ impl Command {
                     return Err(failure(format!("{up} is down")));
                 }
             }
+            Action::Call { url, body, timeout_ms } => call(input, url, body, *timeout_ms)?,
             Action::Panic => panic(),
             Action::Loop => spin(),
             Action::Sleep { ms } => loop {
@@ -199,6 +209,21 @@ fn after(failure: Failure, after_ms: Option<u64>) -> Failure {
         Some(ms) => failure.after(Duration::from_millis(ms)),
         None => failure,
     }
+}
+
+fn call(input: &Input, url: &str, body: &str, timeout_ms: Option<u64>) -> Result<(), Failure> {
+    let request = Request::post(url).body(body);
+    let request = match timeout_ms {
+        Some(ms) => request.timeout(Duration::from_millis(ms)),
+        None => request,
+    };
+    let answer = request.send().map_err(|error| Failure::reject(format!("{:?}: {}", error.kind, error.message)))?;
+    if answer.status >= 500 {
+        return Err(Failure::unavailable(format!("the service answered {}", answer.status)));
+    }
+    let row = format!("{}: {} {}", input.id, answer.status, String::from_utf8_lossy(&answer.body));
+    sql::execute("INSERT INTO once (id) VALUES (?1)", params![row])?;
+    Ok(())
 }
 
 /// An error of the store, in a form that tests can look for.

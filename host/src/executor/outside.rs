@@ -1,0 +1,109 @@
+//! Deliveries that wait for the outside: set aside in the group, asked for after its commit, run again with the answer.
+//!
+//! Its invariant: a call is made only once the group that set its delivery aside has committed, and the store keeps the
+//! record's place in the order meanwhile. No thread waits, and no transaction is open.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
+
+use super::group::{Abort, Group};
+use super::handle::Message;
+use super::record::Delivery;
+use super::{Executor, Waiting};
+use crate::deploy::manifest::Spec;
+use crate::lane::{Aside, Ask, Token};
+use crate::ledger::crash;
+use crate::outbound::{Answer, Call};
+use crate::policy::{Failure, Outcome};
+
+/// How often a delivery may ask, for each call that it may make: a store that changes each time makes it ask anew.
+const ASKED_AGAIN: usize = 4;
+/// How long an answer waits before it is handed over again to an executor whose queue is full.
+const FULL: Duration = Duration::from_millis(10);
+
+impl Aside {
+    /// The delivery asks at this position: what was answered after it is of no use. `None` if it has asked too often.
+    pub(super) fn ask(mut self, spec: &Spec, position: usize) -> Option<Self> {
+        Arc::make_mut(&mut self.answers).truncate(position);
+        self.asked += 1;
+        (self.asked <= spec.outbound.max_calls * ASKED_AGAIN).then_some(self)
+    }
+}
+
+/// Why a delivery that asks is not heard any more.
+pub(super) fn asked_too_often(spec: &Spec) -> Failure {
+    let most = spec.outbound.max_calls * ASKED_AGAIN;
+    Failure::new(Outcome::EffectsLimit, format!("it asked {most} times for calls, and each time for another one"))
+}
+
+impl Executor {
+    /// Whether a handler has as many deliveries under way as it may.
+    pub(super) fn is_full(&self, group: &Group, handler: &str) -> bool {
+        self.members.get(handler).is_some_and(|member| {
+            let asked = group.asked.get(handler).copied().unwrap_or(0);
+            member.outside + member.outside_requests.len() + asked >= member.live.environment.spec.concurrency
+        })
+    }
+
+    /// The record waits for a call. Returns what the operator reads if that is its failure.
+    pub(super) fn set_aside(
+        &mut self,
+        group: &mut Group,
+        delivery: &Delivery,
+        call: Box<Call>,
+        position: usize,
+    ) -> Result<Option<String>, Abort> {
+        let spec = &delivery.live.environment.spec;
+        let before = delivery.input.aside().cloned();
+        let aside = before.unwrap_or(Aside { started: delivery.started, ..Aside::default() });
+        let Some(aside) = aside.ask(spec, position) else {
+            return self.fail(group, delivery, &asked_too_often(spec)).map(Some);
+        };
+        let wait = |turn: &mut crate::lane::turn::Turn<'_>| turn.set_aside(&delivery.input, aside, call);
+        self.turn(group, delivery.token, &delivery.live, delivery.now, wait)?;
+        *group.asked.entry(delivery.handler.clone()).or_default() += 1;
+        if delivery.counted {
+            crash::take_back(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
+        }
+        Ok(None)
+    }
+
+    /// Makes the call of a record, whose group has committed.
+    pub(super) fn ask(&self, token: Token, handler: &Arc<str>, ask: Ask) {
+        let Ask { id, call, .. } = ask;
+        let fingerprint = call.fingerprint;
+        self.call(handler, *call, move |answer| Message::Answered { token, id, fingerprint, answer });
+    }
+
+    /// Makes the call of a request, whose group has committed.
+    pub(super) fn ask_for_request(&mut self, handler: &Arc<str>, waiting: Waiting, call: Box<Call>) {
+        self.next_request += 1;
+        let (number, fingerprint, name) = (self.next_request, call.fingerprint, handler.clone());
+        if let Some(member) = self.members.get_mut(handler) {
+            member.outside_requests.insert(number, waiting);
+        }
+        self.call(handler, *call, move |answer| Message::RequestAnswered {
+            handler: name,
+            number,
+            fingerprint,
+            answer,
+        });
+    }
+
+    fn call(&self, handler: &str, call: Call, message: impl FnOnce(Answer) -> Message + Send + 'static) {
+        let Some(member) = self.members.get(handler) else { return };
+        let settings = member.live.environment.spec.outbound.clone();
+        let own = self.own.clone();
+        let dice = f64::from(call.fingerprint.first().copied().unwrap_or(0)) / 255.0;
+        self.outbound.call(call, settings, dice, move |answer| hand_over(own, message(answer)));
+    }
+}
+
+/// Hands an answer to the executor. One that has ended needs none: the delivery is run again at the next start.
+async fn hand_over(own: SyncSender<Message>, mut message: Message) {
+    while let Err(TrySendError::Full(back)) = own.try_send(message) {
+        message = back;
+        tokio::time::sleep(FULL).await;
+    }
+}

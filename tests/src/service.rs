@@ -1,0 +1,132 @@
+//! A service outside, as handlers call it: HTTP on a free port, with answers that a test chooses, and a gate that holds them back.
+
+use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+/// A request that the service got.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Method and path.
+    pub line: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Asked {
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Default)]
+struct State {
+    asked: Vec<Asked>,
+    /// Answers to be given before the usual one: status line, headers and body.
+    answers: VecDeque<(String, String)>,
+    closed: bool,
+    waiting: usize,
+    most_waiting: usize,
+}
+
+/// A running service. It answers `200` with the request's body, unless told otherwise.
+pub struct Service {
+    url: String,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Service {
+    /// Starts one.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a service");
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::<(Mutex<State>, Condvar)>::default();
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = shared.clone();
+                thread::spawn(move || serve(&stream, &shared));
+            }
+        });
+        Self { url, state }
+    }
+
+    /// `http://127.0.0.1:port`
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The next answer, before the usual ones: `200 OK\r\nheader: value` and a body.
+    pub fn answer(&self, head: &str, body: &str) {
+        self.state.0.lock().unwrap().answers.push_back((head.to_owned(), body.to_owned()));
+    }
+
+    /// Lets requests in, and no answer out.
+    pub fn close(&self) {
+        self.state.0.lock().unwrap().closed = true;
+    }
+
+    /// Lets answers out.
+    pub fn open(&self) {
+        self.state.0.lock().unwrap().closed = false;
+        self.state.1.notify_all();
+    }
+
+    /// What it was asked so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state.0.lock().unwrap().asked.clone()
+    }
+
+    /// Requests that wait for their answers now, and the most that ever did.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.state.0.lock().unwrap();
+        (state.waiting, state.most_waiting)
+    }
+}
+
+/// Serves one connection until its client is gone.
+fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
+    let mut reader = BufReader::new(stream);
+    while let Some(asked) = read(&mut reader) {
+        let mut state = shared.0.lock().unwrap();
+        let body = asked.body.clone();
+        state.asked.push(asked);
+        let (head, body) = state.answers.pop_front().unwrap_or_else(|| ("200 OK".into(), body));
+        state.waiting += 1;
+        state.most_waiting = state.most_waiting.max(state.waiting);
+        while state.closed {
+            state = shared.1.wait(state).unwrap();
+        }
+        state.waiting -= 1;
+        drop(state);
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
+    let line = |reader: &mut BufReader<&TcpStream>| {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line(reader)?;
+    let mut headers = Vec::new();
+    loop {
+        let header = line(reader)?;
+        let Some((name, value)) = header.split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let asked = Asked { line: first.trim_end_matches(" HTTP/1.1").to_owned(), headers, body: String::new() };
+    let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Asked { body: String::from_utf8(body).unwrap(), ..asked })
+}
