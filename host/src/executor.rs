@@ -13,6 +13,7 @@ mod outside;
 mod request;
 mod switch;
 mod event_id;
+mod upkeep;
 pub mod positions;
 pub mod readers;
 
@@ -30,6 +31,8 @@ use tokio::sync::oneshot;
 use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
+pub use self::upkeep::Keep;
+use self::upkeep::Upkeep;
 use crate::lane::{Aside, Lane, Token};
 use crate::ledger::{self, Identity};
 use crate::outbound::Outbound;
@@ -54,13 +57,14 @@ pub fn spawn(
     name: &str,
     path: &Path,
     settings: &settings::Store,
-    keep: Duration,
+    keep: Keep,
     wake: Wake,
     outbound: Outbound,
 ) -> Result<(Handle, JoinHandle<()>)> {
     let connection = Connection::open_writer(path, settings.synchronous_full)
         .with_context(|| format!("open store {}", path.display()))?;
     let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
+    let upkeep = Upkeep::open(&connection, keep, crate::clock::now())?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
     let (sender, receiver) = sync_channel(QUEUE);
@@ -68,7 +72,8 @@ pub fn spawn(
     let executor = Executor {
         name: name.clone(),
         settings: settings.clone(),
-        keep,
+        keep: keep.outbox,
+        upkeep,
         wake,
         identity: identity.clone(),
         connection: Some(Box::new(connection)),
@@ -140,6 +145,7 @@ struct Executor {
     name: Arc<str>,
     settings: settings::Store,
     keep: Duration,
+    upkeep: Upkeep,
     wake: Wake,
     identity: Identity,
     /// Absent only while a guest has it.
@@ -207,7 +213,7 @@ impl Executor {
     /// How long nothing can happen without a message.
     fn idle_time(&self) -> Duration {
         let now = crate::clock::now();
-        let mut wait = Duration::from_secs(60);
+        let mut wait = self.upkeep.idle().min(Duration::from_secs(60));
         if let Some(Reverse((due, _))) = self.due.peek() {
             wait = wait.min(Duration::from_millis(u64::try_from(due - now).unwrap_or(0)));
         }

@@ -4,6 +4,7 @@
 //! so that what they say and what the handlers' tables say is one state. A person reads them with `sqlite3`.
 
 pub mod schema;
+pub mod age;
 pub mod offset;
 pub mod inbox;
 pub mod pending;

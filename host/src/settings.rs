@@ -37,6 +37,8 @@ pub struct Settings {
     pub http: Http,
     /// `[store]`
     pub store: Store,
+    /// `[inbox]`
+    pub inbox: Inbox,
     /// `[outbox]`
     pub outbox: Outbox,
     /// `[defaults]`: for every handler that says nothing else (S0.2).
@@ -90,6 +92,9 @@ pub struct Http {
     pub deadline: Duration,
     /// `max-waiting`: requests under way at once; more are answered 503. Default 1024.
     pub max_waiting: usize,
+    /// `idempotency-keep`: how long at least the answer to a request with an `Idempotency-Key` is kept; `None` is for
+    /// ever. Default 24 h.
+    pub idempotency_keep: Option<Duration>,
     /// `[http.jwt]`
     pub jwt: Jwt,
 }
@@ -131,6 +136,14 @@ pub struct Store {
     pub synchronous_full: bool,
 }
 
+/// `[inbox]`
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// `keep`: how long at least an event's id is known, in time that the store is in use; `None` is for ever. Default
+    /// 7 days.
+    pub keep: Option<Duration>,
+}
+
 /// `[outbox]`
 #[derive(Clone, Debug)]
 pub struct Outbox {
@@ -160,11 +173,15 @@ pub struct DeadLetter {
     pub topic: String,
     /// `partition`: `"same"` (default) as the source, or a fixed number.
     pub partition: DeadLetterPartition,
+    /// `partitions` of a dead letter topic that is made on demand. Default as many as the source has.
+    pub partitions: Option<i32>,
+    /// `replicas` of such a topic. Default the brokers' own.
+    pub replicas: Option<i32>,
 }
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        Self { topic: "{topic}.DLT".into(), partition: DeadLetterPartition::Same }
+        Self { topic: "{topic}.DLT".into(), partition: DeadLetterPartition::Same, partitions: None, replicas: None }
     }
 }
 

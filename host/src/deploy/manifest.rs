@@ -142,6 +142,10 @@ pub struct DeadLetterPart {
     pub topic: Option<String>,
     /// `partition`
     pub partition: Option<DeadLetterPartition>,
+    /// `partitions`
+    pub partitions: Option<i32>,
+    /// `replicas`
+    pub replicas: Option<i32>,
 }
 
 /// `[limits]`, each part optional.
@@ -188,8 +192,10 @@ pub enum Start {
 pub enum EventId {
     /// `"/eventId"`: a JSON pointer (RFC 6901) into the value.
     Pointer(String),
-    /// `"ce_id"`: the name of a header.
+    /// `"ce_id"`, or `"header:key"`: the name of a header.
     Header(String),
+    /// `"key"`: the record's key.
+    Key,
     /// `"offset"`: topic id, partition and offset (default).
     Offset,
 }

@@ -87,7 +87,11 @@ impl Stores {
             name,
             &path,
             &self.settings.store,
-            self.settings.outbox.keep,
+            executor::Keep {
+                outbox: self.settings.outbox.keep,
+                inbox: self.settings.inbox.keep,
+                answers: self.settings.http.idempotency_keep,
+            },
             Box::new(move || wake.wake()),
             self.outbound.clone(),
         )?;

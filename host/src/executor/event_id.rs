@@ -15,9 +15,10 @@ const MAX: usize = 200;
 pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
     let id = match rule {
         EventId::Offset => None,
+        EventId::Key => Some(text(record.key.as_deref()?)),
         EventId::Header(name) => {
             let header = record.headers.iter().find(|h| h.name == *name)?;
-            Some(String::from_utf8_lossy(header.value.as_deref()?).into_owned())
+            Some(text(header.value.as_deref()?))
         }
         EventId::Pointer(pointer) => {
             let json: Json = serde_json::from_slice(record.value.as_deref()?).ok()?;
@@ -35,6 +36,11 @@ pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
     }
 }
 
+/// Bytes as text, so that no two differ in one and agree in the other.
+fn text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| format!("hex:{}", crate::id::hex(bytes)), str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,9 +53,13 @@ mod tests {
             partition: 0,
             offset: 0,
             timestamp: Timestamp::None,
-            key: None,
+            key: Some(Bytes::from_static(b"k-1")),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
-            headers: vec![Header { name: "ce_id".into(), value: Some(Bytes::from_static(b"h-1")) }],
+            headers: vec![
+                Header { name: "ce_id".into(), value: Some(Bytes::from_static(b"h-1")) },
+                Header { name: "raw".into(), value: Some(Bytes::from_static(&[0xff, 0x01])) },
+                Header { name: "none".into(), value: None },
+            ],
         };
         assert_eq!(find(rule, &record).as_deref(), expected, "{rule:?} {value}");
     }
@@ -63,7 +73,12 @@ mod tests {
         check(&pointer("/eventId"), r#"{"eventId":{}}"#, None);
         check(&pointer("/eventId"), "not json", None);
         check(&EventId::Header("ce_id".into()), "", Some("h-1"));
+        check(&EventId::Header("raw".into()), "", Some("hex:ff01"));
+        check(&EventId::Header("none".into()), "", None);
         check(&EventId::Header("other".into()), "", None);
+        check(&EventId::Key, "", Some("k-1"));
+        // A CloudEvent in structured mode.
+        check(&pointer("/id"), r#"{"specversion":"1.0","id":"c-1","source":"/s","type":"t"}"#, Some("c-1"));
         check(&EventId::Offset, r#"{"eventId":"e-1"}"#, None);
         let long = "x".repeat(201);
         let hashed = format!("sha256:{}", crate::id::sha256_hex(long.as_bytes()));

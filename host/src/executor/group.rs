@@ -84,6 +84,7 @@ impl Executor {
     pub(super) fn run_group(&mut self) -> bool {
         let Some(first) = self.pick(&Group::default()) else {
             let due = self.relayed.since.is_some_and(|since| self.stopping || since.elapsed() >= CLEAR_WITHIN);
+            let due = due || (!self.stopping && self.upkeep.idle().is_zero());
             return due && self.conclude(|executor, group| executor.fill(group, Vec::new()), false);
         };
         let solo = self.runs_solo(&first);
@@ -102,7 +103,9 @@ impl Executor {
     }
 
     pub(super) fn begin(&mut self) -> Result<(), Abort> {
-        Ok(self.connection().execute("BEGIN IMMEDIATE", &[]).map(drop)?)
+        let Some(connection) = &self.connection else { return Ok(()) };
+        connection.execute("BEGIN IMMEDIATE", &[])?;
+        Ok(self.upkeep.run(connection, crate::clock::now())?)
     }
 
     /// Runs deliveries until nothing waits or the group is full.
@@ -259,6 +262,7 @@ impl Executor {
             tracing::info!(store = %self.name, "the store can be written again");
         }
         self.relayed = super::Relayed::default();
+        self.upkeep.settle();
         let woken = group.next_outbox_id > self.next_outbox_id;
         self.next_outbox_id = group.next_outbox_id;
         for pick in &group.picks {

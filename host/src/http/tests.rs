@@ -29,7 +29,14 @@ const SECRET: &[u8] = b"a secret of thirty-two bytes ...";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn settings() -> Http {
-    Http { listen: "127.0.0.1:0".parse().unwrap(), body_limit: 1000, deadline: PATIENCE, max_waiting: 8, jwt: jwt() }
+    Http {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        body_limit: 1000,
+        deadline: PATIENCE,
+        max_waiting: 8,
+        idempotency_keep: None,
+        jwt: jwt(),
+    }
 }
 
 fn jwt() -> Jwt {

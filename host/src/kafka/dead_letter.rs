@@ -55,6 +55,6 @@ pub fn event(spec: &Spec, seed: &Seed, record: &Record, failure: &Failure, error
         key: record.key.clone(),
         value: record.value.clone(),
         headers,
-        kind: EventKind::DeadLetter,
+        kind: EventKind::DeadLetter { partitions: spec.dead_letter.partitions, replicas: spec.dead_letter.replicas },
     }
 }

@@ -14,8 +14,14 @@ use crate::store::{Connection, Error, Kind, Row, Value};
 pub enum EventKind {
     /// Enqueued by a handler.
     Event,
-    /// A record that was given up on.
-    DeadLetter,
+    /// A record that was given up on. Its topic, if it has to be made first, gets so many partitions and replicas;
+    /// where a number is missing, the source topic or the brokers say it.
+    DeadLetter {
+        /// `partitions` of the handler's `[dead-letter]`.
+        partitions: Option<i32>,
+        /// `replicas` of the handler's `[dead-letter]`.
+        replicas: Option<i32>,
+    },
     /// What could not be compensated either. It stays in the fallback, and is never published.
     Compensation,
 }
@@ -25,7 +31,7 @@ impl EventKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Event => "event",
-            Self::DeadLetter => "dead-letter",
+            Self::DeadLetter { .. } => "dead-letter",
             Self::Compensation => "compensation",
         }
     }
@@ -111,7 +117,12 @@ fn try_insert(
     now: i64,
 ) -> Result<(), Error> {
     let sql = "INSERT INTO main.tm_outbox (id, event_id, event_type, topic, partition, partition_key, payload, headers,
-               kind, handler, source, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+               kind, handler, source, created_at, topic_partitions, topic_replicas)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+    let (partitions, replicas) = match event.kind {
+        EventKind::Event | EventKind::Compensation => (None, None),
+        EventKind::DeadLetter { partitions, replicas } => (partitions, replicas),
+    };
     let params = [
         id.into(),
         event.event_id.as_str().into(),
@@ -125,6 +136,8 @@ fn try_insert(
         handler.into(),
         source.into(),
         now.into(),
+        partitions.into(),
+        replicas.into(),
     ];
     connection.execute(sql, &params).map(drop)
 }
@@ -140,7 +153,9 @@ pub enum Span<'a> {
 
 /// Up to `limit` rows that wait for the broker, in order, and at least one but no more than about `bytes` of them.
 pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64, bytes: usize) -> Result<Vec<Waiting>, Error> {
-    const COLUMNS: &str = "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler FROM main.tm_outbox";
+    const COLUMNS: &str =
+        "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler,
+        topic_partitions, topic_replicas FROM main.tm_outbox";
     let (filter, params) = match span {
         Span::After(id) => ("id > ?1", vec![id.into(), limit.into()]),
         Span::Of(topic, from, to) => {
@@ -159,17 +174,21 @@ pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64, bytes: usize
 }
 
 fn read(row: &Row<'_>) -> Result<Waiting, Error> {
+    let small = |column| Ok::<_, Error>(row.opt_integer(column)?.and_then(|n| i32::try_from(n).ok()));
     Ok(Waiting {
         id: row.integer(0)?,
         event: Event {
             event_id: row.text(1)?,
             event_type: row.text(2)?,
             topic: row.text(3)?,
-            partition: row.opt_integer(4)?.and_then(|p| i32::try_from(p).ok()),
+            partition: small(4)?,
             key: row.opt_bytes(5)?.map(Bytes::from),
             value: row.opt_bytes(6)?.map(Bytes::from),
             headers: encoding::read_headers(&row.text(7)?)?,
-            kind: if row.text(8)? == "dead-letter" { EventKind::DeadLetter } else { EventKind::Event },
+            kind: match row.text(8)?.as_str() {
+                "dead-letter" => EventKind::DeadLetter { partitions: small(10)?, replicas: small(11)? },
+                _ => EventKind::Event,
+            },
         },
         handler: row.text(9)?,
     })

@@ -1,7 +1,8 @@
 //! `tm_request`: answers to HTTP requests that carried an `Idempotency-Key`.
 //!
 //! The answer commits with the request's effects, so that a client that asks again gets the same answer and no
-//! second effect. Answers of 400 and more are not kept: nothing was done, and the client may try again.
+//! second effect. Answers of 400 and more are not kept: nothing was done, and the client may try again. How old an
+//! answer is, is told by the store's age, as it was noted last.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -50,8 +51,10 @@ pub fn insert(
     response: &Response,
     now: i64,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO main.tm_request (handler, route, user, key, fingerprint, status, headers, body, done_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let sql =
+        "INSERT INTO main.tm_request (handler, route, user, key, fingerprint, status, headers, body, done_at, age)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+                       coalesce((SELECT CAST(value AS INTEGER) FROM main.tm_meta WHERE key = 'age'), 0))";
     let headers = response.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..])));
     let mut params = Vec::from(scope(handler, request, key));
     params.extend([
@@ -62,6 +65,14 @@ pub fn insert(
         now.into(),
     ]);
     connection.execute(sql, &params).map(drop)
+}
+
+/// Removes up to `limit` answers that were given before the store was `age` old, the oldest first. `false` means that
+/// there was none.
+pub fn purge(connection: &Connection, age: i64, limit: i64) -> Result<bool, Error> {
+    let sql = "DELETE FROM main.tm_request WHERE (handler, route, user, key) IN
+               (SELECT handler, route, user, key FROM main.tm_request WHERE age < ?1 ORDER BY age LIMIT ?2)";
+    Ok(connection.execute(sql, &[age.into(), limit.into()])? > 0)
 }
 
 fn scope(handler: &str, request: &Request, key: &str) -> [Value; 4] {

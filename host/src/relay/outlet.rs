@@ -155,10 +155,12 @@ impl Outlet {
     pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting, alone: bool) -> Sent {
         let partition = match row.event.kind {
             EventKind::Event | EventKind::Compensation => row.event.partition,
-            EventKind::DeadLetter => match self.dead_letter_partition(row) {
-                Ok(partition) => partition,
-                Err(error) => return Sent::NoTopic(error),
-            },
+            EventKind::DeadLetter { partitions, replicas } => {
+                match self.dead_letter_partition(row, partitions, replicas) {
+                    Ok(partition) => partition,
+                    Err(error) => return Sent::NoTopic(error),
+                }
+            }
         };
         let event = &row.event;
         let mut headers = OwnedHeaders::new_with_capacity(event.headers.len() + 2);
@@ -217,14 +219,19 @@ impl Outlet {
         }
     }
 
-    /// Makes the dead letter topic if it is missing, with as many partitions as its source. Where it has fewer, the
-    /// key decides instead of the source's partition.
-    fn dead_letter_partition(&mut self, row: &Waiting) -> Result<Option<i32>, TopicError> {
+    /// Makes the dead letter topic if it is missing. Where it has fewer partitions than its source, the key decides
+    /// instead of the source's partition.
+    fn dead_letter_partition(
+        &mut self,
+        row: &Waiting,
+        partitions: Option<i32>,
+        replicas: Option<i32>,
+    ) -> Result<Option<i32>, TopicError> {
         let topic = row.event.topic.as_str();
         let partitions = match self.dead_letter_topics.get(topic) {
             Some(partitions) => *partitions,
             None => {
-                let partitions = self.ensure(row)?;
+                let partitions = self.ensure(row, partitions, replicas)?;
                 self.dead_letter_topics.insert(topic.to_owned(), partitions);
                 partitions
             }
@@ -232,17 +239,18 @@ impl Outlet {
         Ok(row.event.partition.filter(|partition| *partition < partitions))
     }
 
-    fn ensure(&self, row: &Waiting) -> Result<i32, TopicError> {
+    /// As `[[topic]]` says of it, else as `[dead-letter]` of the handler does, else as its source is.
+    fn ensure(&self, row: &Waiting, partitions: Option<i32>, asked: Option<i32>) -> Result<i32, TopicError> {
         let configured = |name: &str| self.topics.iter().find(|t| t.name == name);
         let original = row.event.headers.iter().find(|h| h.name == "kafka_dlt-original-topic");
         let original = original.and_then(|h| h.value.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
-        let partitions = match configured(&row.event.topic) {
-            Some(topic) => topic.partitions,
+        let partitions = match configured(&row.event.topic).map(|topic| topic.partitions).or(partitions) {
+            Some(partitions) => partitions,
             None => self.admin.partitions(&original)?.unwrap_or(1).max(row.event.partition.unwrap_or(0) + 1),
         };
-        let replicas = configured(&row.event.topic)
-            .or_else(|| configured(&original))
-            .map_or(BROKER_DEFAULT_REPLICAS, |topic| topic.replicas);
+        let replicas = configured(&row.event.topic).map(|topic| topic.replicas);
+        let replicas = replicas.or(asked).or_else(|| configured(&original).map(|topic| topic.replicas));
+        let replicas = replicas.unwrap_or(BROKER_DEFAULT_REPLICAS);
         match self.admin.ensure(&row.event.topic, partitions, replicas)? {
             Ensured::Created => {
                 tracing::info!(topic = row.event.topic, partitions, "dead letter topic created");

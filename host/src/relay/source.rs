@@ -129,7 +129,9 @@ impl Source {
             self.send_alone(id, &row.topic.clone(), code);
             return;
         }
-        if verdict == Verdict::Record || (verdict == Verdict::Destination && row.kind == EventKind::DeadLetter) {
+        if verdict == Verdict::Record
+            || (verdict == Verdict::Destination && matches!(row.kind, EventKind::DeadLetter { .. }))
+        {
             tracing::error!(store = %self.executor.name(), row = id, topic = %row.topic, %code,
                 "Kafka refuses an event for good: it is kept in tm_fallback");
             self.refused.push((id, error));
@@ -303,8 +305,8 @@ mod tests {
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let outbound = crate::outbound::Outbound::new(runtime.handle().clone()).unwrap();
-        let (executor, thread) =
-            executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {}), outbound).unwrap();
+        let keep = executor::Keep { outbox: Duration::ZERO, inbox: None, answers: None };
+        let (executor, thread) = executor::spawn("test", &path, &settings, keep, Box::new(|| {}), outbound).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
         let flying = || Flying { topic: topic.clone(), kind: EventKind::Event, alone: false };

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::value::Value;
-use super::{Bootstrap, DeadLetter, Defaults, Http, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store, Topic};
+use super::{
+    Bootstrap, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store, Topic,
+};
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
 use crate::policy::{Policy, circuit};
@@ -28,6 +30,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         topics: topics(root),
         http: http(&root.section("http"), base),
         store: store(&root.section("store")),
+        inbox: Inbox { keep: keep(&root.section("inbox"), "keep", 7 * DAY) },
         outbox: outbox(&root.section("outbox")),
         defaults: defaults(&root.section("defaults")),
         overrides: overrides(root),
@@ -108,6 +111,7 @@ fn http(section: &Section<'_>, base: &Path) -> Http {
         body_limit: section.take("body-limit", |v| v.size(0..=1 << 30)).unwrap_or(1 << 20),
         deadline: section.take("deadline", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(30 * SECOND),
         max_waiting: section.take("max-waiting", |v| v.whole(1..=1_000_000)).unwrap_or(1024),
+        idempotency_keep: keep(section, "idempotency-keep", DAY),
         jwt: jwt(&section.section("jwt"), base),
     }
 }
@@ -176,6 +180,15 @@ fn store(section: &Section<'_>) -> Store {
             .take("synchronous", |v| v.choice(&[("full", true), ("normal", false)]))
             .unwrap_or(true),
     }
+}
+
+/// How long something is kept, or for ever.
+fn keep(section: &Section<'_>, key: &str, default: Duration) -> Option<Duration> {
+    let read = section.take(key, |v| match v.text() {
+        Ok("forever") => Ok(None),
+        _ => v.duration(SECOND..=3_650 * DAY).map(Some).map_err(|wrong| format!("{wrong}, or \"forever\"")),
+    });
+    read.unwrap_or(Some(default))
 }
 
 fn outbox(section: &Section<'_>) -> Outbox {

@@ -53,13 +53,16 @@ pub(crate) fn dead_letter_topic(template: &str) -> Result<String, String> {
         .map_err(|_| format!("\"{template}\" is not a valid topic; write a topic's name, or \"{TOPIC}\" with a suffix"))
 }
 
-/// Reads where event ids are: a JSON pointer (RFC 6901), `offset`, or a header's name.
+/// Reads where event ids are: a JSON pointer (RFC 6901), `offset`, `key`, or a header's name, which `header:` may stand
+/// before.
 pub(crate) fn event_id(text: &str) -> Result<EventId, String> {
-    if text == "offset" {
-        return Ok(EventId::Offset);
-    }
-    if !text.starts_with('/') {
-        return Ok(EventId::Header(text.to_owned()));
+    match (text, text.strip_prefix("header:")) {
+        ("offset", _) => return Ok(EventId::Offset),
+        ("key", _) => return Ok(EventId::Key),
+        (_, Some("")) => return Err("\"header:\" names no header".into()),
+        (_, Some(name)) => return Ok(EventId::Header(name.to_owned())),
+        _ if !text.starts_with('/') => return Ok(EventId::Header(text.to_owned())),
+        _ => {}
     }
     let bad_escape = text.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
     if bad_escape {
@@ -153,8 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_id_is_a_pointer_a_header_or_the_offset() {
+    fn an_event_id_is_a_pointer_a_header_the_key_or_the_offset() {
         assert_eq!(event_id("offset"), Ok(EventId::Offset));
+        assert_eq!(event_id("key"), Ok(EventId::Key));
+        for name in ["key", "offset", "/id", "header:x"] {
+            assert_eq!(event_id(&format!("header:{name}")), Ok(EventId::Header(name.into())));
+        }
+        assert!(event_id("header:").is_err());
         assert_eq!(event_id("/a~1b/~0c"), Ok(EventId::Pointer("/a~1b/~0c".into())));
         assert_eq!(event_id("ce_id"), Ok(EventId::Header("ce_id".into())));
         for bad in ["/a~", "/a~2", "/~~0"] {

@@ -164,6 +164,8 @@ pub(crate) fn dead_letter(section: &Section<'_>) -> DeadLetterPart {
             }
             _ => Err(format!("{v} is not known here; write \"same\" or a partition's number")),
         }),
+        partitions: section.take("partitions", |v| v.whole(1..=100_000)),
+        replicas: section.take("replicas", |v| v.whole(1..=32_767)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit};
-use crate::settings::{DeadLetter, Defaults, Limits, Problem, Problems};
+use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
 
 /// Records of one lane in memory at which its partition is paused.
 const HIGH_MARK: usize = 2_000;
@@ -67,6 +67,14 @@ fn check(spec: &Spec) -> Problems {
                  name another topic"
             ));
         }
+    }
+    if let DeadLetter { partition: DeadLetterPartition::Fixed(fixed), partitions: Some(partitions), .. } =
+        spec.dead_letter
+        && fixed >= partitions
+    {
+        wrong(format!(
+            "`dead-letter.partition` is {fixed}, which a topic of {partitions} partitions does not have; the first is 0"
+        ));
     }
     problems
 }
@@ -134,6 +142,8 @@ impl DeadLetterPart {
         DeadLetter {
             topic: self.topic.clone().unwrap_or(below.topic),
             partition: self.partition.unwrap_or(below.partition),
+            partitions: self.partitions.or(below.partitions),
+            replicas: self.replicas.or(below.replicas),
         }
     }
 }
@@ -168,7 +178,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::{DeadLetterPartition, Settings};
+    use crate::settings::Settings;
 
     fn resolve(manifest: &str, settings: &str) -> Result<Spec, Problems> {
         let settings = Settings::parse(settings, "tidemill.toml")?;
@@ -218,12 +228,12 @@ mod tests {
             topics = ["c"]
             publish = { done = "test-done" }
             settings = { copies = "3" }
-            dead-letter = { topic = "dead", partition = 0 }
+            dead-letter = { topic = "dead", partition = 0, replicas = 2 }
             [[handler.mail.route]]
             method = "POST"
             path = "/b"
         "#;
-        let spec = resolve(manifest, over).unwrap();
+        let spec = resolve(manifest, &format!("[defaults.dead-letter]\npartitions = 7\n{over}")).unwrap();
         assert_eq!(spec.topics, ["c"]);
         let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
         assert_eq!(pairs(&spec.publish), ["done=test-done", "failed=mail-failed"]);
@@ -231,6 +241,7 @@ mod tests {
         assert_eq!(spec.routes.len(), 1);
         assert_eq!(spec.routes[0].path, "/b");
         assert_eq!(spec.dead_letter.partition, DeadLetterPartition::Fixed(0));
+        assert_eq!((spec.dead_letter.partitions, spec.dead_letter.replicas), (Some(7), Some(2)));
         assert!(!spec.routes[0].reads());
     }
 
@@ -241,5 +252,8 @@ mod tests {
         let over = "[handler.mail.dead-letter]\ntopic = \"a\"";
         let circle = resolve("name = \"mail\"\ntopics = [\"a\"]", over).unwrap_err().to_string();
         assert!(circle.contains("come back for ever"), "{circle}");
+        let beyond = "[defaults.dead-letter]\npartitions = 3\n[handler.mail.dead-letter]\npartition = 3";
+        let beyond = resolve("name = \"mail\"\ntopics = [\"a\"]", beyond).unwrap_err().to_string();
+        assert!(beyond.contains("a topic of 3 partitions does not have"), "{beyond}");
     }
 }
