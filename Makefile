@@ -20,7 +20,7 @@ help: ## list the targets
 setup: ## install what a build needs and this machine lacks
 	@.ci/setup build
 
-setup-tests: ## the same, and what the tests need: Java, Maven, Apache Kafka's jars
+setup-tests: ## the same, and what the tests need: Java, Maven, the jars of Apache Kafka and Spring Kafka
 	@.ci/setup tests
 
 setup-lint:

@@ -64,7 +64,7 @@ pub fn spawn(
     let connection = Connection::open_writer(path, settings.synchronous_full)
         .with_context(|| format!("open store {}", path.display()))?;
     let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
-    let upkeep = Upkeep::open(&connection, keep, crate::clock::now())?;
+    let upkeep = Upkeep::open(&connection, keep, crate::clock::now(), Instant::now())?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
     let (sender, receiver) = sync_channel(QUEUE);

@@ -10,6 +10,7 @@ mod native;
 mod throughput;
 mod latency;
 mod memory;
+mod inbox;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,9 @@ struct Options {
     /// Event ids that rise with time, instead of random ones: how much the inbox costs.
     #[arg(long)]
     ordered_ids: bool,
+    /// Ids that are in the inbox already when it is measured.
+    #[arg(long, default_value_t = 3_000_000)]
+    inbox_ids: u64,
     /// A file of settings for the host in throughput runs, as in `tidemill.toml`, without `[kafka] bootstrap`.
     #[arg(long)]
     settings: Option<PathBuf>,
@@ -53,6 +57,8 @@ enum What {
     Memory,
     /// Memory, threads and start with 100 handlers.
     Handlers,
+    /// What a large inbox costs, in SQLite alone; only when it is named.
+    Inbox,
 }
 
 fn main() -> Result<()> {
@@ -73,6 +79,9 @@ fn main() -> Result<()> {
     let asked = |what| options.what.is_empty() || options.what.contains(&what);
     let mut report = Report::default();
     report.machine();
+    if options.what.contains(&What::Inbox) {
+        inbox::measure(options.inbox_ids, &mut report)?;
+    }
     if asked(What::Memory) {
         memory::at_rest(&mut report)?;
     }

@@ -1,39 +1,13 @@
 //! A member of another kind comes into the group and leaves it again, while records flow.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::json;
 use tidemill_tests::{Daemon, Kafka, LONG, Out, eventually};
 
 use crate::dice::{Dice, full, rounds};
 use crate::flow::Flow;
 use crate::rig::{PARTITIONS, Rig, once_each};
-
-/// Joins the rig's group, waits until it was given partitions, holds them for a while and leaves. It commits nothing.
-fn visit(rig: &Rig, stay: Duration) -> i32 {
-    let foreign: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &rig.bootstrap)
-        .set("group.id", &rig.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "latest")
-        .create()
-        .unwrap();
-    foreign.subscribe(&[&rig.input]).unwrap();
-    let (began, mut since, mut held) = (Instant::now(), None, 0);
-    while since.is_none_or(|since: Instant| since.elapsed() < stay) {
-        assert!(began.elapsed() < LONG, "the foreign member is given partitions");
-        let _ = foreign.poll(Duration::from_millis(20));
-        held = foreign.assignment().unwrap().count() as i32;
-        if held > 0 {
-            since.get_or_insert_with(Instant::now);
-        }
-    }
-    held
-}
 
 /// Invariants 1 and 2: partitions that go away and come back go on where the store stands.
 #[test]
@@ -44,7 +18,7 @@ fn s1_10_a_foreign_member_comes_and_goes_and_nothing_is_lost_or_doubled() {
     rig.store().until("SELECT count(*) FROM tm_offset", PARTITIONS.into());
     let flow = Flow::start(&rig, 0, u64::MAX, if full() { 400 } else { 100 });
     for _ in 0..rounds(3, 15) {
-        let held = visit(&rig, dice.within(Duration::from_millis(700)));
+        let held = rig.client.visit_group(&rig.group, &rig.input, dice.within(Duration::from_millis(700)));
         println!("the foreign member held {held} partitions; {} records sent", flow.sent());
     }
     let total = flow.stop();
@@ -85,7 +59,7 @@ fn s1_10_a_paused_partition_that_goes_and_comes_back_is_read_on() {
         let paused = |p: i32| log.contains(&format!("partition={p} pause=true"));
         (0..PARTITIONS).all(paused)
     });
-    let held = visit(&rig, Duration::from_millis(300));
+    let held = rig.client.visit_group(&rig.group, &rig.input, Duration::from_millis(300));
     assert!(held > 0);
     let go = r#"{"do":"sql","statements":["INSERT INTO once (id) VALUES ('go')"],"row":false}"#;
     daemon.call("POST", "/hostile").body(go).send().expect_status(200);

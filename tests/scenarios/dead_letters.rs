@@ -1,7 +1,7 @@
 //! S0.2, S0.3: how often a record is tried, and the dead letter that it becomes.
 
 use serde_json::{Value, json};
-use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Rec, SOON, Sandbox, Store, eventually};
+use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Rec, SOON, Sandbox, Store, eventually, eventually_some};
 
 use crate::rig::{Hostile, attempts, first_on, manifest, put_beside, told};
 
@@ -161,6 +161,64 @@ fn s0_3_dead_letters_go_to_the_same_partition_or_to_a_fixed_one() {
     let fixed = |daemon: &Daemon| places(daemon, "dead-hostile-in");
     eventually(SOON, "all on partition 0", || fixed(&daemon).len() == 3);
     assert!(fixed(&daemon).iter().all(|(partition, _)| *partition == 0));
+}
+
+#[test]
+fn s1_7_three_retries_a_second_apart_and_then_the_dlt_is_made_as_the_settings_say() {
+    let settings = "retry = { max-attempts = 4, backoff = { kind = \"fixed\", interval = \"1s\" } }\n\
+                    dead-letter = { topic = \"{topic}-dlt\", partitions = 5, replicas = 1 }\n";
+    let hostile = Hostile::new(Kafka::shared(), settings);
+    let dlt = format!("{}-dlt", hostile.input);
+    let _daemon = Daemon::start(&hostile.sandbox);
+    assert_eq!(hostile.client.partitions(&dlt), 0, "it is not made before it is needed");
+    hostile.client.produce(&hostile.input, &told("a", "panic").partition(1));
+    let dead = first_on(&hostile.client, &dlt);
+    let tried = attempts(&dead);
+    assert_eq!(tried.len(), 4, "the first attempt and three retries: {tried:?}");
+    assert!(times(&tried).windows(2).all(|pair| pair[1] - pair[0] >= 1_000), "{tried:?}");
+    assert_eq!((hostile.client.partitions(&dlt), dead.partition), (5, 1));
+
+    // Deleted while the daemon runs, it is made once more for the next one.
+    hostile.client.delete_topic(&dlt);
+    hostile.client.produce(&hostile.input, &told("b", "reject").partition(2));
+    let dead = eventually_some(LONG, "the next dead letter", || hostile.client.consume_all(&dlt).into_iter().next());
+    assert_eq!((hostile.client.partitions(&dlt), dead.partition), (5, 2));
+    assert_eq!(Store::open(&hostile.sandbox, "hostile").count("SELECT count(*) FROM tm_fallback"), 0);
+}
+
+#[test]
+fn s1_7_a_dead_letter_that_waits_knows_how_its_topic_is_made_even_when_its_handler_is_gone() {
+    let kafka = Kafka::start(1);
+    let settings = "retry = { max-attempts = 2, backoff = { kind = \"fixed\", interval = \"2s\" } }\n\
+                    dead-letter = { partitions = 5 }\n";
+    let hostile = Hostile::new(&kafka, settings);
+    let mut daemon = Daemon::start(&hostile.sandbox);
+    hostile.client.produce(&hostile.input, &told("a", "panic").partition(1));
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM tm_pending", 1);
+    kafka.pause();
+    store.until("SELECT count(*) FROM tm_outbox WHERE kind = 'dead-letter'", 1);
+    daemon.kill9();
+    hostile.sandbox.remove("hostile.wasm");
+    kafka.unpause();
+    let _daemon = Daemon::start(&hostile.sandbox);
+    store.until("SELECT count(*) FROM tm_outbox", 0);
+    let dlt = format!("{}.DLT", hostile.input);
+    assert_eq!((hostile.client.partitions(&dlt), hostile.client.consume_all(&dlt).len()), (5, 1));
+}
+
+#[test]
+fn s1_7_a_topic_of_the_settings_goes_before_what_the_handler_says() {
+    let hostile = Hostile::new(Kafka::shared(), "");
+    let dlt = format!("{}.DLT", hostile.input);
+    let common = "[defaults.dead-letter]\npartitions = 5\n";
+    let listed = format!("[[topic]]\nname = \"{dlt}\"\npartitions = 2\n");
+    let text = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    hostile.sandbox.write_toml(&format!("{text}{common}{listed}"));
+    let _daemon = Daemon::start(&hostile.sandbox);
+    hostile.client.produce(&hostile.input, &told("a", "reject").key("k").partition(2));
+    first_on(&hostile.client, &dlt);
+    assert_eq!(hostile.client.partitions(&dlt), 2);
 }
 
 #[test]

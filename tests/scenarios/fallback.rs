@@ -90,6 +90,77 @@ fn s0_4_a_dead_letter_that_its_topic_refuses_is_kept_and_the_others_go_on() {
 }
 
 #[test]
+fn s0_4_a_dead_letter_topic_that_a_policy_forbids_ends_in_the_fallback() {
+    // Kafka itself makes no more than 10,000 partitions at once.
+    let hostile = Hostile::new(Kafka::shared(), "dead-letter = { partitions = 20000 }\n");
+    let daemon = Daemon::start(&hostile.sandbox);
+    hostile.send(&serde_json::json!({ "do": "reject", "id": "a" }));
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM tm_fallback", 1);
+    let cause = store.line("SELECT cause FROM tm_fallback");
+    assert!(cause.contains("refuses to create topic") && cause.contains("partitions"), "{cause}");
+    daemon.says(&["ERROR", "a dead letter cannot be published", "kept in tm_fallback"]);
+}
+
+#[test]
+fn s0_4_a_dead_letter_topic_that_the_daemon_may_not_write_or_create_ends_in_the_fallback() {
+    let kafka = Kafka::start_with(1, |command| {
+        let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        command.env("KAFKA_EXTRA", format!("{authorizer}\nallow.everyone.if.no.acl.found=true"));
+    });
+    let hostile = Hostile::new(&kafka, "");
+    let there = hostile.sandbox.unique("there");
+    hostile.client.create_topic(&format!("{there}.DLT"), 3);
+    hostile.client.create_topic(&there, 3);
+    let text = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    let topics = format!("topics = [\"{}\", \"{there}\"]", hostile.input);
+    hostile.sandbox.write_toml(&text.replace(&format!("topics = [\"{}\"]", hostile.input), &topics));
+    for (topic, operation) in [(&there, "Write"), (&hostile.input, "Create")] {
+        let topic = format!("{topic}.DLT");
+        let rule = ["--add", "--deny-principal", "User:ANONYMOUS", "--operation", operation, "--topic", &topic];
+        kafka.tool("acls", &[&["--force"], &rule[..]].concat());
+    }
+    let daemon = Daemon::start(&hostile.sandbox);
+    let record = Out::new(r#"{"do":"reject","id":"a"}"#).key("k").partition(2).header("trace", "one").null_header("x");
+    for topic in [&there, &hostile.input] {
+        let (_, offset) = hostile.client.produce(topic, &record);
+        assert_eq!(offset, 0);
+    }
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM tm_fallback", 2);
+    store.until("SELECT count(*) FROM tm_outbox", 0);
+    for topic in [&there, &hostile.input] {
+        let dlt = format!("{topic}.DLT");
+        let row = format!(
+            "SELECT kind, handler, partition, key, value, headers, source, cause FROM tm_fallback WHERE topic = '{dlt}'"
+        );
+        let row = store.line(&row);
+        assert!(
+            row.starts_with(r#"dead-letter|hostile|2|k|{"do":"reject","id":"a"}|[["trace","one"],["x",null],"#),
+            "{row}"
+        );
+        assert!(row.contains(&format!(r#"["kafka_dlt-original-topic","{topic}"]"#)), "{row}");
+        assert!(row.contains(&format!("|{topic}/2@0")) && row.to_lowercase().contains("authori"), "{row}");
+    }
+    // The records behind go on.
+    hostile.client.produce(&there, &told("after", "insert").partition(2));
+    store.until("SELECT count(*) FROM seen WHERE id = 'after'", 1);
+    daemon.says(&["ERROR", "kept in tm_fallback"]);
+}
+
+#[test]
+fn s0_4_a_record_of_springs_older_headers_is_known_as_a_dead_letter_too() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    let daemon = Daemon::start(&sandbox);
+    // As its retry topics write them.
+    let letter = Out::new(r#"{"do":"reject","id":"a"}"#).header("kafka_original-topic", "orders");
+    daemon.client().produce("hostile-in", &letter);
+    let store = Store::open(&sandbox, "hostile");
+    store.until("SELECT count(*) FROM tm_fallback", 1);
+    assert!(daemon.client().consume_all("hostile-in.DLT").is_empty());
+}
+
+#[test]
 fn s0_4_a_dead_letter_topic_that_cannot_be_made_ends_in_the_fallback() {
     // With the source's name before it, it is longer than a topic's name may be.
     let ending = ".".repeat(240);

@@ -23,6 +23,8 @@ mod circuit;
 mod compensation;
 mod outbound;
 mod fallback;
+mod spring;
+mod duplicates;
 mod files;
 mod reload;
 mod guard;

@@ -23,6 +23,43 @@ macro_rules! params {
 }
 
 /// Run one statement that returns no rows. Returns how many rows it inserted, updated or deleted.
+///
+/// # Acting only once
+///
+/// The inbox knows a duplicate by its event id. Two different events that ask for the same step - two payments of one
+/// order, say - it cannot know: let the row's state decide. Name the state that the step starts from in the `WHERE`, and
+/// act only if the statement has changed the row. It is safe as it stands: the deliveries of a store run one after the
+/// other, and the change and the event commit together.
+///
+/// ```
+/// use tidemill_sdk::publisher::Event;
+/// use tidemill_sdk::{Failure, Record, params, sql};
+///
+/// fn pay(record: &Record) -> Result<(), Failure> {
+///     let order = record.key_str().ok_or_else(|| Failure::reject("the key names no order"))?;
+///     let changed = sql::execute(
+///         "UPDATE orders SET status = 'PAID' WHERE id = ?1 AND status = 'CREATED'",
+///         params![order],
+///     )?;
+///     if changed == 1 {
+///         Event::new("orders", "ORDER_PAID").key(order).enqueue()?;
+///     }
+///     Ok(())
+/// }
+/// # use tidemill_sdk::test::{Bench, record};
+/// # static HANDLER: tidemill_sdk::Handler = tidemill_sdk::Handler {
+/// #     manifest: "name = \"orders\"\ntopics = [\"payments\"]\npublish = { orders = \"order-events\" }",
+/// #     migrations: &[("1.sql", "CREATE TABLE orders (id TEXT PRIMARY KEY, status TEXT NOT NULL);")],
+/// #     records: Some(pay),
+/// #     routes: &[],
+/// # };
+/// let mut bench = Bench::new(&HANDLER);
+/// bench.prepare("INSERT INTO orders VALUES ('1', 'CREATED')");
+/// bench.record(&record("payments").with_key("1").with_value("the first"))?;
+/// bench.record(&record("payments").with_key("1").with_value("the second"))?;
+/// assert_eq!(bench.events().len(), 1);
+/// # Ok::<(), Failure>(())
+/// ```
 pub fn execute(statement: &str, params: Vec<Value>) -> Result<u64, Error> {
     host::execute(statement, params)
 }

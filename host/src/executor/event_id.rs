@@ -17,7 +17,8 @@ pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
         EventId::Offset => None,
         EventId::Key => Some(text(record.key.as_deref()?)),
         EventId::Header(name) => {
-            let header = record.headers.iter().find(|h| h.name == *name)?;
+            // Where a name repeats the last one counts, as in Kafka's own `lastHeader`.
+            let header = record.headers.iter().rfind(|h| h.name == *name)?;
             Some(text(header.value.as_deref()?))
         }
         EventId::Pointer(pointer) => {
@@ -56,6 +57,7 @@ mod tests {
             key: Some(Bytes::from_static(b"k-1")),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: vec![
+                Header { name: "ce_id".into(), value: Some(Bytes::from_static(b"h-0")) },
                 Header { name: "ce_id".into(), value: Some(Bytes::from_static(b"h-1")) },
                 Header { name: "raw".into(), value: Some(Bytes::from_static(&[0xff, 0x01])) },
                 Header { name: "none".into(), value: None },

@@ -105,7 +105,7 @@ impl Executor {
     pub(super) fn begin(&mut self) -> Result<(), Abort> {
         let Some(connection) = &self.connection else { return Ok(()) };
         connection.execute("BEGIN IMMEDIATE", &[])?;
-        Ok(self.upkeep.run(connection, crate::clock::now())?)
+        Ok(self.upkeep.run(connection, crate::clock::now(), Instant::now())?)
     }
 
     /// Runs deliveries until nothing waits or the group is full.

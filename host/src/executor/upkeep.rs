@@ -50,14 +50,13 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    /// For a store that is opened at `now`, milliseconds since the Unix epoch.
-    pub(super) fn open(connection: &Connection, keep: Keep, now: i64) -> Result<Self, Error> {
+    /// For a store that is opened at `now`, milliseconds since the Unix epoch, by the wall clock.
+    pub(super) fn open(connection: &Connection, keep: Keep, now: i64, opened: Instant) -> Result<Self, Error> {
         // A part of the inbox is filled for a third of the time; a few looks in that time keep it near to that.
         let shortest = keep.inbox.map(|inbox| inbox / 3).into_iter().chain(keep.answers).min();
         let every = shortest.map(|shortest| (shortest / 8).max(Duration::from_millis(10)));
         // So a clock that is wrong by a year at each of two starts costs less than a part.
         let age = age::open(connection, now, shortest.map_or(0, |shortest| millis(shortest / 2)))?;
-        let opened = Instant::now();
         let next = opened + every.unwrap_or_default().min(FIRST_LOOK);
         Ok(Self { keep, every, opened: (age, opened), noted: None, next, more: false, draft: None })
     }
@@ -72,10 +71,9 @@ impl Upkeep {
     }
 
     /// Does one slice of what is due, in the transaction that has just begun.
-    pub(super) fn run(&mut self, connection: &Connection, now: i64) -> Result<(), Error> {
+    pub(super) fn run(&mut self, connection: &Connection, now: i64, instant: Instant) -> Result<(), Error> {
         self.draft = None;
         let Some(every) = self.every else { return Ok(()) };
-        let instant = Instant::now();
         let look = self.more || instant >= self.next;
         let behind = every.min(NOTE_EVERY);
         if !look && self.noted.is_some_and(|noted| instant.saturating_duration_since(noted) < behind) {
@@ -111,4 +109,134 @@ impl Upkeep {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::schema;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+
+    struct Store {
+        _folder: tempfile::TempDir,
+        connection: Connection,
+        upkeep: Upkeep,
+        /// By the monotonic clock.
+        instant: Instant,
+        /// By the wall clock.
+        now: i64,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
+            schema::prepare(&connection).unwrap();
+            let (instant, now) = (Instant::now(), 1_700_000_000_000);
+            let upkeep = Upkeep::open(&connection, keep(), now, instant).unwrap();
+            Self { _folder: folder, connection, upkeep, instant, now }
+        }
+
+        fn reopen(&mut self) {
+            self.upkeep = Upkeep::open(&self.connection, keep(), self.now, self.instant).unwrap();
+        }
+
+        /// Both clocks go on, and all that is due is done, group by group.
+        fn pass(&mut self, time: Duration) {
+            self.instant += time;
+            self.now += millis(time);
+            for _ in 0..50 {
+                self.connection.batch("BEGIN").unwrap();
+                self.upkeep.run(&self.connection, self.now, self.instant).unwrap();
+                self.connection.batch("COMMIT").unwrap();
+                self.upkeep.settle();
+            }
+            assert!(!self.upkeep.more, "it comes to an end");
+        }
+
+        fn add(&self, id: &str) {
+            inbox::add(&self.connection, "h", id, self.now).unwrap();
+        }
+
+        fn knows(&self, id: &str) -> bool {
+            inbox::contains(&self.connection, "h", id).unwrap()
+        }
+    }
+
+    /// Three parts of an hour each.
+    fn keep() -> Keep {
+        Keep { outbox: Duration::ZERO, inbox: Some(3 * HOUR), answers: Some(24 * HOUR) }
+    }
+
+    #[test]
+    fn s1_10_an_id_is_known_for_its_time_and_then_forgotten() {
+        let mut store = Store::new();
+        for n in 0..2_500 {
+            store.add(&format!("first-{n}"));
+        }
+        store.pass(2 * HOUR);
+        store.add("second");
+        store.pass(HOUR - Duration::from_secs(1));
+        assert!(store.knows("first-0") && store.knows("first-2499"));
+        (0..4).for_each(|_| store.pass(HOUR));
+        assert!(!store.knows("first-0") && !store.knows("first-2499") && !store.knows("second"));
+    }
+
+    #[test]
+    fn s1_10_a_clock_that_jumps_purges_nothing_while_the_store_is_open_and_less_than_a_part_while_it_is_not() {
+        let mut store = Store::new();
+        store.pass(HOUR);
+        for part in 0..4 {
+            store.add(&format!("e{part}"));
+            store.pass(HOUR);
+        }
+        let known = |store: &Store| (0..4).filter(|part| store.knows(&format!("e{part}"))).count();
+        let before = known(&store);
+        assert!(before >= 3, "{before}");
+        store.now += YEAR;
+        store.pass(Duration::from_secs(60));
+        assert_eq!(known(&store), before);
+        // And back, and while the daemon is down, forward again.
+        store.now -= YEAR;
+        store.pass(Duration::from_secs(60));
+        for jump in [YEAR, -YEAR] {
+            store.now += jump;
+            store.reopen();
+            store.pass(Duration::from_secs(60));
+        }
+        assert!(known(&store) + 1 >= before, "{} of {before}", known(&store));
+        // It goes on as before.
+        (0..6).for_each(|_| store.pass(HOUR));
+        assert_eq!(known(&store), 0);
+    }
+
+    #[test]
+    fn what_a_group_did_that_did_not_commit_is_done_again() {
+        let mut store = Store::new();
+        store.add("old");
+        for _ in 0..8 {
+            store.instant += HOUR;
+            store.connection.batch("BEGIN").unwrap();
+            store.upkeep.run(&store.connection, store.now, store.instant).unwrap();
+            store.connection.batch("ROLLBACK").unwrap();
+        }
+        assert!(store.knows("old"));
+        assert!(store.upkeep.idle().is_zero() || store.upkeep.noted.is_none());
+        (0..6).for_each(|_| store.pass(HOUR));
+        assert!(!store.knows("old"));
+    }
+
+    #[test]
+    fn for_ever_is_for_ever_and_costs_nothing() {
+        let mut store = Store::new();
+        let keep = Keep { inbox: None, answers: None, ..keep() };
+        store.upkeep = Upkeep::open(&store.connection, keep, store.now, store.instant).unwrap();
+        store.add("old");
+        (0..9).for_each(|_| store.pass(9_000 * HOUR));
+        assert!(store.knows("old"));
+        assert_eq!(store.upkeep.idle(), Duration::MAX);
+    }
 }

@@ -97,6 +97,14 @@ pub enum TopicError {
         /// `describe` or `create`.
         operation: &'static str,
     },
+    /// The cluster's own rules: a policy, or a limit.
+    #[error("the cluster refuses to create topic {topic}: {reason}; ask for less, or create the topic by hand")]
+    Policy {
+        /// The topic.
+        topic: String,
+        /// The broker's words.
+        reason: String,
+    },
     /// No broker answered in time. It may work later.
     #[error("Kafka at {bootstrap} cannot be reached: {reason}; check `kafka.bootstrap` and that a broker runs there")]
     Unreachable {
@@ -249,6 +257,9 @@ impl Admin {
                 TopicError::Unreachable { bootstrap: self.connection.bootstrap.clone(), reason }
             }
             RDKafkaErrorCode::InvalidTopic => TopicError::Name { topic },
+            RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidPartitions
+            | RDKafkaErrorCode::InvalidConfig => TopicError::Policy { topic, reason },
             _ => TopicError::Refused { topic, operation, reason },
         }
     }

@@ -157,3 +157,38 @@ pub(super) fn set(connection: &Connection, key: &str, value: &str) -> Result<(),
         "INSERT INTO main.tm_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     connection.execute(sql, &[key.into(), value.into()]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::inbox;
+
+    /// The store of an earlier version, with a view that a handler left behind when it dropped the table.
+    #[test]
+    fn an_older_store_keeps_what_it_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
+        let text = format!("BEGIN; {FIRST}; {PENDING_SCOPES}; PRAGMA user_version = 2; COMMIT;");
+        connection.batch(&text).unwrap();
+        set(&connection, "store-id", "the same").unwrap();
+        set(&connection, "secret", "s").unwrap();
+        connection
+            .batch(
+                "CREATE TABLE gone (x); CREATE VIEW left_behind AS SELECT x FROM gone; DROP TABLE gone;
+                    INSERT INTO tm_inbox VALUES ('mail', 'e-1', 5), ('mail', 'e-2', 6), ('post', 'e-1', 7);",
+            )
+            .unwrap();
+        assert_eq!(prepare(&connection).unwrap().store_id, "the same");
+        for (handler, id, known) in
+            [("mail", "e-1", true), ("mail", "e-2", true), ("post", "e-1", true), ("post", "e-2", false)]
+        {
+            assert_eq!(inbox::contains(&connection, handler, id).unwrap(), known, "{handler} {id}");
+        }
+        inbox::add(&connection, "post", "e-2", 8).unwrap();
+        assert!(inbox::contains(&connection, "post", "e-2").unwrap());
+        // A second start changes nothing.
+        assert_eq!(prepare(&connection).unwrap().store_id, "the same");
+        assert!(inbox::contains(&connection, "mail", "e-1").unwrap());
+    }
+}

@@ -239,6 +239,11 @@ impl Outlet {
         Ok(row.event.partition.filter(|partition| *partition < partitions))
     }
 
+    /// The topic is not as it was: the next dead letter for it looks again. `false` if none has looked yet.
+    pub(super) fn forget(&mut self, topic: &str) -> bool {
+        self.dead_letter_topics.remove(topic).is_some()
+    }
+
     /// As `[[topic]]` says of it, else as `[dead-letter]` of the handler does, else as its source is.
     fn ensure(&self, row: &Waiting, partitions: Option<i32>, asked: Option<i32>) -> Result<i32, TopicError> {
         let configured = |name: &str| self.topics.iter().find(|t| t.name == name);

@@ -115,18 +115,26 @@ impl Source {
             Err(code) if judge(code) == Verdict::Producer => outlet.give_up(code),
             Err(code) => {
                 if let Some(row) = self.flying.remove(&report.id) {
-                    self.not_taken(report.id, &row, code);
+                    self.not_taken(report.id, &row, code, outlet);
                 }
             }
         }
         self.rows_may_wait = true;
     }
 
-    fn not_taken(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode) {
+    fn not_taken(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode, outlet: &mut Outlet) {
         let error = format!("{code} (topic {})", row.topic);
         let verdict = judge(code);
         if verdict == Verdict::Record && !row.alone {
             self.send_alone(id, &row.topic.clone(), code);
+            return;
+        }
+        // A dead letter topic that was there, and is gone, is made again like one that never was.
+        if matches!(row.kind, EventKind::DeadLetter { .. })
+            && is_unknown(code)
+            && (outlet.forget(&row.topic) || self.holds.contains_key(&row.topic))
+        {
+            self.hold(id, &row.topic.clone(), &error);
             return;
         }
         if verdict == Verdict::Record
@@ -260,7 +268,7 @@ impl Source {
             Sent::Refused(code) => {
                 // By the producer itself, which has looked at this row only.
                 flying.alone = true;
-                self.not_taken(row.id, &flying, code);
+                self.not_taken(row.id, &flying, code, outlet);
             }
             Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, &error.to_string()),
             Sent::NoTopic(error) => {
@@ -289,7 +297,18 @@ impl Source {
 
 /// Nothing that passes by itself, and nothing that a broker coming back would mend.
 fn is_final(error: &TopicError) -> bool {
-    matches!(error, TopicError::Name { .. } | TopicError::NotAuthorized { .. } | TopicError::Partitions { .. })
+    matches!(
+        error,
+        TopicError::Name { .. }
+            | TopicError::NotAuthorized { .. }
+            | TopicError::Partitions { .. }
+            | TopicError::Policy { .. }
+    )
+}
+
+fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(code, UnknownTopic | UnknownTopicOrPartition | UnknownPartition)
 }
 
 #[cfg(test)]

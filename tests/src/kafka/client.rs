@@ -246,6 +246,31 @@ impl Client {
         element.offset().to_raw().filter(|offset| *offset >= 0).map(|offset| (offset, element.metadata().to_owned()))
     }
 
+    /// Joins a group as a foreign member, waits until it was given partitions of the topic, holds them for a while and
+    /// leaves. Commits nothing. Returns how many partitions it held.
+    pub fn visit_group(&self, group: &str, topic: &str, stay: Duration) -> i32 {
+        let foreign: BaseConsumer = self
+            .config()
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "latest")
+            .create()
+            .unwrap();
+        foreign.subscribe(&[topic]).unwrap();
+        let (began, mut since, mut held) = (Instant::now(), None, 0);
+        while since.is_none_or(|since: Instant| since.elapsed() < stay) {
+            assert!(began.elapsed() < WITHIN, "the foreign member is given partitions");
+            let _ = foreign.poll(Duration::from_millis(20));
+            held = foreign.assignment().unwrap().count() as i32;
+            if held > 0 {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+        held
+    }
+
     /// Creates a topic with one replica, on a cluster.
     pub fn create_topic(&self, name: &str, partitions: i32) {
         self.create_topic_with(name, partitions, &[]);

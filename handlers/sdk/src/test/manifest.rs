@@ -80,7 +80,8 @@ impl Manifest {
                 let id = value.pointer(pointer)?;
                 id.as_str().map(str::to_owned).or_else(|| id.is_number().then(|| id.to_string()))
             }
-            header => record.header_str(header).map(str::to_owned),
+            "key" => record.key_str().map(str::to_owned),
+            header => record.header_str(header.strip_prefix("header:").unwrap_or(header)).map(str::to_owned),
         }
     }
 

@@ -19,6 +19,9 @@ CREATE TABLE child (
   parent TEXT NOT NULL REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED
 ) STRICT;
 
+-- For a step that is taken only once.
+CREATE TABLE orders (id TEXT PRIMARY KEY, status TEXT NOT NULL) STRICT;
+
 -- For INSERT ... SELECT without end.
 CREATE TABLE counted (n INTEGER NOT NULL) STRICT;
 

@@ -45,6 +45,9 @@ enum Action {
         value: Option<serde_json::Value>,
         bytes: Option<usize>,
     },
+    /// Pay the order of the record's id: publish one event if that moves it from `CREATED` to `PAID`, else nothing.
+    /// The order is made first if there is none.
+    Pay,
     /// Fail with retry before attempt `until`, optionally asking for `after_ms`.
     FailN { until: u32, after_ms: Option<u64> },
     /// Fail with reject.
@@ -130,6 +133,14 @@ impl Command {
                             .json_with_id(move |event_id| serde_json::json!({ "eventId": event_id, "id": id, "n": n })),
                     };
                     publish(event, input, event_id.as_deref())?;
+                }
+            }
+            Action::Pay => {
+                let order = params![&input.id];
+                sql::execute("INSERT OR IGNORE INTO orders (id, status) VALUES (?1, 'CREATED')", order.clone())?;
+                let pay = "UPDATE orders SET status = 'PAID' WHERE id = ?1 AND status = 'CREATED'";
+                if sql::execute(pay, order)? == 1 {
+                    publish(Event::new("out", "HOSTILE").json(&serde_json::json!({ "id": input.id })), input, None)?;
                 }
             }
             Action::FailN { until, after_ms } => {

@@ -1,0 +1,181 @@
+//! What the inbox costs when it is large: one table for all ids, beside one that is cut into parts by time.
+//!
+//! SQLite alone, with the host's tables and settings (`synchronous = FULL`, groups of 500), so that a layout can be
+//! judged by itself. Each record looks its id up and adds it; then the oldest ids are purged in several ways.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::report::{Report, percentile, say};
+
+const GROUP: u64 = 500;
+const SLICE: i64 = 2_000;
+const MEASURED: u64 = 100_000;
+
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;
+PRAGMA journal_size_limit = 67108864;";
+const WORK: &str = "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;";
+const FILL: &str = "PRAGMA synchronous = OFF; PRAGMA cache_size = -2000000;";
+
+const ONE: &str = "CREATE TABLE tm_inbox (handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
+    PRIMARY KEY (handler, event_id)) WITHOUT ROWID;
+    CREATE INDEX tm_inbox_done ON tm_inbox (done_at);";
+const PARTS: &str = "CREATE TABLE tm_inbox_part (part INTEGER PRIMARY KEY, age INTEGER NOT NULL);
+    CREATE TABLE tm_inbox (part INTEGER NOT NULL, handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
+    PRIMARY KEY (part, handler, event_id)) WITHOUT ROWID;";
+
+const BY_TIME: &str = "DELETE FROM tm_inbox WHERE (handler, event_id) IN
+    (SELECT handler, event_id FROM tm_inbox WHERE done_at < ?1 LIMIT ?2)";
+const BOUND: &str =
+    "SELECT handler, event_id FROM tm_inbox WHERE part = 0 ORDER BY handler, event_id LIMIT 1 OFFSET ?1";
+const UP_TO: &str = "DELETE FROM tm_inbox WHERE part = 0 AND (handler, event_id) < (?1, ?2)";
+
+/// How ids are kept.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    /// 1 is one table without parts.
+    parts: u64,
+    /// Ids that rise with time.
+    ordered: bool,
+}
+
+/// Measures every layout with `ids` ids there already.
+pub(crate) fn measure(ids: u64, report: &mut Report) -> Result<()> {
+    report.section(&format!("inbox with {ids} ids"));
+    for ordered in [false, true] {
+        for parts in [1, 2, 3, 4] {
+            run(ids, Layout { parts, ordered }, report).context("measure the inbox")?;
+        }
+    }
+    Ok(())
+}
+
+fn run(ids: u64, layout: Layout, report: &mut Report) -> Result<()> {
+    let kind = if layout.ordered { "ordered" } else { "random" };
+    let name = match layout.parts {
+        1 => format!("{kind} ids, one table"),
+        parts => format!("{kind} ids, {parts} parts"),
+    };
+    say(&format!("inbox: {name}"));
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let mut db = Connection::open(folder.path().join("inbox.db")).context("open a database")?;
+    db.execute_batch(PRAGMAS)?;
+    db.execute_batch(if layout.parts == 1 { ONE } else { PARTS })?;
+    fill(&mut db, ids, layout)?;
+    db.execute_batch(WORK)?;
+
+    let began = Instant::now();
+    for group in 0..MEASURED / GROUP {
+        let transaction = db.transaction()?;
+        for n in ids + group * GROUP..ids + (group + 1) * GROUP {
+            let id = id(n, layout.ordered);
+            ensure!(!contains(&transaction, &id, layout)?, "{id} is there already");
+            add(&transaction, &id, layout.parts.saturating_sub(1), n, layout)?;
+        }
+        transaction.commit()?;
+    }
+    let each = began.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
+    report.line(&format!("{name}: look up and add"), format!("{each:.1} us"), each);
+
+    let (whole, pauses) = purge(&db, ids, layout)?;
+    let purged = pauses.len() as f64 * SLICE as f64;
+    let per = whole.as_secs_f64() * 1e6 / purged;
+    let figure = format!(
+        "{per:.2} us an id; a slice of {SLICE}: {:.1} ms p50, {:.1} ms p99, {:.1} ms at most",
+        percentile(&pauses, 0.5),
+        percentile(&pauses, 0.99),
+        percentile(&pauses, 1.0)
+    );
+    report.line(&format!("{name}: purge the oldest"), figure, per);
+    if layout.parts > 1 {
+        let began = Instant::now();
+        let gone = db.execute("DELETE FROM tm_inbox WHERE part = 1", [])?;
+        let took = began.elapsed();
+        report.line(&format!("{name}: the next at once"), format!("{gone} ids in {took:.1?}"), took.as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Deletes the oldest third, or the oldest part, in slices; how long it took in all, and each slice in milliseconds.
+fn purge(db: &Connection, ids: u64, layout: Layout) -> Result<(Duration, Vec<f64>)> {
+    let began = Instant::now();
+    let mut pauses = Vec::new();
+    loop {
+        let slice = Instant::now();
+        let gone = match layout.parts {
+            1 => db.prepare_cached(BY_TIME)?.execute(params![(ids / 3) as i64, SLICE])?,
+            _ => in_order(db)?,
+        };
+        if gone == 0 {
+            return Ok((began.elapsed(), pauses));
+        }
+        pauses.push(slice.elapsed().as_secs_f64() * 1e3);
+    }
+}
+
+fn in_order(db: &Connection) -> Result<usize> {
+    let bound = db.prepare_cached(BOUND)?.query_row([SLICE], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let bound: Option<(String, String)> = bound;
+    Ok(match bound {
+        Some((handler, id)) => db.prepare_cached(UP_TO)?.execute(params![handler, id])?,
+        None => db.prepare_cached("DELETE FROM tm_inbox WHERE part = 0")?.execute([])?,
+    })
+}
+
+fn fill(db: &mut Connection, ids: u64, layout: Layout) -> Result<()> {
+    db.execute_batch(FILL)?;
+    for part in 0..layout.parts {
+        let transaction = db.transaction()?;
+        if layout.parts > 1 {
+            transaction.execute("INSERT INTO tm_inbox_part VALUES (?1, 0)", [part as i64])?;
+        }
+        for n in ids * part / layout.parts..ids * (part + 1) / layout.parts {
+            add(&transaction, &id(n, layout.ordered), part, n, layout)?;
+        }
+        transaction.commit()?;
+    }
+    let _: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(())
+}
+
+fn contains(db: &Connection, id: &str, layout: Layout) -> Result<bool> {
+    let sql = match layout.parts {
+        1 => "SELECT 1 FROM tm_inbox WHERE handler = ?1 AND event_id = ?2",
+        _ => "SELECT 1 FROM tm_inbox WHERE part IN (SELECT part FROM tm_inbox_part) AND handler = ?1 AND event_id = ?2",
+    };
+    Ok(db.prepare_cached(sql)?.exists(params!["notification", id])?)
+}
+
+fn add(db: &Connection, id: &str, part: u64, now: u64, layout: Layout) -> Result<()> {
+    match layout.parts {
+        1 => db
+            .prepare_cached("INSERT INTO tm_inbox (handler, event_id, done_at) VALUES (?1, ?2, ?3)")?
+            .execute(params!["notification", id, now as i64]),
+        _ => db
+            .prepare_cached("INSERT INTO tm_inbox (part, handler, event_id, done_at) VALUES (?4, ?1, ?2, ?3)")?
+            .execute(params!["notification", id, now as i64, part as i64]),
+    }?;
+    Ok(())
+}
+
+/// The n-th id: a UUID as text.
+fn id(n: u64, ordered: bool) -> String {
+    // SplitMix64: well mixed, and the same in every run.
+    let mix = |seed: u64| {
+        let z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let (high, low) = (if ordered { (0x0190_0000_0000 + n) << 16 } else { mix(2 * n + 1) }, mix(2 * n + 2));
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
+}
