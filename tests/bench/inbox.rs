@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::report::{Report, percentile, say};
 
 const GROUP: u64 = 500;
-const SLICE: i64 = 2_000;
+const SLICE: i64 = 1_000;
 const MEASURED: u64 = 100_000;
 
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000;
@@ -20,93 +20,109 @@ const WORK: &str = "PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;";
 const FILL: &str = "PRAGMA synchronous = OFF; PRAGMA cache_size = -2000000;";
 
 const ONE: &str = "CREATE TABLE tm_inbox (handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
+    PRIMARY KEY (handler, event_id)) WITHOUT ROWID;";
+const BY_TIME: &str = "CREATE TABLE tm_inbox (handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
     PRIMARY KEY (handler, event_id)) WITHOUT ROWID;
     CREATE INDEX tm_inbox_done ON tm_inbox (done_at);";
-const PARTS: &str = "CREATE TABLE tm_inbox_part (part INTEGER PRIMARY KEY, age INTEGER NOT NULL);
+const PARTS: &str = "CREATE TABLE tm_inbox_part (part INTEGER PRIMARY KEY, begun INTEGER NOT NULL);
     CREATE TABLE tm_inbox (part INTEGER NOT NULL, handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL,
     PRIMARY KEY (part, handler, event_id)) WITHOUT ROWID;";
 
-const BY_TIME: &str = "DELETE FROM tm_inbox WHERE (handler, event_id) IN
+const OLDEST: &str = "DELETE FROM tm_inbox WHERE (handler, event_id) IN
     (SELECT handler, event_id FROM tm_inbox WHERE done_at < ?1 LIMIT ?2)";
 const BOUND: &str =
     "SELECT handler, event_id FROM tm_inbox WHERE part = 0 ORDER BY handler, event_id LIMIT 1 OFFSET ?1";
 const UP_TO: &str = "DELETE FROM tm_inbox WHERE part = 0 AND (handler, event_id) < (?1, ?2)";
 
 /// How ids are kept.
-#[derive(Clone, Copy, Debug)]
-struct Layout {
-    /// 1 is one table without parts.
-    parts: u64,
-    /// Ids that rise with time.
-    ordered: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// One table. It cannot be purged by time.
+    One,
+    /// One table with an index by time.
+    ByTime,
+    /// So many parts, each for a span of time.
+    Parts(u64),
+}
+
+impl Layout {
+    fn parts(self) -> u64 {
+        if let Self::Parts(parts) = self { parts } else { 1 }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::One => "one table".into(),
+            Self::ByTime => "one table, indexed by time".into(),
+            Self::Parts(parts) => format!("{parts} parts"),
+        }
+    }
 }
 
 /// Measures every layout with `ids` ids there already.
 pub(crate) fn measure(ids: u64, report: &mut Report) -> Result<()> {
     report.section(&format!("inbox with {ids} ids"));
     for ordered in [false, true] {
-        for parts in [1, 2, 3, 4] {
-            run(ids, Layout { parts, ordered }, report).context("measure the inbox")?;
+        for layout in [Layout::One, Layout::ByTime, Layout::Parts(2), Layout::Parts(4)] {
+            run(ids, layout, ordered, report).context("measure the inbox")?;
         }
     }
     Ok(())
 }
 
-fn run(ids: u64, layout: Layout, report: &mut Report) -> Result<()> {
-    let kind = if layout.ordered { "ordered" } else { "random" };
-    let name = match layout.parts {
-        1 => format!("{kind} ids, one table"),
-        parts => format!("{kind} ids, {parts} parts"),
-    };
+fn run(ids: u64, layout: Layout, ordered: bool, report: &mut Report) -> Result<()> {
+    let name = format!("{} ids, {}", if ordered { "ordered" } else { "random" }, layout.name());
     say(&format!("inbox: {name}"));
     let folder = tempfile::tempdir().context("make a folder")?;
     let mut db = Connection::open(folder.path().join("inbox.db")).context("open a database")?;
     db.execute_batch(PRAGMAS)?;
-    db.execute_batch(if layout.parts == 1 { ONE } else { PARTS })?;
-    fill(&mut db, ids, layout)?;
+    db.execute_batch(match layout {
+        Layout::One => ONE,
+        Layout::ByTime => BY_TIME,
+        Layout::Parts(_) => PARTS,
+    })?;
+    fill(&mut db, ids, layout, ordered)?;
     db.execute_batch(WORK)?;
 
     let began = Instant::now();
     for group in 0..MEASURED / GROUP {
         let transaction = db.transaction()?;
         for n in ids + group * GROUP..ids + (group + 1) * GROUP {
-            let id = id(n, layout.ordered);
+            let id = id(n, ordered);
             ensure!(!contains(&transaction, &id, layout)?, "{id} is there already");
-            add(&transaction, &id, layout.parts.saturating_sub(1), n, layout)?;
+            add(&transaction, &id, layout.parts() - 1, n, layout)?;
         }
         transaction.commit()?;
     }
     let each = began.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
     report.line(&format!("{name}: look up and add"), format!("{each:.1} us"), each);
+    if layout == Layout::One {
+        return Ok(());
+    }
 
     let (whole, pauses) = purge(&db, ids, layout)?;
-    let purged = pauses.len() as f64 * SLICE as f64;
-    let per = whole.as_secs_f64() * 1e6 / purged;
-    let figure = format!(
-        "{per:.2} us an id; a slice of {SLICE}: {:.1} ms p50, {:.1} ms p99, {:.1} ms at most",
-        percentile(&pauses, 0.5),
-        percentile(&pauses, 0.99),
-        percentile(&pauses, 1.0)
-    );
+    let per = whole.as_secs_f64() * 1e6 / (pauses.len() as f64 * SLICE as f64);
+    let [p50, p99] = [0.5, 0.99].map(|share| percentile(&pauses, share));
+    let figure = format!("{per:.2} us an id; a slice of {SLICE}: {p50:.1} ms p50, {p99:.1} ms p99");
     report.line(&format!("{name}: purge the oldest"), figure, per);
-    if layout.parts > 1 {
+    if layout != Layout::ByTime {
         let began = Instant::now();
         let gone = db.execute("DELETE FROM tm_inbox WHERE part = 1", [])?;
         let took = began.elapsed();
-        report.line(&format!("{name}: the next at once"), format!("{gone} ids in {took:.1?}"), took.as_secs_f64());
+        report.line(&format!("{name}: a part at once"), format!("{gone} ids in {took:.1?}"), took.as_secs_f64());
     }
     Ok(())
 }
 
-/// Deletes the oldest third, or the oldest part, in slices; how long it took in all, and each slice in milliseconds.
+/// Deletes the oldest quarter, or the oldest part, in slices; how long it took in all, and each slice in milliseconds.
 fn purge(db: &Connection, ids: u64, layout: Layout) -> Result<(Duration, Vec<f64>)> {
     let began = Instant::now();
     let mut pauses = Vec::new();
     loop {
         let slice = Instant::now();
-        let gone = match layout.parts {
-            1 => db.prepare_cached(BY_TIME)?.execute(params![(ids / 3) as i64, SLICE])?,
-            _ => in_order(db)?,
+        let gone = match layout {
+            Layout::Parts(_) => in_order(db)?,
+            _ => db.prepare_cached(OLDEST)?.execute(params![(ids / 4) as i64, SLICE])?,
         };
         if gone == 0 {
             return Ok((began.elapsed(), pauses));
@@ -124,15 +140,15 @@ fn in_order(db: &Connection) -> Result<usize> {
     })
 }
 
-fn fill(db: &mut Connection, ids: u64, layout: Layout) -> Result<()> {
+fn fill(db: &mut Connection, ids: u64, layout: Layout, ordered: bool) -> Result<()> {
     db.execute_batch(FILL)?;
-    for part in 0..layout.parts {
+    for part in 0..layout.parts() {
         let transaction = db.transaction()?;
-        if layout.parts > 1 {
+        if let Layout::Parts(_) = layout {
             transaction.execute("INSERT INTO tm_inbox_part VALUES (?1, 0)", [part as i64])?;
         }
-        for n in ids * part / layout.parts..ids * (part + 1) / layout.parts {
-            add(&transaction, &id(n, layout.ordered), part, n, layout)?;
+        for n in ids * part / layout.parts()..ids * (part + 1) / layout.parts() {
+            add(&transaction, &id(n, ordered), part, n, layout)?;
         }
         transaction.commit()?;
     }
@@ -141,21 +157,23 @@ fn fill(db: &mut Connection, ids: u64, layout: Layout) -> Result<()> {
 }
 
 fn contains(db: &Connection, id: &str, layout: Layout) -> Result<bool> {
-    let sql = match layout.parts {
-        1 => "SELECT 1 FROM tm_inbox WHERE handler = ?1 AND event_id = ?2",
-        _ => "SELECT 1 FROM tm_inbox WHERE part IN (SELECT part FROM tm_inbox_part) AND handler = ?1 AND event_id = ?2",
+    let sql = match layout {
+        Layout::Parts(_) => {
+            "SELECT 1 FROM tm_inbox WHERE part IN (SELECT part FROM tm_inbox_part) AND handler = ?1 AND event_id = ?2"
+        }
+        _ => "SELECT 1 FROM tm_inbox WHERE handler = ?1 AND event_id = ?2",
     };
     Ok(db.prepare_cached(sql)?.exists(params!["notification", id])?)
 }
 
 fn add(db: &Connection, id: &str, part: u64, now: u64, layout: Layout) -> Result<()> {
-    match layout.parts {
-        1 => db
-            .prepare_cached("INSERT INTO tm_inbox (handler, event_id, done_at) VALUES (?1, ?2, ?3)")?
-            .execute(params!["notification", id, now as i64]),
-        _ => db
+    match layout {
+        Layout::Parts(_) => db
             .prepare_cached("INSERT INTO tm_inbox (part, handler, event_id, done_at) VALUES (?4, ?1, ?2, ?3)")?
             .execute(params!["notification", id, now as i64, part as i64]),
+        _ => db
+            .prepare_cached("INSERT INTO tm_inbox (handler, event_id, done_at) VALUES (?1, ?2, ?3)")?
+            .execute(params!["notification", id, now as i64]),
     }?;
     Ok(())
 }
