@@ -171,7 +171,7 @@ fn s1_7_three_retries_a_second_apart_and_then_the_dlt_is_made_as_the_settings_sa
     let dlt = format!("{}-dlt", hostile.input);
     let _daemon = Daemon::start(&hostile.sandbox);
     assert_eq!(hostile.client.partitions(&dlt), 0, "it is not made before it is needed");
-    hostile.client.produce(&hostile.input, &told("a", "panic").partition(1));
+    hostile.client.produce(&hostile.input, &Out::new(r#"{"do":"fail-n","until":99}"#).partition(1));
     let dead = first_on(&hostile.client, &dlt);
     let tried = attempts(&dead);
     assert_eq!(tried.len(), 4, "the first attempt and three retries: {tried:?}");

@@ -196,7 +196,11 @@ impl Client {
         let mut assignment = TopicPartitionList::new();
         let mut ends = BTreeMap::new();
         for partition in 0..Self::partitions_by(&consumer, topic) {
-            let (low, high) = consumer.fetch_watermarks(topic, partition, WITHIN).unwrap();
+            // A topic that was just made has no leader yet.
+            let (low, high) =
+                crate::wait::eventually_some(WITHIN, &format!("{topic}/{partition} has a leader"), || {
+                    consumer.fetch_watermarks(topic, partition, WITHIN).ok()
+                });
             if high > low {
                 assignment.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
                 ends.insert(partition, high);
