@@ -69,6 +69,7 @@ fn s1_10_duplicates_of_a_rebalance_a_crash_a_producers_retry_and_a_replay_have_n
     assert_eq!(store.count("SELECT count(DISTINCT id) FROM seen"), COUNT as i64);
     assert_eq!(count(), COUNT, "an event had a second effect");
     assert_eq!(store.count("SELECT count(*) FROM tm_inbox"), COUNT as i64);
+    assert_eq!(store.count("SELECT count(*) FROM tm_fallback"), 0, "a duplicate is no trouble");
     store.until("SELECT count(*) FROM tm_outbox", 0);
     let events = client.consume_all(&hostile.output);
     let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event.header_text("event-id")).collect();
