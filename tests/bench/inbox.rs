@@ -3,11 +3,12 @@
 //! SQLite alone, with the host's tables and settings (`synchronous = FULL`, groups of 500), so that a layout can be
 //! judged by itself. Each record looks its id up and adds it; then the oldest ids are purged in several ways.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::process;
 use crate::report::{Report, percentile, say};
 
 const GROUP: u64 = 500;
@@ -84,7 +85,7 @@ fn run(ids: u64, layout: Layout, ordered: bool, report: &mut Report) -> Result<(
     fill(&mut db, ids, layout, ordered)?;
     db.execute_batch(WORK)?;
 
-    let began = Instant::now();
+    let (began, busy) = (Instant::now(), process::own_thread_micros()?);
     for group in 0..MEASURED / GROUP {
         let transaction = db.transaction()?;
         for n in ids + group * GROUP..ids + (group + 1) * GROUP {
@@ -95,15 +96,21 @@ fn run(ids: u64, layout: Layout, ordered: bool, report: &mut Report) -> Result<(
         transaction.commit()?;
     }
     let each = began.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
-    report.line(&format!("{name}: look up and add"), format!("{each:.1} us"), each);
+    let busy = (process::own_thread_micros()? - busy) / MEASURED as f64;
+    report.line(
+        &format!("{name}: look up and add"),
+        format!("{each:.1} us, {busy:.1} us of them busy"),
+        [each, busy].to_vec(),
+    );
     if layout == Layout::One {
         return Ok(());
     }
 
-    let (whole, pauses) = purge(&db, ids, layout)?;
-    let per = whole.as_secs_f64() * 1e6 / (pauses.len() as f64 * SLICE as f64);
+    let busy = process::own_thread_micros()?;
+    let pauses = purge(&db, ids, layout)?;
+    let per = (process::own_thread_micros()? - busy) / (pauses.len() as f64 * SLICE as f64);
     let [p50, p99] = [0.5, 0.99].map(|share| percentile(&pauses, share));
-    let figure = format!("{per:.2} us an id; a slice of {SLICE}: {p50:.1} ms p50, {p99:.1} ms p99");
+    let figure = format!("{per:.2} us busy for an id; a slice of {SLICE}: {p50:.1} ms p50, {p99:.1} ms p99");
     report.line(&format!("{name}: purge the oldest"), figure, per);
     if layout != Layout::ByTime {
         let began = Instant::now();
@@ -114,9 +121,8 @@ fn run(ids: u64, layout: Layout, ordered: bool, report: &mut Report) -> Result<(
     Ok(())
 }
 
-/// Deletes the oldest quarter, or the oldest part, in slices; how long it took in all, and each slice in milliseconds.
-fn purge(db: &Connection, ids: u64, layout: Layout) -> Result<(Duration, Vec<f64>)> {
-    let began = Instant::now();
+/// Deletes the oldest quarter, or the oldest part, in slices; how long each took, in milliseconds.
+fn purge(db: &Connection, ids: u64, layout: Layout) -> Result<Vec<f64>> {
     let mut pauses = Vec::new();
     loop {
         let slice = Instant::now();
@@ -125,7 +131,7 @@ fn purge(db: &Connection, ids: u64, layout: Layout) -> Result<(Duration, Vec<f64
             _ => db.prepare_cached(OLDEST)?.execute(params![(ids / 4) as i64, SLICE])?,
         };
         if gone == 0 {
-            return Ok((began.elapsed(), pauses));
+            return Ok(pauses);
         }
         pauses.push(slice.elapsed().as_secs_f64() * 1e3);
     }

@@ -48,6 +48,14 @@ pub(crate) fn thread_seconds(pid: u32) -> Result<BTreeMap<String, f64>> {
     Ok(seconds)
 }
 
+/// Microseconds of processor time that this thread has used, waiting for a processor not among them.
+pub(crate) fn own_thread_micros() -> Result<f64> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let nanos: f64 = text.split_whitespace().next().unwrap_or_default().parse().with_context(|| path.to_owned())?;
+    Ok(nanos / 1_000.0)
+}
+
 /// Name and processor time of `/proc/PID/stat` (proc(5)): the name stands in parentheses, and may contain some.
 fn parse(stat: &str) -> Option<(&str, f64)> {
     let (start, end) = (stat.find('(')?, stat.rfind(')')?);
