@@ -33,6 +33,7 @@ pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
+use crate::fault::{self, Moment};
 use crate::lane::{Aside, Lane, Token};
 use crate::ledger::{self, Identity};
 use crate::outbound::Outbound;
@@ -264,6 +265,7 @@ impl Executor {
                 }
             }
             Message::Published { ranges } => {
+                fault::reach(Moment::Acknowledged);
                 self.relayed.published.extend(ranges);
                 self.relayed.since.get_or_insert_with(Instant::now);
             }

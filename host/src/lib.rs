@@ -20,5 +20,6 @@ pub mod ledger;
 pub mod id;
 pub mod clock;
 pub mod thread;
+pub mod fault;
 pub mod telemetry;
 pub mod cli;

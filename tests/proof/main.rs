@@ -22,3 +22,4 @@ mod identity;
 mod rebalance;
 mod broker;
 mod disk;
+mod chaos;

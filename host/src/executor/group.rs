@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
+use crate::fault::{self, Moment};
 use crate::guest::LogLine;
 use crate::lane::{Aside, Draft, Token};
 use crate::ledger::pending::{self, NO_PARTITION};
@@ -118,6 +119,7 @@ impl Executor {
                 Pick::Lane(token) => self.deliver_record(group, *token)?,
                 Pick::Request(handler) => self.deliver_request(group, handler)?,
             }
+            fault::reach(Moment::Delivered);
             self.list_again(group, &pick);
             let full = group.solo
                 || group.picks.len() >= self.settings.group_max
@@ -253,7 +255,10 @@ impl Executor {
             }
             fallback::take_from_outbox(connection, *id, error, now)?;
         }
-        Ok(connection.execute("COMMIT", &[]).map(drop)?)
+        fault::reach(Moment::Committing);
+        connection.execute("COMMIT", &[])?;
+        fault::reach(Moment::Committed);
+        Ok(())
     }
 
     /// After the commit, and only then: memory moves on, and the world is told.

@@ -12,6 +12,7 @@ use super::handle::Message;
 use super::record::Delivery;
 use super::{Executor, Waiting};
 use crate::deploy::manifest::Spec;
+use crate::fault::{self, Moment};
 use crate::lane::{Aside, Ask, Token};
 use crate::ledger::crash;
 use crate::outbound::{Answer, Call};
@@ -71,6 +72,7 @@ impl Executor {
 
     /// Makes the call of a record, whose group has committed.
     pub(super) fn ask(&self, token: Token, handler: &Arc<str>, ask: Ask) {
+        fault::reach(Moment::SetAside);
         let Ask { id, call, .. } = ask;
         let fingerprint = call.fingerprint;
         self.call(handler, *call, move |answer| Message::Answered { token, id, fingerprint, answer });

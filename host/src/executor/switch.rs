@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::positions::Positions;
 use super::{Executor, Joined, Live, Member, Open, Opened, Version};
 use crate::deploy::manifest::Start;
+use crate::fault::{self, Moment};
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
 use crate::lane::{self, Lane, Token};
@@ -137,7 +138,9 @@ impl Executor {
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
             deployment::migrate(self.connection(), &handler, &version.migrations, now)?;
             let number = deployment::make_live(self.connection(), new, now)?;
+            fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
+            fault::reach(Moment::Switched);
             Ok(number)
         });
         let number = match switched {

@@ -282,7 +282,7 @@ impl Client {
 
     /// The same, with settings of the topic.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }

@@ -1,0 +1,87 @@
+//! Moments at which a test has the daemon killed, as the kernel or a power cut would.
+//!
+//! `TIDEMILL_TEST_KILL_AT=committed:37` ends the process without a word when it comes to that moment for the 37th time. Without the
+//! variable a moment costs one look at a value that never changes, and nothing here does anything.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::process::{Signal, getpid, kill_process};
+
+/// A moment that is worth being killed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A handler has run, and its group has not committed.
+    Delivered,
+    /// A group is about to commit.
+    Committing,
+    /// A group has committed, and nobody knows.
+    Committed,
+    /// The broker has acknowledged events, whose rows are still there.
+    Acknowledged,
+    /// A version's migrations have run, and it is not live.
+    Migrated,
+    /// A version is live in the store, and nowhere else.
+    Switched,
+    /// A delivery was set aside, and its call is about to be made.
+    SetAside,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Delivered,
+        Self::Committing,
+        Self::Committed,
+        Self::Acknowledged,
+        Self::Migrated,
+        Self::Switched,
+        Self::SetAside,
+    ];
+
+    /// The name in the variable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Committing => "committing",
+            Self::Committed => "committed",
+            Self::Acknowledged => "acknowledged",
+            Self::Migrated => "migrated",
+            Self::Switched => "switched",
+            Self::SetAside => "set-aside",
+        }
+    }
+}
+
+/// Ends the process if this is the moment that the variable names.
+pub fn reach(moment: Moment) {
+    static AT: OnceLock<Option<(Moment, AtomicU64)>> = OnceLock::new();
+    if let Some((at, left)) = AT.get_or_init(|| parse(&std::env::var("TIDEMILL_TEST_KILL_AT").ok()?))
+        && *at == moment
+        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+}
+
+fn parse(text: &str) -> Option<(Moment, AtomicU64)> {
+    let (name, nth) = text.split_once(':')?;
+    let moment = Moment::ALL.into_iter().find(|moment| moment.name() == name)?;
+    Some((moment, AtomicU64::new(nth.parse().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_found_by_its_name() {
+        for moment in Moment::ALL {
+            let found = parse(&format!("{}:3", moment.name())).map(|(moment, left)| (moment, left.into_inner()));
+            assert_eq!(found, Some((moment, 3)));
+        }
+        for bad in ["", "committed", "committed:", "never:1", "committed:x"] {
+            assert!(parse(bad).is_none(), "{bad}");
+        }
+    }
+}
