@@ -115,6 +115,12 @@ impl Relay {
         let mut swept = Instant::now();
         loop {
             let mut wait = self.sweep.saturating_sub(swept.elapsed());
+            // After its time, never before it: the clock counts whole milliseconds, and the wait ends late if at all.
+            let due = self.sources.values().filter_map(Source::next_due).min().filter(|_| !self.outlet.is_broken());
+            if let Some(due) = due {
+                let left = due.saturating_sub(crate::clock::now());
+                wait = wait.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)));
+            }
             let release = self.sources.values().filter_map(Source::next_release).min();
             for soon in release.into_iter().chain(self.renew_at.filter(|_| self.outlet.is_broken())) {
                 wait = wait.min(soon.saturating_duration_since(Instant::now()).max(Duration::from_millis(10)));
@@ -134,7 +140,7 @@ impl Relay {
             }
             if swept.elapsed() >= self.sweep {
                 swept = Instant::now();
-                self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+                self.sources.values_mut().for_each(Source::look_again);
             }
             self.turn();
         }
@@ -188,7 +194,7 @@ impl Relay {
     fn stop(mut self, receiver: &Receiver<Message>) {
         let until = Instant::now() + STOP_WITHIN;
         // What the last commits have put there goes out as well, if the broker is there.
-        self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+        self.sources.values_mut().for_each(Source::look_again);
         loop {
             self.turn();
             let open = self.sources.values().map(Source::open).sum::<usize>();

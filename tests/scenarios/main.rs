@@ -14,6 +14,7 @@ mod orders;
 mod http;
 mod events;
 mod outbox;
+mod delayed;
 mod topics;
 mod crash;
 mod dead_letters;

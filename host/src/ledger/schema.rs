@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 2] = [FIRST, PENDING_SCOPES];
+const STEPS: [&str; 3] = [FIRST, PENDING_SCOPES, DELAYED_EVENTS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -76,6 +76,12 @@ CREATE TABLE tm_crash (
     handler TEXT NOT NULL, topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
     crashes INTEGER NOT NULL,
     PRIMARY KEY (handler, topic, partition, \"offset\", topic_id)) WITHOUT ROWID;
+";
+
+/// An event may have a time before which it is not published; the relay looks for the next such time.
+const DELAYED_EVENTS: &str = "
+ALTER TABLE tm_outbox ADD COLUMN not_before INTEGER;
+CREATE INDEX tm_outbox_delayed ON tm_outbox (not_before) WHERE not_before IS NOT NULL AND status = 'waiting';
 ";
 
 /// What tells this store from every other one.

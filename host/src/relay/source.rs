@@ -1,8 +1,11 @@
 //! One store's outbox on its way out: what was handed to the producer, what was acknowledged, what is held back.
 //!
-//! Rows are handed over in the order of their ids. A topic that refuses is held: its rows wait in the store, those
-//! of other topics go on, and later it goes on from the first that was not taken. Kafka refuses whole batches, so a
-//! row is refused for good only when it was sent alone.
+//! Rows are handed over in the order of their ids, and delayed ones in the order of their places once they are due. A
+//! topic that refuses is held: its rows wait in the store, those of other topics go on, and later it goes on from the
+//! first that was not taken. Kafka refuses whole batches, so a row is refused for good only when it was sent alone.
+//!
+//! A delayed row is met in both orders and handed over in one. Met by its id while its place is still ahead, it is
+//! left for then; with its place behind, since it was committed too late for it, it goes at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -16,13 +19,13 @@ use super::outlet::{Outlet, Report, Sent};
 use super::verdict::{Verdict, judge};
 use crate::executor;
 use crate::kafka::topics::TopicError;
-use crate::ledger::outbox::{self, EventKind, Span, Waiting};
+use crate::ledger::outbox::{self, Due, EventKind, Place, Span, Waiting};
 use crate::store::{Connection, Error};
 
 /// Rows of one store that wait for the broker at once.
 const WINDOW: usize = 5_000;
 /// Rows read at a time.
-const BATCH: i64 = 500;
+const BATCH: usize = 500;
 /// About how many bytes of rows are read at a time.
 const BATCH_BYTES: usize = 8 << 20;
 /// How long a topic that refused is left alone.
@@ -32,6 +35,8 @@ const HOLD: Duration = Duration::from_secs(5);
 struct Flying {
     topic: Arc<str>,
     kind: EventKind,
+    /// Where it stands, if it is delayed.
+    place: Option<Place>,
     /// What is said of it is said of no other.
     alone: bool,
 }
@@ -40,9 +45,28 @@ struct Flying {
 struct Hold {
     /// The first row that it did not take.
     from: i64,
+    /// The place before the first delayed row that was due and that it did not take, if there is one.
+    due_after: Option<Place>,
     until: Instant,
-    /// Rows up to this one go alone; 0 if there is no such.
+    /// Rows up to this one go alone; 0 if there is no such. Delayed ones always do here.
     alone: i64,
+}
+
+impl Hold {
+    /// This row was not taken.
+    fn back_to(&mut self, id: i64, place: Option<Place>) {
+        match place.map(Place::before) {
+            Some(before) => self.due_after = Some(self.due_after.map_or(before, |after| after.min(before))),
+            None => self.from = self.from.min(id),
+        }
+    }
+
+    /// Neither was what the other one stands for.
+    fn join(&mut self, other: &Self) {
+        self.from = self.from.min(other.from);
+        self.due_after = self.due_after.into_iter().chain(other.due_after).min();
+        self.alone = self.alone.max(other.alone);
+    }
 }
 
 pub(super) struct Source {
@@ -50,9 +74,15 @@ pub(super) struct Source {
     reader: Option<Connection>,
     executor: executor::Handle,
     woken: Arc<AtomicBool>,
-    pub(super) rows_may_wait: bool,
-    /// The last row that was looked at.
+    rows_may_wait: bool,
+    /// The last row that was looked at in the order of ids.
     after: i64,
+    /// The last place that was looked at.
+    due_after: Place,
+    /// When there is a row to be handed over after that, not later than the first one's time.
+    next_due: Option<i64>,
+    /// The producer has no room, or the store cannot be read.
+    stuck: bool,
     flying: BTreeMap<i64, Flying>,
     acknowledged: BTreeSet<i64>,
     holds: HashMap<Arc<str>, Hold>,
@@ -69,6 +99,9 @@ impl Source {
             woken,
             rows_may_wait: true,
             after: 0,
+            due_after: Place::FIRST,
+            next_due: None,
+            stuck: false,
             flying: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             holds: HashMap::new(),
@@ -85,22 +118,31 @@ impl Source {
     pub(super) fn woken(&mut self) {
         // Before the store is read, so that a commit after the reading wakes again.
         self.woken.store(false, Ordering::Release);
+        self.look_again();
+    }
+
+    /// Rows may wait of which nobody has said anything.
+    pub(super) fn look_again(&mut self) {
         self.rows_may_wait = true;
+        self.stuck = false;
     }
 
     /// A new producer knows nothing of what the old one had: go back to the first row that it did not deliver.
     pub(super) fn rewind(&mut self) {
         // A topic that is held goes on from the first row that has not arrived, those in flight included.
-        for (&id, row) in &self.flying {
+        for (id, row) in std::mem::take(&mut self.flying) {
             if let Some(hold) = self.holds.get_mut(&row.topic) {
-                hold.from = hold.from.min(id);
+                hold.back_to(id, row.place);
+            }
+            match row.place {
+                Some(place) => {
+                    self.due_after = self.due_after.min(place.before());
+                    self.expect(place.due);
+                }
+                None => self.after = self.after.min(id - 1),
             }
         }
-        if let Some((&first, _)) = self.flying.first_key_value() {
-            self.after = self.after.min(first - 1);
-        }
-        self.flying.clear();
-        self.rows_may_wait = true;
+        self.look_again();
     }
 
     /// Takes in what became of a row.
@@ -119,14 +161,14 @@ impl Source {
                 }
             }
         }
-        self.rows_may_wait = true;
+        self.look_again();
     }
 
     fn not_taken(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode) {
         let error = format!("{code} (topic {})", row.topic);
         let verdict = judge(code);
         if verdict == Verdict::Record && !row.alone {
-            self.send_alone(id, &row.topic.clone(), code);
+            self.send_alone(id, row, code);
             return;
         }
         if verdict == Verdict::Record || (verdict == Verdict::Destination && row.kind == EventKind::DeadLetter) {
@@ -135,30 +177,44 @@ impl Source {
             self.refused.push((id, error));
             return;
         }
-        self.hold(id, &row.topic.clone(), &error);
+        self.hold(id, &row.topic.clone(), row.place, &error);
     }
 
     /// The row was in a batch that was refused, perhaps for another's sake or for the size of the whole.
-    fn send_alone(&mut self, id: i64, topic: &Arc<str>, code: RDKafkaErrorCode) {
+    fn send_alone(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode) {
+        let topic = &row.topic;
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, %code,
                 "Kafka refuses a batch of events: each is sent alone. If the topic takes less than others, lower `batch.size` under [kafka.librdkafka]");
         }
-        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until: Instant::now(), alone: id });
-        hold.from = hold.from.min(id);
-        hold.alone = hold.alone.max(id);
+        let hold = self.held(topic, Instant::now());
+        hold.back_to(id, row.place);
+        if row.place.is_none() {
+            hold.alone = hold.alone.max(id);
+        }
     }
 
-    fn hold(&mut self, id: i64, topic: &Arc<str>, error: &str) {
+    fn hold(&mut self, id: i64, topic: &Arc<str>, place: Option<Place>, error: &str) {
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, error,
                 "events for this topic wait: create it or grant WRITE on it; they are sent once it takes them");
         }
         let until = Instant::now() + HOLD;
-        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until, alone: 0 });
-        hold.from = hold.from.min(id);
+        let hold = self.held(topic, until);
+        hold.back_to(id, place);
         hold.until = until;
         self.failed.push((id, error.to_owned()));
+    }
+
+    /// The topic's hold, at first one that has taken everything up to now.
+    fn held(&mut self, topic: &Arc<str>, until: Instant) -> &mut Hold {
+        let new = Hold { from: self.after + 1, due_after: None, until, alone: 0 };
+        self.holds.entry(topic.clone()).or_insert(new)
+    }
+
+    /// A row is to be handed over at this time.
+    fn expect(&mut self, due: i64) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
     /// Tells the store what it can note.
@@ -183,66 +239,115 @@ impl Source {
 
     /// Hands rows to the producer until none waits or there is no room.
     pub(super) fn pump(&mut self, outlet: &mut Outlet) {
-        if let Err(error) = self.release(outlet) {
+        if let Err(error) = self.release(outlet).and_then(|()| self.pass_on(outlet)) {
             tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
             self.reader = None;
+            self.stuck = true;
         }
-        while self.rows_may_wait && self.flying.len() < WINDOW {
-            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES))
-            {
-                Ok(rows) => rows,
-                Err(error) => {
-                    tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
-                    self.reader = None;
-                    self.rows_may_wait = false;
-                    return;
-                }
-            };
-            if rows.is_empty() {
-                self.rows_may_wait = false;
-            }
-            for row in rows {
-                let held = self.holds.contains_key(row.event.topic.as_str());
-                if !held && !self.hand_over(outlet, &row, false) {
-                    // After a report there may be room again.
-                    self.rows_may_wait = false;
-                    return;
-                }
-                self.after = row.id;
+    }
+
+    fn pass_on(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
+        while !self.stuck && self.flying.len() < WINDOW {
+            // Those that are due come first: however many others wait, they were to be gone by now.
+            if self.next_due.is_some_and(|due| due <= crate::clock::now()) {
+                self.pass_on_due(outlet)?;
+            } else if self.rows_may_wait {
+                self.pass_on_next(outlet)?;
+            } else {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// The next rows in the order of ids.
+    fn pass_on_next(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
+        let after = self.after;
+        let rows = self.read(|reader| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES))?;
+        self.rows_may_wait = !rows.is_empty();
+        for row in rows {
+            match row.place() {
+                Some(place) if place > self.due_after => self.expect(place.due),
+                _ if !self.offer(outlet, &row) => return Ok(()),
+                _ => {}
+            }
+            self.after = row.id;
+        }
+        Ok(())
+    }
+
+    /// The next rows that are due, as far as the order of ids has come: it meets the others itself.
+    fn pass_on_due(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
+        let now = crate::clock::now();
+        let due = Due { topic: None, after: self.due_after, until: Place::last_at(now), last_id: self.after };
+        let rows = self.read(|reader| outbox::waiting(reader, Span::Due(due), BATCH, BATCH_BYTES))?;
+        if rows.is_empty() {
+            self.due_after = due.until;
+            self.next_due = self.read(|reader| outbox::next_due(reader, now))?;
+        }
+        for row in rows {
+            if !self.offer(outlet, &row) {
+                break;
+            }
+            self.due_after = row.place().unwrap_or(self.due_after);
+        }
+        Ok(())
+    }
+
+    /// Hands a row over, or leaves it to its topic's hold. `false` if the producer has no room.
+    fn offer(&mut self, outlet: &mut Outlet, row: &Waiting) -> bool {
+        match self.holds.get_mut(row.event.topic.as_str()) {
+            Some(hold) if row.place().is_some() => hold.back_to(row.id, row.place()),
+            // It is behind the first that the topic did not take.
+            Some(_) => {}
+            None => return self.hand_over(outlet, row, false),
+        }
+        true
     }
 
     /// Tries topics again that were held, from the first row that each did not take.
     fn release(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
         let now = Instant::now();
-        let due: Vec<Arc<str>> =
+        let ready: Vec<Arc<str>> =
             self.holds.iter().filter(|(_, h)| h.until <= now).map(|(topic, _)| topic.clone()).collect();
-        for topic in due {
+        for topic in ready {
             // Those that are still out may fail as well, and would be overtaken.
             if self.flying.values().any(|row| row.topic == topic) {
                 continue;
             }
-            let Some(Hold { from, alone, .. }) = self.holds.get(&topic) else { continue };
-            let (from, to, alone) = (*from, self.after, *alone);
+            let Some(Hold { from, due_after, alone, .. }) = self.holds.get(&topic) else { continue };
+            let (from, due_after, alone, to) = (*from, *due_after, *alone, self.after);
             let batch = if from <= alone { 1 } else { BATCH };
-            let rows =
-                self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), batch, BATCH_BYTES))?;
+            let rows = self.read(|reader| outbox::waiting(reader, Span::Of(&topic, from, to), batch, BATCH_BYTES))?;
+            let due = match due_after {
+                Some(after) => {
+                    let due = Due { topic: Some(&topic), after, until: self.due_after, last_id: to };
+                    self.read(|reader| outbox::waiting(reader, Span::Due(due), BATCH, BATCH_BYTES))?
+                }
+                None => Vec::new(),
+            };
             self.holds.remove(&topic);
-            // The batch may have been cut short: it goes on behind its last row until there is none.
-            let mut rest = rows.last().map(|row| row.id + 1);
-            for row in &rows {
-                if !self.hand_over(outlet, row, row.id <= alone) {
-                    rest = Some(row.id);
+            // There may be more than was read: it goes on behind these until there is none.
+            let over = rows.is_empty() && due.is_empty();
+            let mut rest = Hold { from, due_after: due_after.filter(|_| !due.is_empty()), until: now, alone };
+            for row in rows.into_iter().chain(due) {
+                let place = row.place();
+                if !self.hand_over(outlet, &row, place.is_some() || row.id <= alone) {
                     break;
                 }
+                match place {
+                    Some(_) => rest.due_after = place,
+                    None => rest.from = row.id + 1,
+                }
+                // It has refused the row.
                 if self.holds.contains_key(&topic) {
-                    rest = None;
                     break;
                 }
             }
-            if let Some(from) = rest {
-                self.holds.insert(topic, Hold { from, until: now, alone });
+            match self.holds.get_mut(&topic) {
+                Some(again) => again.join(&rest),
+                None if over => {}
+                None => drop(self.holds.insert(topic, rest)),
             }
         }
         Ok(())
@@ -251,16 +356,20 @@ impl Source {
     /// `false` if the producer has no room.
     fn hand_over(&mut self, outlet: &mut Outlet, row: &Waiting, alone: bool) -> bool {
         let topic: Arc<str> = row.event.topic.as_str().into();
-        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, alone };
+        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, place: row.place(), alone };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
-            Sent::Full => return false,
+            Sent::Full => {
+                // After a report there may be room again.
+                self.stuck = true;
+                return false;
+            }
             Sent::Refused(code) => {
                 // By the producer itself, which has looked at this row only.
                 flying.alone = true;
                 self.not_taken(row.id, &flying, code);
             }
-            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, &error.to_string()),
+            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, row.place(), &error.to_string()),
             Sent::NoTopic(error) => {
                 tracing::error!(store = %self.executor.name(), row = row.id, %error, "a dead letter cannot be published: it is kept in tm_fallback");
                 self.refused.push((row.id, error.to_string()));
@@ -274,12 +383,17 @@ impl Source {
         self.holds.values().map(|hold| hold.until).min()
     }
 
-    fn read<T>(&mut self, read: impl FnOnce(&Connection, i64) -> Result<T, Error>) -> Result<T, Error> {
+    /// When a delayed row is to be handed over, milliseconds since the Unix epoch, if only time stands before it.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        self.next_due.filter(|_| !self.stuck && self.flying.len() < WINDOW)
+    }
+
+    fn read<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         if self.reader.is_none() {
             self.reader = Some(Connection::open_reader(&self.path)?);
         }
         match &self.reader {
-            Some(reader) => read(reader, self.after),
+            Some(reader) => read(reader),
             None => unreachable!("it was opened above"),
         }
     }
@@ -304,13 +418,15 @@ mod tests {
         let (executor, thread) = executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {})).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
-        let flying = || Flying { topic: topic.clone(), kind: EventKind::Event, alone: false };
-        source.flying = [(10, flying()), (11, flying())].into();
-        source.after = 99;
-        source.hold(20, &topic, "thrown away");
+        let flying = |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, alone: false };
+        source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
+        (source.after, source.due_after) = (99, Place { due: 80, id: 1 });
+        source.hold(20, &topic, None, "thrown away");
         source.rewind();
         assert_eq!((source.after, source.open()), (9, 0));
-        assert_eq!(source.holds.get(&topic).map(|hold| hold.from), Some(10));
+        assert_eq!((source.due_after, source.next_due()), (Place { due: 70, id: 2 }, Some(70)));
+        let held = source.holds.get(&topic).map(|hold| (hold.from, hold.due_after));
+        assert_eq!(held, Some((10, Some(Place { due: 70, id: 2 }))));
         executor.stop();
         thread.join().unwrap();
         for code in [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight] {
