@@ -5,6 +5,7 @@
 //! position, no log line, no word to the relay - and no memory of it moves. It never talks to Kafka.
 
 mod group;
+mod backlog;
 mod handle;
 mod record;
 mod failed;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use self::backlog::Backlog;
 use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
@@ -52,7 +54,7 @@ pub fn spawn(
     name: &str,
     path: &Path,
     settings: &settings::Store,
-    keep: Duration,
+    outbox: &settings::Outbox,
     wake: Wake,
 ) -> Result<(Handle, JoinHandle<()>)> {
     let connection = Connection::open_writer(path, settings.synchronous_full)
@@ -60,12 +62,13 @@ pub fn spawn(
     let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
+    let backlog = Backlog::new(ledger::outbox::count(&connection)?, outbox.max_rows);
     let (sender, receiver) = sync_channel(QUEUE);
     let name: Arc<str> = name.into();
-    let executor = Executor {
+    let mut executor = Executor {
         name: name.clone(),
         settings: settings.clone(),
-        keep,
+        keep: outbox.keep,
         wake,
         identity: identity.clone(),
         connection: Some(Box::new(connection)),
@@ -78,10 +81,13 @@ pub fn spawn(
         next_token: 0,
         next_owner: 0,
         next_outbox_id,
+        backlog,
         relayed: Relayed::default(),
         unwell: None,
         stopping: false,
     };
+    // It may be full already.
+    executor.count(0, 0);
     let thread = crate::thread::spawn(format!("store-{name}"), move || executor.run(receiver))?;
     Ok((Handle::new(sender, identity, name), thread))
 }
@@ -145,6 +151,7 @@ struct Executor {
     next_token: u64,
     next_owner: u32,
     next_outbox_id: i64,
+    backlog: Backlog,
     relayed: Relayed,
     /// Since when the store cannot be written, and when it is tried again.
     unwell: Option<Instant>,
@@ -252,6 +259,7 @@ impl Executor {
         let refusal = match self.members.get_mut(handler) {
             None => Refusal::Gone,
             Some(_) if self.unwell.is_some_and(|until| Instant::now() < until) => Refusal::StoreUnavailable,
+            Some(_) if self.backlog.is_full() => Refusal::OutboxFull,
             Some(member) => {
                 member.requests.push_back(Waiting { request: Arc::new(request), reply });
                 return;

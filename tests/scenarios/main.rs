@@ -15,6 +15,7 @@ mod http;
 mod events;
 mod outbox;
 mod delayed;
+mod flow;
 mod topics;
 mod crash;
 mod dead_letters;

@@ -81,13 +81,8 @@ impl Stores {
         let path: Arc<Path> = self.folder.join(format!("{name}.db")).into();
         let waker = self.relay.waker(name);
         let wake = waker.clone();
-        let (handle, thread) = executor::spawn(
-            name,
-            &path,
-            &self.settings.store,
-            self.settings.outbox.keep,
-            Box::new(move || wake.wake()),
-        )?;
+        let (handle, thread) =
+            executor::spawn(name, &path, &self.settings.store, &self.settings.outbox, Box::new(move || wake.wake()))?;
         self.relay.add(&waker, path.to_path_buf(), handle.clone());
         open.insert(name.to_owned(), Open { handle: handle.clone(), path: path.clone(), thread });
         Ok((handle, path))

@@ -264,16 +264,24 @@ fn read(row: &Row<'_>) -> Result<Waiting, Error> {
     })
 }
 
-/// Removes acknowledged rows, from the first id to the second, both included.
-pub fn clear(connection: &Connection, from: i64, to: i64) -> Result<(), Error> {
-    connection.execute("DELETE FROM main.tm_outbox WHERE id BETWEEN ?1 AND ?2", &[from.into(), to.into()]).map(drop)
+/// How many rows wait for the broker. Looks through an index, so it is for rare moments.
+pub fn count(connection: &Connection) -> Result<u64, Error> {
+    let sql = "SELECT (SELECT count(*) FROM main.tm_outbox)
+               - (SELECT count(*) FROM main.tm_outbox WHERE status = 'published')";
+    let rows = connection.first(sql, &[], |row| row.integer(0))?;
+    Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
 }
 
-/// Keeps acknowledged rows, marked as published at `now`, for those who ask later.
-pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> Result<(), Error> {
+/// Removes acknowledged rows, from the first id to the second, both included. Returns how many.
+pub fn clear(connection: &Connection, from: i64, to: i64) -> Result<u64, Error> {
+    connection.execute("DELETE FROM main.tm_outbox WHERE id BETWEEN ?1 AND ?2", &[from.into(), to.into()])
+}
+
+/// Keeps acknowledged rows, marked as published at `now`, for those who ask later. Returns how many.
+pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> Result<u64, Error> {
     let sql = "UPDATE main.tm_outbox SET status = 'published', published_at = ?3, attempts = attempts + 1
-               WHERE id BETWEEN ?1 AND ?2";
-    connection.execute(sql, &[from.into(), to.into(), now.into()]).map(drop)
+               WHERE id BETWEEN ?1 AND ?2 AND status = 'waiting'";
+    connection.execute(sql, &[from.into(), to.into(), now.into()])
 }
 
 /// Removes rows that were published before `before` (milliseconds since the Unix epoch).

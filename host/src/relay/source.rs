@@ -415,7 +415,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
-        let (executor, thread) = executor::spawn("test", &path, &settings, Duration::ZERO, Box::new(|| {})).unwrap();
+        let outbox = crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1 };
+        let (executor, thread) = executor::spawn("test", &path, &settings, &outbox, Box::new(|| {})).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
         let flying = |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, alone: false };
