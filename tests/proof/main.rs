@@ -21,4 +21,5 @@ mod sql;
 mod identity;
 mod rebalance;
 mod broker;
+mod outbox;
 mod disk;
