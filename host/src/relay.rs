@@ -1,10 +1,11 @@
 //! The relay: publishes what the stores have committed to their outboxes, in order.
 //!
 //! One thread and one idempotent producer serve all stores. Rows go out in the order of their ids, so that one key's
-//! events appear in commit order; a row is reported as published only when the broker has acknowledged it. The
-//! relay writes to no store itself, and never gives up on an error that may pass.
+//! events appear in commit order; a row is reported as published only when the broker has acknowledged it and, where the
+//! operator wants that, was read back. The relay writes to no store itself, and never gives up on an error that may pass.
 
 mod outlet;
+mod readback;
 mod source;
 mod verdict;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use self::outlet::Outlet;
+use self::readback::ReadBack;
 use self::source::Source;
 use crate::executor;
 use crate::kafka::config::Connection;
@@ -36,6 +38,7 @@ enum Message {
     Add { name: Arc<str>, path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool> },
     Woken { name: Arc<str> },
     Report(outlet::Report),
+    ReadBack { store: Arc<str>, row: i64, found: bool },
     Stop,
 }
 
@@ -90,20 +93,27 @@ pub struct Plan {
     pub topics: Vec<Topic>,
     /// How often it looks for rows when nothing woke it.
     pub sweep: Duration,
+    /// The group in which it reads back what it published, before a row counts as published.
+    pub read_back: Option<String>,
 }
 
 /// Starts the relay.
 pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
     let (sender, receiver) = channel();
+    let read_back = match &plan.read_back {
+        Some(group) => Some(ReadBack::start(&plan.connection, group, sender.clone())?),
+        None => None,
+    };
     let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
     let sweep = plan.sweep;
-    let relay = Relay { outlet, sources: HashMap::new(), sweep, renew_at: None };
+    let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, renew_at: None };
     let thread = crate::thread::spawn("relay", move || relay.run(&receiver))?;
     Ok((Handle { sender }, thread))
 }
 
 struct Relay {
     outlet: Outlet,
+    read_back: Option<ReadBack>,
     sources: HashMap<Arc<str>, Source>,
     sweep: Duration,
     /// Not before this is a failed producer replaced.
@@ -184,7 +194,12 @@ impl Relay {
                 if let Some(report) = self.outlet.check(report)
                     && let Some(source) = self.sources.get_mut(&report.store)
                 {
-                    source.settle(report, &mut self.outlet);
+                    source.settle(report, &mut self.outlet, self.read_back.as_ref());
+                }
+            }
+            Message::ReadBack { store, row, found } => {
+                if let Some(source) = self.sources.get_mut(&store) {
+                    source.read_back(row, found);
                 }
             }
             Message::Stop => {}

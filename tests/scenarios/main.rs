@@ -15,6 +15,7 @@ mod http;
 mod events;
 mod outbox;
 mod delayed;
+mod read_back;
 mod flow;
 mod topics;
 mod crash;

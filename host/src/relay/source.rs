@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::outlet::{Outlet, Report, Sent};
+use super::readback::{Expected, ReadBack};
 use super::verdict::{Verdict, judge};
 use crate::executor;
 use crate::kafka::topics::TopicError;
@@ -37,6 +38,8 @@ struct Flying {
     kind: EventKind,
     /// Where it stands, if it is delayed.
     place: Option<Place>,
+    /// As its header has it.
+    event_id: Option<String>,
     /// What is said of it is said of no other.
     alone: bool,
 }
@@ -84,6 +87,8 @@ pub(super) struct Source {
     /// The producer has no room, or the store cannot be read.
     stuck: bool,
     flying: BTreeMap<i64, Flying>,
+    /// Acknowledged, and to be read back.
+    unread: BTreeMap<i64, Flying>,
     acknowledged: BTreeSet<i64>,
     holds: HashMap<Arc<str>, Hold>,
     failed: Vec<(i64, String)>,
@@ -103,6 +108,7 @@ impl Source {
             next_due: None,
             stuck: false,
             flying: BTreeMap::new(),
+            unread: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             holds: HashMap::new(),
             failed: Vec::new(),
@@ -110,9 +116,9 @@ impl Source {
         }
     }
 
-    /// Rows that are out and not acknowledged.
+    /// Rows that are out and not done with.
     pub(super) fn open(&self) -> usize {
-        self.flying.len()
+        self.flying.len() + self.unread.len()
     }
 
     pub(super) fn woken(&mut self) {
@@ -131,26 +137,34 @@ impl Source {
     pub(super) fn rewind(&mut self) {
         // A topic that is held goes on from the first row that has not arrived, those in flight included.
         for (id, row) in std::mem::take(&mut self.flying) {
-            if let Some(hold) = self.holds.get_mut(&row.topic) {
-                hold.back_to(id, row.place);
-            }
-            match row.place {
-                Some(place) => {
-                    self.due_after = self.due_after.min(place.before());
-                    self.expect(place.due);
-                }
-                None => self.after = self.after.min(id - 1),
-            }
+            self.go_back(id, &row);
         }
         self.look_again();
     }
 
+    /// A row that was handed over is to be looked at again.
+    fn go_back(&mut self, id: i64, row: &Flying) {
+        if let Some(hold) = self.holds.get_mut(&row.topic) {
+            hold.back_to(id, row.place);
+        }
+        match row.place {
+            Some(place) => {
+                self.due_after = self.due_after.min(place.before());
+                self.expect(place.due);
+            }
+            None => self.after = self.after.min(id - 1),
+        }
+    }
+
     /// Takes in what became of a row.
-    pub(super) fn settle(&mut self, report: Report, outlet: &mut Outlet) {
+    pub(super) fn settle(&mut self, report: Report, outlet: &mut Outlet, read_back: Option<&ReadBack>) {
         match report.result {
-            Ok(()) => {
-                if self.flying.remove(&report.id).is_some() {
-                    self.acknowledged.insert(report.id);
+            Ok((partition, offset)) => {
+                if let Some(row) = self.flying.remove(&report.id) {
+                    match read_back {
+                        Some(read_back) => self.expect_back(report.id, row, partition, offset, read_back),
+                        None => drop(self.acknowledged.insert(report.id)),
+                    }
                 }
             }
             // The row stays among those in flight, and the new producer begins with the first of them.
@@ -160,6 +174,35 @@ impl Source {
                     self.not_taken(report.id, &row, code);
                 }
             }
+        }
+        self.look_again();
+    }
+
+    fn expect_back(&mut self, id: i64, row: Flying, partition: i32, offset: i64, read_back: &ReadBack) {
+        // A broker that had it already, from before the connection broke, may not say where.
+        if offset < 0 {
+            self.go_back(id, &row);
+            return;
+        }
+        read_back.expect(Expected {
+            store: self.executor.name().clone(),
+            row: id,
+            topic: row.topic.clone(),
+            partition,
+            offset,
+            event_id: row.event_id.clone(),
+        });
+        self.unread.insert(id, row);
+    }
+
+    /// A row was read back, or it is not where it was acknowledged.
+    pub(super) fn read_back(&mut self, id: i64, found: bool) {
+        let Some(row) = self.unread.remove(&id) else { return };
+        if found {
+            self.acknowledged.insert(id);
+        } else {
+            tracing::warn!(store = %self.executor.name(), row = id, topic = %row.topic, "an event that Kafka has acknowledged cannot be read back: it is published again");
+            self.go_back(id, &row);
         }
         self.look_again();
     }
@@ -247,7 +290,7 @@ impl Source {
     }
 
     fn pass_on(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
-        while !self.stuck && self.flying.len() < WINDOW {
+        while !self.stuck && self.open() < WINDOW {
             // Those that are due come first: however many others wait, they were to be gone by now.
             if self.next_due.is_some_and(|due| due <= crate::clock::now()) {
                 self.pass_on_due(outlet)?;
@@ -355,8 +398,13 @@ impl Source {
 
     /// `false` if the producer has no room.
     fn hand_over(&mut self, outlet: &mut Outlet, row: &Waiting, alone: bool) -> bool {
+        // Met again, since an earlier one is sent again.
+        if self.flying.contains_key(&row.id) || self.unread.contains_key(&row.id) {
+            return true;
+        }
         let topic: Arc<str> = row.event.topic.as_str().into();
-        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, place: row.place(), alone };
+        let event_id = (row.event.kind == EventKind::Event).then(|| row.event.event_id.clone());
+        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, place: row.place(), event_id, alone };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
             Sent::Full => {
@@ -385,7 +433,7 @@ impl Source {
 
     /// When a delayed row is to be handed over, milliseconds since the Unix epoch, if only time stands before it.
     pub(super) fn next_due(&self) -> Option<i64> {
-        self.next_due.filter(|_| !self.stuck && self.flying.len() < WINDOW)
+        self.next_due.filter(|_| !self.stuck && self.open() < WINDOW)
     }
 
     fn read<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
@@ -415,11 +463,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
-        let outbox = crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1 };
+        let outbox =
+            crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1, read_back: false };
         let (executor, thread) = executor::spawn("test", &path, &settings, &outbox, Box::new(|| {})).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
-        let flying = |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, alone: false };
+        let flying =
+            |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, event_id: None, alone: false };
         source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
         (source.after, source.due_after) = (99, Place { due: 80, id: 1 });
         source.hold(20, &topic, None, "thrown away");
