@@ -28,7 +28,7 @@ fn s1_4_what_was_read_back_is_cleared() {
     let client = daemon.client();
     // Events with and without key, delayed ones, and dead letters, which have no event id in their headers.
     let publish = |n: usize| {
-        let after = (n % 10 == 0).then_some(300);
+        let after = n.is_multiple_of(10).then_some(300);
         Out::new(json!({ "do": "publish", "id": format!("r{n}"), "after_ms": after }).to_string())
     };
     client.produce_all("hostile-in", (0..500).map(publish).chain([told("dead", "reject"), told("gone", "panic")]));

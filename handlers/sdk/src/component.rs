@@ -75,6 +75,7 @@ pub mod compensation {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
                 "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,

@@ -153,7 +153,7 @@ fn an_event_can_wait_for_its_time() {
         Ok(())
     }
     static WAITING: Handler =
-        Handler { manifest: MANIFEST, migrations: &[], records: Some(wait), routes: HANDLER.routes };
+        Handler { manifest: MANIFEST, migrations: &[], records: Some(wait), compensate: None, routes: HANDLER.routes };
     let mut bench = Bench::new(&WAITING);
     bench.at(Time::from_millis(1_000));
     let mut due = |at: &str| {
