@@ -7,6 +7,7 @@
 mod outlet;
 mod readback;
 mod source;
+mod hold;
 mod verdict;
 
 use std::collections::HashMap;
