@@ -5,6 +5,7 @@
 //! position, no log line, no word to the relay - and no memory of it moves. It never talks to Kafka.
 
 mod group;
+mod backlog;
 mod handle;
 mod record;
 mod failed;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use self::backlog::Backlog;
 use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
@@ -58,6 +60,7 @@ pub fn spawn(
     name: &str,
     path: &Path,
     settings: &settings::Store,
+    outbox: &settings::Outbox,
     keep: Keep,
     wake: Wake,
     outbound: Outbound,
@@ -68,12 +71,13 @@ pub fn spawn(
     let upkeep = Upkeep::open(&connection, keep, crate::clock::now(), Instant::now())?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
+    let backlog = Backlog::new(ledger::outbox::count(&connection)?, outbox.max_rows);
     let (sender, receiver) = sync_channel(QUEUE);
     let name: Arc<str> = name.into();
-    let executor = Executor {
+    let mut executor = Executor {
         name: name.clone(),
         settings: settings.clone(),
-        keep: keep.outbox,
+        keep: outbox.keep,
         upkeep,
         wake,
         identity: identity.clone(),
@@ -87,6 +91,7 @@ pub fn spawn(
         next_token: 0,
         next_owner: 0,
         next_outbox_id,
+        backlog,
         relayed: Relayed::default(),
         outbound,
         own: sender.clone(),
@@ -94,6 +99,8 @@ pub fn spawn(
         unwell: None,
         stopping: false,
     };
+    // It may be full already.
+    executor.count(0, 0);
     let thread = crate::thread::spawn(format!("store-{name}"), move || executor.run(receiver))?;
     Ok((Handle::new(sender, identity, name), thread))
 }
@@ -164,6 +171,7 @@ struct Executor {
     next_token: u64,
     next_owner: u32,
     next_outbox_id: i64,
+    backlog: Backlog,
     relayed: Relayed,
     outbound: Outbound,
     /// For answers from the outside.
@@ -292,6 +300,7 @@ impl Executor {
         let refusal = match self.members.get_mut(handler) {
             None => Refusal::Gone,
             Some(_) if self.unwell.is_some_and(|until| Instant::now() < until) => Refusal::StoreUnavailable,
+            Some(_) if self.backlog.is_full() => Refusal::OutboxFull,
             Some(member) => {
                 member.requests.push_back(Waiting { request: Arc::new(request), reply, aside: None });
                 return;

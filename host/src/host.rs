@@ -53,6 +53,7 @@ pub fn run(settings: Settings) -> Result<()> {
         admin: admin.clone(),
         topics: settings.topics.clone(),
         sweep: settings.outbox.sweep,
+        read_back: settings.outbox.read_back.then(|| format!("tidemill-{}-relay", folder.id())),
     })?;
     let stopping = Arc::new(AtomicBool::new(false));
     look_after_topics(admin.clone(), settings.topics.clone(), stopping.clone())?;

@@ -6,3 +6,5 @@ pub mod identity;
 pub mod topics;
 pub mod consumer;
 pub mod dead_letter;
+
+pub(crate) use native::headers;

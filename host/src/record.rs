@@ -131,6 +131,11 @@ pub enum Refusal {
     /// 503: too many requests wait already.
     #[error("too many requests are waiting")]
     Busy,
+    /// 503: too many events wait in the store's outbox; the request was not begun.
+    #[error(
+        "too many events of earlier requests wait for Kafka (outbox.max-rows), and nothing was done: try again later"
+    )]
+    OutboxFull,
     /// 503: the store cannot commit at present; nothing was changed.
     #[error("the store cannot be written at present")]
     StoreUnavailable,

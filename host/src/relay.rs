@@ -1,11 +1,13 @@
 //! The relay: publishes what the stores have committed to their outboxes, in order.
 //!
 //! One thread and one idempotent producer serve all stores. Rows go out in the order of their ids, so that one key's
-//! events appear in commit order; a row is reported as published only when the broker has acknowledged it. The
-//! relay writes to no store itself, and never gives up on an error that may pass.
+//! events appear in commit order; a row is reported as published only when the broker has acknowledged it and, where the
+//! operator wants that, was read back. The relay writes to no store itself, and never gives up on an error that may pass.
 
 mod outlet;
+mod readback;
 mod source;
+mod hold;
 mod verdict;
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use self::outlet::Outlet;
+use self::readback::ReadBack;
 use self::source::Source;
 use crate::executor;
 use crate::kafka::config::Connection;
@@ -36,6 +39,7 @@ enum Message {
     Add { name: Arc<str>, path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool> },
     Woken { name: Arc<str> },
     Report(outlet::Report),
+    ReadBack { store: Arc<str>, row: i64, found: bool },
     Stop,
 }
 
@@ -90,20 +94,27 @@ pub struct Plan {
     pub topics: Vec<Topic>,
     /// How often it looks for rows when nothing woke it.
     pub sweep: Duration,
+    /// The group in which it reads back what it published, before a row counts as published.
+    pub read_back: Option<String>,
 }
 
 /// Starts the relay.
 pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
     let (sender, receiver) = channel();
+    let read_back = match &plan.read_back {
+        Some(group) => Some(ReadBack::start(&plan.connection, group, sender.clone())?),
+        None => None,
+    };
     let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
     let sweep = plan.sweep;
-    let relay = Relay { outlet, sources: HashMap::new(), sweep, renew_at: None };
+    let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, renew_at: None };
     let thread = crate::thread::spawn("relay", move || relay.run(&receiver))?;
     Ok((Handle { sender }, thread))
 }
 
 struct Relay {
     outlet: Outlet,
+    read_back: Option<ReadBack>,
     sources: HashMap<Arc<str>, Source>,
     sweep: Duration,
     /// Not before this is a failed producer replaced.
@@ -115,6 +126,12 @@ impl Relay {
         let mut swept = Instant::now();
         loop {
             let mut wait = self.sweep.saturating_sub(swept.elapsed());
+            // After its time, never before it: the clock counts whole milliseconds, and the wait ends late if at all.
+            let due = self.sources.values().filter_map(Source::next_due).min().filter(|_| !self.outlet.is_broken());
+            if let Some(due) = due {
+                let left = due.saturating_sub(crate::clock::now());
+                wait = wait.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)));
+            }
             let release = self.sources.values().filter_map(Source::next_release).min();
             for soon in release.into_iter().chain(self.renew_at.filter(|_| self.outlet.is_broken())) {
                 wait = wait.min(soon.saturating_duration_since(Instant::now()).max(Duration::from_millis(10)));
@@ -134,7 +151,7 @@ impl Relay {
             }
             if swept.elapsed() >= self.sweep {
                 swept = Instant::now();
-                self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+                self.sources.values_mut().for_each(Source::look_again);
             }
             self.turn();
         }
@@ -178,7 +195,12 @@ impl Relay {
                 if let Some(report) = self.outlet.check(report)
                     && let Some(source) = self.sources.get_mut(&report.store)
                 {
-                    source.settle(report, &mut self.outlet);
+                    source.settle(report, &mut self.outlet, self.read_back.as_ref());
+                }
+            }
+            Message::ReadBack { store, row, found } => {
+                if let Some(source) = self.sources.get_mut(&store) {
+                    source.read_back(row, found);
                 }
             }
             Message::Stop => {}
@@ -188,7 +210,7 @@ impl Relay {
     fn stop(mut self, receiver: &Receiver<Message>) {
         let until = Instant::now() + STOP_WITHIN;
         // What the last commits have put there goes out as well, if the broker is there.
-        self.sources.values_mut().for_each(|source| source.rows_may_wait = true);
+        self.sources.values_mut().for_each(Source::look_again);
         loop {
             self.turn();
             let open = self.sources.values().map(Source::open).sum::<usize>();

@@ -151,6 +151,10 @@ pub struct Outbox {
     pub keep: Duration,
     /// `sweep`: how often the relay looks for rows when nothing woke it. Default 1 s.
     pub sweep: Duration,
+    /// `max-rows`: rows that may wait in one store's outbox; at that mark its handlers wait. Default 1,000,000.
+    pub max_rows: u64,
+    /// `clear`: `acknowledged` (default), or `read-back`: only once the event was read back from Kafka as well.
+    pub read_back: bool,
 }
 
 /// `[defaults]`

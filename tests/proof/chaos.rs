@@ -157,7 +157,7 @@ fn produce(rig: &Rig, numbers: std::ops::Range<u64>, service: &str, salt: u64) -
         for start in numbers.clone().step_by(chunk as usize) {
             let chunk = start..(start + chunk).min(numbers.end);
             let applied = |n: &u64| matches!(kind(*n), Kind::Fine | Kind::Recovers(_) | Kind::Calls);
-            let again: Vec<u64> = chunk.clone().filter(|n| mix(*n ^ salt) % 20 == 0).filter(applied).collect();
+            let again: Vec<u64> = chunk.clone().filter(|n| mix(*n ^ salt).is_multiple_of(20)).filter(applied).collect();
             produced += chunk.end - chunk.start + again.len() as u64;
             client.produce_all(&topic, chunk.chain(again).map(|n| record(n, &url)));
             pass(Duration::from_millis(50));

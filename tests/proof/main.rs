@@ -21,5 +21,6 @@ mod sql;
 mod identity;
 mod rebalance;
 mod broker;
+mod outbox;
 mod disk;
 mod chaos;

@@ -32,6 +32,7 @@ pub mod records {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
                 "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
@@ -75,6 +76,7 @@ pub mod compensation {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
                 "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
@@ -135,6 +137,7 @@ pub mod http {
                 "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
                 "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                 "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
                 "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                 "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                 "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
@@ -180,15 +183,30 @@ pub(crate) fn next_id() -> String {
 }
 
 pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
-    let event = wit::publisher::Event {
+    wit::publisher::enqueue(&to_event(event)).map_err(publisher_error)
+}
+
+pub(crate) fn enqueue_at(event: Enqueued, due: i64) -> Result<String, publisher::Error> {
+    wit::delayed::enqueue_at(&to_event(event), due).map_err(publisher_error)
+}
+
+pub(crate) fn enqueue_after(event: Enqueued, delay_ms: u64) -> Result<String, publisher::Error> {
+    wit::delayed::enqueue_after(&to_event(event), delay_ms).map_err(publisher_error)
+}
+
+fn to_event(event: Enqueued) -> wit::publisher::Event {
+    wit::publisher::Event {
         destination: event.destination,
         id: event.id,
         event_type: event.event_type,
         key: event.key,
         value: event.value,
         headers: event.headers.into_iter().map(|Header { name, value }| wit::types::Header { name, value }).collect(),
-    };
-    wit::publisher::enqueue(&event).map_err(|error| publisher::Error {
+    }
+}
+
+fn publisher_error(error: wit::publisher::Error) -> publisher::Error {
+    publisher::Error {
         kind: match error.kind {
             wit::publisher::ErrorKind::Destination => publisher::ErrorKind::Destination,
             wit::publisher::ErrorKind::Limit => publisher::ErrorKind::Limit,
@@ -196,7 +214,7 @@ pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
             wit::publisher::ErrorKind::ReadOnly => publisher::ErrorKind::ReadOnly,
         },
         message: error.message,
-    })
+    }
 }
 
 pub(crate) fn call(request: outbound::Request) -> Result<outbound::Response, outbound::Error> {

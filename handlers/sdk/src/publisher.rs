@@ -1,12 +1,13 @@
-//! Events. What is enqueued commits with the delivery and is published after that, in order for each key; what a
-//! failed delivery enqueued is never published.
+//! Events. What is enqueued commits with the delivery and is published after that, in order for each key, or once it is
+//! due; what a failed delivery enqueued is never published.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::host;
 use crate::record::Header;
+use crate::{Time, host};
 
 /// An event on its way to the outbox.
 ///
@@ -93,6 +94,23 @@ impl<'a> Event<'a> {
 
     /// Puts the event into the outbox. Returns its id.
     pub fn enqueue(self) -> Result<String, Error> {
+        host::enqueue(self.finish()?)
+    }
+
+    /// Puts the event into the outbox, to be published at this time: never before it, and soon after. It keeps no order
+    /// with other events of its key. A time that is not ahead is like [`Event::enqueue`]; one more than 365 days ahead
+    /// is refused.
+    pub fn enqueue_at(self, due: Time) -> Result<String, Error> {
+        host::enqueue_at(self.finish()?, due.millis())
+    }
+
+    /// The same, so long after the delivery's clock, in whole milliseconds.
+    pub fn enqueue_after(self, delay: Duration) -> Result<String, Error> {
+        host::enqueue_after(self.finish()?, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Writes the value, which may need the id.
+    fn finish(self) -> Result<Enqueued, Error> {
         let value = match self.value {
             Payload::Ready(written) => written,
             Payload::WithId(write) => match &self.id {
@@ -102,7 +120,7 @@ impl<'a> Event<'a> {
         };
         let value = value
             .map_err(|error| Error { kind: ErrorKind::Payload, message: format!("the payload is no JSON: {error}") })?;
-        host::enqueue(Enqueued {
+        Ok(Enqueued {
             destination: self.destination,
             id: self.id,
             event_type: self.event_type,
@@ -148,7 +166,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// No such destination in `[publish]`.
     Destination,
-    /// Too many events, or too many bytes, for one delivery.
+    /// Too many events, or too many bytes, for one delivery; or due too far ahead.
     Limit,
     /// An event id that the outbox has already, or one that is empty.
     Id,

@@ -51,6 +51,8 @@ pub struct Published {
     pub value: Option<Vec<u8>>,
     /// The handler's own headers.
     pub headers: Vec<Header>,
+    /// When it is due, if that is ahead of the delivery's clock. The bench waits for nothing.
+    pub due: Option<Time>,
 }
 
 impl Published {

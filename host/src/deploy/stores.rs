@@ -87,11 +87,8 @@ impl Stores {
             name,
             &path,
             &self.settings.store,
-            executor::Keep {
-                outbox: self.settings.outbox.keep,
-                inbox: self.settings.inbox.keep,
-                answers: self.settings.http.idempotency_keep,
-            },
+            &self.settings.outbox,
+            executor::Keep { inbox: self.settings.inbox.keep, answers: self.settings.http.idempotency_keep },
             Box::new(move || wake.wake()),
             self.outbound.clone(),
         )?;

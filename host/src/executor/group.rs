@@ -62,6 +62,8 @@ pub(super) struct Group {
     pub(super) log: Vec<Logged>,
     /// Handlers and the topics that have refused events of theirs, which they compensate.
     refused: Vec<(Arc<str>, String)>,
+    /// Rows of the outbox that wait no more.
+    removed: u64,
     pub(super) next_outbox_id: i64,
 }
 
@@ -162,6 +164,9 @@ impl Executor {
 
     /// The next delivery: handlers take turns, and within one its lanes and its requests do.
     fn pick(&mut self, group: &Group) -> Option<Pick> {
+        if self.outbox_is_full(group) {
+            return None;
+        }
         let now = crate::clock::now();
         for _ in 0..self.turn.len() {
             let handler = self.turn.pop_front()?;
@@ -232,11 +237,11 @@ impl Executor {
         }
         let (connection, now) = (self.connection(), crate::clock::now());
         for &(from, to) in &self.relayed.published {
-            if self.keep.is_zero() {
-                outbox::clear(connection, from, to)?;
+            group.removed += if self.keep.is_zero() {
+                outbox::clear(connection, from, to)?
             } else {
-                outbox::mark_published(connection, from, to, now)?;
-            }
+                outbox::mark_published(connection, from, to, now)?
+            };
         }
         if !self.keep.is_zero() && !self.relayed.published.is_empty() {
             let keep = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
@@ -253,7 +258,7 @@ impl Executor {
             {
                 group.refused.push((handler.clone(), topic));
             }
-            fallback::take_from_outbox(connection, *id, error, now)?;
+            group.removed += fallback::take_from_outbox(connection, *id, error, now)?;
         }
         fault::reach(Moment::Committing);
         connection.execute("COMMIT", &[])?;
@@ -268,7 +273,7 @@ impl Executor {
         }
         self.relayed = super::Relayed::default();
         self.upkeep.settle();
-        let woken = group.next_outbox_id > self.next_outbox_id;
+        let (added, removed) = (self.added(&group), group.removed);
         self.next_outbox_id = group.next_outbox_id;
         for pick in &group.picks {
             self.one_less_alone(pick);
@@ -312,9 +317,10 @@ impl Executor {
         for logged in group.log {
             logged.emit();
         }
-        if woken {
+        if added > 0 {
             (self.wake)();
         }
+        self.count(added, removed);
     }
 
     fn one_less_alone(&mut self, pick: &Pick) {

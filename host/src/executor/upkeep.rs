@@ -20,8 +20,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// How long a store keeps what it has no more use for; `None` is for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// `outbox.keep`: published events.
-    pub outbox: Duration,
     /// `inbox.keep`: ids of events.
     pub inbox: Option<Duration>,
     /// `http.idempotency-keep`: answers to requests.
@@ -168,7 +166,7 @@ mod tests {
 
     /// Three parts of an hour each.
     fn keep() -> Keep {
-        Keep { outbox: Duration::ZERO, inbox: Some(3 * HOUR), answers: Some(24 * HOUR) }
+        Keep { inbox: Some(3 * HOUR), answers: Some(24 * HOUR) }
     }
 
     #[test]

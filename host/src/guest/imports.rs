@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
-use super::bindings::tidemill::handler::{config, delivery, log, publisher, sql, types};
+use super::bindings::tidemill::handler::{config, delayed, delivery, log, publisher, sql, types};
 use super::delivery::{Ended, State};
 use crate::ledger::outbox::{self, EventKind};
 use crate::policy::{Failure, Outcome};
@@ -18,6 +18,9 @@ use crate::store::{Connection, Error, Kind, Value};
 const RANDOM_MAX: u32 = 64 << 10;
 /// The longest event id and event type, in bytes.
 const EVENT_NAME_MAX: usize = 1024;
+/// How long after the delivery an event may be due, in milliseconds: what is further away is rather a mistake.
+const DELAY_MAX_MS: i64 = 365 * DAY_MS;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl State {
     /// Runs a guest's statement, and ends the delivery where the transaction or the store did not survive it.
@@ -86,12 +89,12 @@ impl sql::Host for State {
     }
 }
 
-impl publisher::Host for State {
-    fn next_id(&mut self) -> wasmtime::Result<String> {
-        Ok(self.context.seed.event_id(self.enqueued, self.context.input_time).to_string())
-    }
+/// An event's id, or why it was not taken.
+type Enqueued = Result<String, publisher::Error>;
 
-    fn enqueue(&mut self, event: publisher::Event) -> wasmtime::Result<Result<String, publisher::Error>> {
+impl State {
+    /// Puts an event into the outbox, to be published at once or not before it is due.
+    fn put(&mut self, event: publisher::Event, not_before: Option<i64>) -> wasmtime::Result<Enqueued> {
         let refuse = |kind, message: String| Ok(Err(publisher::Error { kind, message }));
         let Some(row_id) = self.context.next_outbox_id else {
             return refuse(publisher::ErrorKind::ReadOnly, "a request that only reads cannot publish".into());
@@ -109,7 +112,7 @@ impl publisher::Host for State {
                 return refuse(publisher::ErrorKind::Id, message);
             }
             Some(id) => id,
-            None => self.next_id()?,
+            None => publisher::Host::next_id(self)?,
         };
         let row = outbox::Event {
             event_id: event_id.clone(),
@@ -120,6 +123,7 @@ impl publisher::Host for State {
             value: event.value.map(Bytes::from),
             headers: event.headers.into_iter().map(Header::from).collect(),
             kind: EventKind::Event,
+            not_before,
         };
         let size = row.size();
         if self.enqueued as usize >= spec.limits.events
@@ -135,7 +139,7 @@ impl publisher::Host for State {
         }
         let (source, now) = (self.context.source.clone(), self.context.now);
         match self.guarded(|connection, _| outbox::insert(connection, row_id, &row, &spec.name, &source, now))? {
-            Ok(true) => {}
+            Ok(true) => self.context.next_outbox_id = Some(row_id + 1),
             // The same input has enqueued the same event before, and was read again since.
             Ok(false) if derived => {}
             Ok(false) => {
@@ -144,10 +148,38 @@ impl publisher::Host for State {
             }
             Err(error) => return self.end(Ended::Store(error)),
         }
-        self.context.next_outbox_id = Some(row_id + 1);
         self.enqueued += 1;
         self.enqueued_bytes += size;
         Ok(Ok(event_id))
+    }
+}
+
+impl publisher::Host for State {
+    fn next_id(&mut self) -> wasmtime::Result<String> {
+        Ok(self.context.seed.event_id(self.enqueued, self.context.input_time).to_string())
+    }
+
+    fn enqueue(&mut self, event: publisher::Event) -> wasmtime::Result<Enqueued> {
+        self.put(event, None)
+    }
+}
+
+impl delayed::Host for State {
+    fn enqueue_at(&mut self, event: publisher::Event, due: i64) -> wasmtime::Result<Enqueued> {
+        let now = self.context.now;
+        if due.saturating_sub(now) > DELAY_MAX_MS {
+            let message = format!(
+                "an event may be due {} days after the delivery at most, and this one is due at {due} (milliseconds since 1970), which is {} days away",
+                DELAY_MAX_MS / DAY_MS,
+                due.saturating_sub(now) / DAY_MS
+            );
+            return Ok(Err(publisher::Error { kind: publisher::ErrorKind::Limit, message }));
+        }
+        self.put(event, (due > now).then_some(due))
+    }
+
+    fn enqueue_after(&mut self, event: publisher::Event, delay_ms: u64) -> wasmtime::Result<Enqueued> {
+        self.enqueue_at(event, self.context.now.saturating_add_unsigned(delay_ms))
     }
 }
 

@@ -94,7 +94,9 @@ impl From<Refusal> for Problem {
             Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::Failed => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
-            Refusal::StoreUnavailable | Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some("5")),
+            Refusal::OutboxFull | Refusal::StoreUnavailable | Refusal::Stopping => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some("5"))
+            }
             Refusal::Expired => (StatusCode::GATEWAY_TIMEOUT, None),
         };
         let problem = Self::new(status, refusal.to_string());

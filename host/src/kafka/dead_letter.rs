@@ -56,5 +56,6 @@ pub fn event(spec: &Spec, seed: &Seed, record: &Record, failure: &Failure, error
         value: record.value.clone(),
         headers,
         kind: EventKind::DeadLetter { partitions: spec.dead_letter.partitions, replicas: spec.dead_letter.replicas },
+        not_before: None,
     }
 }

@@ -7,14 +7,14 @@ use super::encoding;
 use super::outbox::Event;
 use crate::store::{Connection, Error, Value};
 
-/// Moves an outbox row here. Does nothing when the row is gone.
-pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64) -> Result<(), Error> {
+/// Moves an outbox row here. Returns how many rows were moved: none if it is gone.
+pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64) -> Result<u64, Error> {
     let sql = "INSERT INTO main.tm_fallback (kind, handler, source, event_id, event_type, topic, partition, key, value,
                headers, cause, created_at)
                SELECT kind, handler, source, event_id, event_type, topic, partition, partition_key, payload, headers, ?2, ?3
                FROM main.tm_outbox WHERE id = ?1";
     connection.execute(sql, &[id.into(), cause.into(), now.into()])?;
-    connection.execute("DELETE FROM main.tm_outbox WHERE id = ?1", &[id.into()]).map(drop)
+    connection.execute("DELETE FROM main.tm_outbox WHERE id = ?1", &[id.into()])
 }
 
 /// Keeps what must not be published at all: the dead letter of a dead letter, or what could not be compensated.

@@ -1,7 +1,8 @@
 //! `tm_outbox`: events that were committed and are to be published, in the order of their ids.
 //!
 //! The executor gives the ids, ever growing while the store is open, so that the order of rows is the order of
-//! commits even after rows were removed; the relay only reads. A row leaves when the broker has acknowledged it, or for the fallback.
+//! commits even after rows were removed; the relay only reads. A delayed row stands outside of that order: it has a
+//! place by its due time. A row leaves when the broker has acknowledged it, or for the fallback.
 
 use bytes::Bytes;
 
@@ -56,6 +57,32 @@ pub struct Event {
     pub headers: Vec<Header>,
     /// Of a handler, or of the host.
     pub kind: EventKind,
+    /// Not published before this time, in milliseconds since the Unix epoch.
+    pub not_before: Option<i64>,
+}
+
+/// The place of a delayed row: rows that are due go out by time, and then by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// When it is due, in milliseconds since the Unix epoch.
+    pub due: i64,
+    /// Its id.
+    pub id: i64,
+}
+
+impl Place {
+    /// Before all others.
+    pub const FIRST: Self = Self { due: i64::MIN, id: i64::MIN };
+
+    /// After all that are due at `now`.
+    pub fn last_at(now: i64) -> Self {
+        Self { due: now, id: i64::MAX }
+    }
+
+    /// The place just before this one.
+    pub fn before(self) -> Self {
+        Self { id: self.id - 1, ..self }
+    }
 }
 
 impl Event {
@@ -79,6 +106,13 @@ pub struct Waiting {
     pub event: Event,
     /// The handler that caused it.
     pub handler: String,
+}
+
+impl Waiting {
+    /// Where a delayed row stands.
+    pub fn place(&self) -> Option<Place> {
+        self.event.not_before.map(|due| Place { due, id: self.id })
+    }
 }
 
 /// The id for the first row after the store was opened.
@@ -117,8 +151,8 @@ fn try_insert(
     now: i64,
 ) -> Result<(), Error> {
     let sql = "INSERT INTO main.tm_outbox (id, event_id, event_type, topic, partition, partition_key, payload, headers,
-               kind, handler, source, created_at, topic_partitions, topic_replicas)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+               kind, handler, source, created_at, topic_partitions, topic_replicas, not_before)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     let (partitions, replicas) = match event.kind {
         EventKind::Event | EventKind::Compensation => (None, None),
         EventKind::DeadLetter { partitions, replicas } => (partitions, replicas),
@@ -138,6 +172,7 @@ fn try_insert(
         now.into(),
         partitions.into(),
         replicas.into(),
+        event.not_before.into(),
     ];
     connection.execute(sql, &params).map(drop)
 }
@@ -145,32 +180,84 @@ fn try_insert(
 /// Which rows to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Span<'a> {
-    /// Rows after this id, of every topic.
+    /// Rows after this id, of every topic, delayed ones among them.
     After(i64),
-    /// Rows of one topic from the first id to the second, both included.
+    /// Rows of one topic that are not delayed, from the first id to the second, both included.
     Of(&'a str, i64, i64),
+    /// Delayed rows, in the order of their places.
+    Due(Due<'a>),
+}
+
+/// Which delayed rows to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Due<'a> {
+    /// Of one topic, or of all.
+    pub topic: Option<&'a str>,
+    /// After this place.
+    pub after: Place,
+    /// Up to this one, itself included.
+    pub until: Place,
+    /// None with a higher id.
+    pub last_id: i64,
+}
+
+/// Rows that were read, and what bounds them.
+struct Batch {
+    rows: Vec<Waiting>,
+    limit: usize,
+    bytes: usize,
 }
 
 /// Up to `limit` rows that wait for the broker, in order, and at least one but no more than about `bytes` of them.
-pub fn waiting(connection: &Connection, span: Span<'_>, limit: i64, bytes: usize) -> Result<Vec<Waiting>, Error> {
-    const COLUMNS: &str =
-        "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler,
-        topic_partitions, topic_replicas FROM main.tm_outbox";
-    let (filter, params) = match span {
-        Span::After(id) => ("id > ?1", vec![id.into(), limit.into()]),
+pub fn waiting(connection: &Connection, span: Span<'_>, limit: usize, bytes: usize) -> Result<Vec<Waiting>, Error> {
+    let mut batch = Batch { rows: Vec::new(), limit, bytes };
+    match span {
+        Span::After(id) => batch.read(connection, "id > ?1 ORDER BY id", &[id.into()])?,
         Span::Of(topic, from, to) => {
-            ("id >= ?1 AND id <= ?3 AND topic = ?4", vec![from.into(), limit.into(), to.into(), topic.into()])
+            let rest = "not_before IS NULL AND id BETWEEN ?1 AND ?2 AND topic = ?3 ORDER BY id";
+            batch.read(connection, rest, &[from.into(), to.into(), topic.into()])?;
         }
-    };
-    let sql = format!("{COLUMNS} WHERE status = 'waiting' AND {filter} ORDER BY id LIMIT ?2");
-    let (mut rows, mut size) = (Vec::new(), 0);
-    connection.each(&sql, &params, |row| {
-        let waiting = read(row)?;
-        size += waiting.event.size();
-        rows.push(waiting);
-        Ok(size < bytes)
-    })?;
-    Ok(rows)
+        Span::Due(Due { topic, after, until, last_id }) => {
+            let bounds = "(not_before, id) <= (?3, ?4) AND +id <= ?5 AND (?6 IS NULL OR topic = ?6)";
+            let params =
+                [after.due.into(), after.id.into(), until.due.into(), until.id.into(), last_id.into(), topic.into()];
+            // In two steps: for one comparison of both, SQLite would look through all rows of one time again and again.
+            let same = format!("not_before = ?1 AND id > ?2 AND {bounds} ORDER BY id");
+            batch.read(connection, &same, &params)?;
+            let later = format!("not_before > ?1 AND not_before <= ?3 AND {bounds} ORDER BY not_before, id");
+            batch.read(connection, &later, &params)?;
+        }
+    }
+    Ok(batch.rows)
+}
+
+impl Batch {
+    fn read(&mut self, connection: &Connection, rest: &str, params: &[Value]) -> Result<(), Error> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler, not_before,
+             topic_partitions, topic_replicas
+             FROM main.tm_outbox WHERE status = 'waiting' AND {rest}"
+        );
+        connection.each(&sql, params, |row| {
+            let row = read(row)?;
+            self.bytes = self.bytes.saturating_sub(row.event.size());
+            self.rows.push(row);
+            Ok(!self.is_full())
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes == 0 || self.rows.len() >= self.limit
+    }
+}
+
+/// When the next delayed row is due after `now`.
+pub fn next_due(connection: &Connection, now: i64) -> Result<Option<i64>, Error> {
+    let sql = "SELECT min(not_before) FROM main.tm_outbox WHERE status = 'waiting' AND not_before > ?1";
+    Ok(connection.first(sql, &[now.into()], |row| row.opt_integer(0))?.flatten())
 }
 
 fn read(row: &Row<'_>) -> Result<Waiting, Error> {
@@ -186,24 +273,33 @@ fn read(row: &Row<'_>) -> Result<Waiting, Error> {
             value: row.opt_bytes(6)?.map(Bytes::from),
             headers: encoding::read_headers(&row.text(7)?)?,
             kind: match row.text(8)?.as_str() {
-                "dead-letter" => EventKind::DeadLetter { partitions: small(10)?, replicas: small(11)? },
+                "dead-letter" => EventKind::DeadLetter { partitions: small(11)?, replicas: small(12)? },
                 _ => EventKind::Event,
             },
+            not_before: row.opt_integer(10)?,
         },
         handler: row.text(9)?,
     })
 }
 
-/// Removes acknowledged rows, from the first id to the second, both included.
-pub fn clear(connection: &Connection, from: i64, to: i64) -> Result<(), Error> {
-    connection.execute("DELETE FROM main.tm_outbox WHERE id BETWEEN ?1 AND ?2", &[from.into(), to.into()]).map(drop)
+/// How many rows wait for the broker. Looks through an index, so it is for rare moments.
+pub fn count(connection: &Connection) -> Result<u64, Error> {
+    let sql = "SELECT (SELECT count(*) FROM main.tm_outbox)
+               - (SELECT count(*) FROM main.tm_outbox WHERE status = 'published')";
+    let rows = connection.first(sql, &[], |row| row.integer(0))?;
+    Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
 }
 
-/// Keeps acknowledged rows, marked as published at `now`, for those who ask later.
-pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> Result<(), Error> {
+/// Removes acknowledged rows, from the first id to the second, both included. Returns how many.
+pub fn clear(connection: &Connection, from: i64, to: i64) -> Result<u64, Error> {
+    connection.execute("DELETE FROM main.tm_outbox WHERE id BETWEEN ?1 AND ?2", &[from.into(), to.into()])
+}
+
+/// Keeps acknowledged rows, marked as published at `now`, for those who ask later. Returns how many.
+pub fn mark_published(connection: &Connection, from: i64, to: i64, now: i64) -> Result<u64, Error> {
     let sql = "UPDATE main.tm_outbox SET status = 'published', published_at = ?3, attempts = attempts + 1
-               WHERE id BETWEEN ?1 AND ?2";
-    connection.execute(sql, &[from.into(), to.into(), now.into()]).map(drop)
+               WHERE id BETWEEN ?1 AND ?2 AND status = 'waiting'";
+    connection.execute(sql, &[from.into(), to.into(), now.into()])
 }
 
 /// Removes rows that were published before `before` (milliseconds since the Unix epoch).
@@ -222,4 +318,72 @@ pub fn publisher(connection: &Connection, id: i64) -> Result<Option<String>, Err
 pub fn note_failure(connection: &Connection, id: i64, error: &str) -> Result<(), Error> {
     let sql = "UPDATE main.tm_outbox SET attempts = attempts + 1, last_error = ?2 WHERE id = ?1";
     connection.execute(sql, &[id.into(), error.into()]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::schema;
+
+    fn event(id: i64, topic: &str, not_before: Option<i64>) -> Event {
+        Event {
+            event_id: id.to_string(),
+            event_type: "E".into(),
+            topic: topic.into(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            kind: EventKind::Event,
+            not_before,
+        }
+    }
+
+    /// Many rows of one time, read a few at a time: each once, by time and then by id, whatever stands between them.
+    #[test]
+    fn delayed_rows_are_read_by_their_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
+        schema::prepare(&connection).unwrap();
+        let due = |id: i64| match (id % 3, id % 4) {
+            (0, _) => None,
+            (_, 0) => Some(50),
+            (_, 1) => Some(40),
+            _ => Some(60),
+        };
+        let topic = |id: i64| if id % 5 < 2 { "a" } else { "b" };
+        for id in 1..=60 {
+            assert!(insert(&connection, id, &event(id, topic(id), due(id)), "h", "s", 1).unwrap());
+        }
+        let read = |of: Option<&str>, until: Place, last_id: i64| {
+            let (mut places, mut after) = (Vec::new(), Place::FIRST);
+            loop {
+                let span = Span::Due(Due { topic: of, after, until, last_id });
+                let rows = waiting(&connection, span, 4, 1 << 20).unwrap();
+                let Some(last) = rows.last() else { return places };
+                after = last.place().unwrap();
+                places.extend(rows.iter().filter_map(Waiting::place));
+            }
+        };
+        let expected = |keep: &dyn Fn(i64, i64) -> bool| {
+            let delayed = (1..=60).filter_map(|id| due(id).map(|due| Place { due, id }));
+            let mut places: Vec<Place> = delayed.filter(|place| keep(place.due, place.id)).collect();
+            places.sort();
+            places
+        };
+        assert_eq!(read(None, Place::last_at(60), 60), expected(&|_, _| true));
+        assert_eq!(read(None, Place::last_at(59), 60), expected(&|due, _| due < 60));
+        assert_eq!(read(None, Place::last_at(60), 31), expected(&|_, id| id <= 31));
+        let until = Place { due: 50, id: 28 };
+        let of_a = expected(&|due, id| topic(id) == "a" && Place { due, id } <= until);
+        assert!(of_a.iter().any(|place| place.due == 40) && of_a.iter().any(|place| place.due == 50));
+        assert_eq!(read(Some("a"), until, 60), of_a);
+
+        let ordinary: Vec<i64> =
+            waiting(&connection, Span::Of("a", 1, 60), 100, 1 << 20).unwrap().iter().map(|row| row.id).collect();
+        assert_eq!(ordinary, (1..=60).filter(|id| id % 3 == 0 && topic(*id) == "a").collect::<Vec<_>>());
+        assert_eq!(next_due(&connection, 40).unwrap(), Some(50));
+        assert_eq!(next_due(&connection, 60).unwrap(), None);
+    }
 }

@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 4] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE];
+const STEPS: [&str; 5] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -96,6 +96,12 @@ DROP TABLE tm_inbox;
 ALTER TABLE tm_inbox_new RENAME TO tm_inbox;
 ALTER TABLE tm_request ADD COLUMN age INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tm_request_age ON tm_request (age);
+";
+
+/// An event may have a time before which it is not published; the relay looks for the next such time.
+const DELAYED_EVENTS: &str = "
+ALTER TABLE tm_outbox ADD COLUMN not_before INTEGER;
+CREATE INDEX tm_outbox_delayed ON tm_outbox (not_before) WHERE not_before IS NOT NULL AND status = 'waiting';
 ";
 
 /// What tells this store from every other one.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
@@ -37,8 +37,8 @@ pub(super) struct Report {
     generation: u64,
     pub(super) store: Arc<str>,
     pub(super) id: i64,
-    /// Acknowledged, or why not.
-    pub(super) result: Result<(), RDKafkaErrorCode>,
+    /// Acknowledged in this partition at this offset, or why not.
+    pub(super) result: Result<(i32, i64), RDKafkaErrorCode>,
 }
 
 /// Whether a row was taken.
@@ -76,7 +76,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let Ticket { generation, store, id } = *ticket;
         let result = match result {
-            Ok(_) => Ok(()),
+            Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
         let _ = self.sender.send(Message::Report(Report { generation, store, id, result }));

@@ -1,8 +1,10 @@
 //! One store's outbox on its way out: what was handed to the producer, what was acknowledged, what is held back.
 //!
-//! Rows are handed over in the order of their ids. A topic that refuses is held: its rows wait in the store, those
-//! of other topics go on, and later it goes on from the first that was not taken. Kafka refuses whole batches, so a
-//! row is refused for good only when it was sent alone.
+//! Rows are handed over in the order of their ids, and delayed ones in the order of their places once they are due. A
+//! topic that refuses is held: its rows wait in the store, those of other topics go on, and later it goes on from the
+//! first that was not taken. Kafka refuses whole batches, so a row is refused for good only when it was sent alone.
+
+mod pump;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -12,17 +14,19 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::hold::Hold;
 use super::outlet::{Outlet, Report, Sent};
+use super::readback::{Expected, ReadBack};
 use super::verdict::{Verdict, judge};
 use crate::executor;
 use crate::kafka::topics::TopicError;
-use crate::ledger::outbox::{self, EventKind, Span, Waiting};
+use crate::ledger::outbox::{EventKind, Place, Waiting};
 use crate::store::{Connection, Error};
 
 /// Rows of one store that wait for the broker at once.
 const WINDOW: usize = 5_000;
 /// Rows read at a time.
-const BATCH: i64 = 500;
+const BATCH: usize = 500;
 /// About how many bytes of rows are read at a time.
 const BATCH_BYTES: usize = 8 << 20;
 /// How long a topic that refused is left alone.
@@ -32,17 +36,12 @@ const HOLD: Duration = Duration::from_secs(5);
 struct Flying {
     topic: Arc<str>,
     kind: EventKind,
+    /// Where it stands, if it is delayed.
+    place: Option<Place>,
+    /// As its header has it.
+    event_id: Option<String>,
     /// What is said of it is said of no other.
     alone: bool,
-}
-
-/// A topic that refused.
-struct Hold {
-    /// The first row that it did not take.
-    from: i64,
-    until: Instant,
-    /// Rows up to this one go alone; 0 if there is no such.
-    alone: i64,
 }
 
 pub(super) struct Source {
@@ -50,10 +49,18 @@ pub(super) struct Source {
     reader: Option<Connection>,
     executor: executor::Handle,
     woken: Arc<AtomicBool>,
-    pub(super) rows_may_wait: bool,
-    /// The last row that was looked at.
+    rows_may_wait: bool,
+    /// The last row that was looked at in the order of ids.
     after: i64,
+    /// The last place that was looked at.
+    due_after: Place,
+    /// When there is a row to be handed over after that, not later than the first one's time.
+    next_due: Option<i64>,
+    /// The producer has no room, or the store cannot be read.
+    stuck: bool,
     flying: BTreeMap<i64, Flying>,
+    /// Acknowledged, and to be read back.
+    unread: BTreeMap<i64, Flying>,
     acknowledged: BTreeSet<i64>,
     holds: HashMap<Arc<str>, Hold>,
     failed: Vec<(i64, String)>,
@@ -69,7 +76,11 @@ impl Source {
             woken,
             rows_may_wait: true,
             after: 0,
+            due_after: Place::FIRST,
+            next_due: None,
+            stuck: false,
             flying: BTreeMap::new(),
+            unread: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             holds: HashMap::new(),
             failed: Vec::new(),
@@ -77,38 +88,55 @@ impl Source {
         }
     }
 
-    /// Rows that are out and not acknowledged.
+    /// Rows that are out and not done with.
     pub(super) fn open(&self) -> usize {
-        self.flying.len()
+        self.flying.len() + self.unread.len()
     }
 
     pub(super) fn woken(&mut self) {
         // Before the store is read, so that a commit after the reading wakes again.
         self.woken.store(false, Ordering::Release);
+        self.look_again();
+    }
+
+    /// Rows may wait of which nobody has said anything.
+    pub(super) fn look_again(&mut self) {
         self.rows_may_wait = true;
+        self.stuck = false;
     }
 
     /// A new producer knows nothing of what the old one had: go back to the first row that it did not deliver.
     pub(super) fn rewind(&mut self) {
         // A topic that is held goes on from the first row that has not arrived, those in flight included.
-        for (&id, row) in &self.flying {
-            if let Some(hold) = self.holds.get_mut(&row.topic) {
-                hold.from = hold.from.min(id);
+        for (id, row) in std::mem::take(&mut self.flying) {
+            self.go_back(id, &row);
+        }
+        self.look_again();
+    }
+
+    /// A row that was handed over is to be looked at again.
+    fn go_back(&mut self, id: i64, row: &Flying) {
+        if let Some(hold) = self.holds.get_mut(&row.topic) {
+            hold.back_to(id, row.place);
+        }
+        match row.place {
+            Some(place) => {
+                self.due_after = self.due_after.min(place.before());
+                self.expect(place.due);
             }
+            None => self.after = self.after.min(id - 1),
         }
-        if let Some((&first, _)) = self.flying.first_key_value() {
-            self.after = self.after.min(first - 1);
-        }
-        self.flying.clear();
-        self.rows_may_wait = true;
     }
 
     /// Takes in what became of a row.
-    pub(super) fn settle(&mut self, report: Report, outlet: &mut Outlet) {
+    pub(super) fn settle(&mut self, report: Report, outlet: &mut Outlet, read_back: Option<&ReadBack>) {
         match report.result {
-            Ok(()) => {
-                if self.flying.remove(&report.id).is_some() {
-                    self.acknowledged.insert(report.id);
+            Ok((partition, offset)) => {
+                if let Some(row) = self.flying.remove(&report.id) {
+                    match read_back {
+                        Some(read_back) => self.expect_back(report.id, row, partition, offset, read_back),
+                        None => drop(self.acknowledged.insert(report.id)),
+                    }
                 }
             }
             // The row stays among those in flight, and the new producer begins with the first of them.
@@ -119,14 +147,43 @@ impl Source {
                 }
             }
         }
-        self.rows_may_wait = true;
+        self.look_again();
+    }
+
+    fn expect_back(&mut self, id: i64, row: Flying, partition: i32, offset: i64, read_back: &ReadBack) {
+        // A broker that had it already, from before the connection broke, may not say where.
+        if offset < 0 {
+            self.go_back(id, &row);
+            return;
+        }
+        read_back.expect(Expected {
+            store: self.executor.name().clone(),
+            row: id,
+            topic: row.topic.clone(),
+            partition,
+            offset,
+            event_id: row.event_id.clone(),
+        });
+        self.unread.insert(id, row);
+    }
+
+    /// A row was read back, or it is not where it was acknowledged.
+    pub(super) fn read_back(&mut self, id: i64, found: bool) {
+        let Some(row) = self.unread.remove(&id) else { return };
+        if found {
+            self.acknowledged.insert(id);
+        } else {
+            tracing::warn!(store = %self.executor.name(), row = id, topic = %row.topic, "an event that Kafka has acknowledged cannot be read back: it is published again");
+            self.go_back(id, &row);
+        }
+        self.look_again();
     }
 
     fn not_taken(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode, outlet: &mut Outlet) {
         let error = format!("{code} (topic {})", row.topic);
         let verdict = judge(code);
         if verdict == Verdict::Record && !row.alone {
-            self.send_alone(id, &row.topic.clone(), code);
+            self.send_alone(id, row, code);
             return;
         }
         // A dead letter topic that was there, and is gone, is made again like one that never was.
@@ -134,7 +191,7 @@ impl Source {
             && is_unknown(code)
             && (outlet.forget(&row.topic) || self.holds.contains_key(&row.topic))
         {
-            self.hold(id, &row.topic.clone(), &error);
+            self.hold(id, &row.topic.clone(), row.place, &error);
             return;
         }
         if verdict == Verdict::Record
@@ -145,30 +202,44 @@ impl Source {
             self.refused.push((id, error));
             return;
         }
-        self.hold(id, &row.topic.clone(), &error);
+        self.hold(id, &row.topic.clone(), row.place, &error);
     }
 
     /// The row was in a batch that was refused, perhaps for another's sake or for the size of the whole.
-    fn send_alone(&mut self, id: i64, topic: &Arc<str>, code: RDKafkaErrorCode) {
+    fn send_alone(&mut self, id: i64, row: &Flying, code: RDKafkaErrorCode) {
+        let topic = &row.topic;
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, %code,
                 "Kafka refuses a batch of events: each is sent alone. If the topic takes less than others, lower `batch.size` under [kafka.librdkafka]");
         }
-        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until: Instant::now(), alone: id });
-        hold.from = hold.from.min(id);
-        hold.alone = hold.alone.max(id);
+        let hold = self.held(topic, Instant::now());
+        hold.back_to(id, row.place);
+        if row.place.is_none() {
+            hold.alone = hold.alone.max(id);
+        }
     }
 
-    fn hold(&mut self, id: i64, topic: &Arc<str>, error: &str) {
+    fn hold(&mut self, id: i64, topic: &Arc<str>, place: Option<Place>, error: &str) {
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, error,
                 "events for this topic wait: create it or grant WRITE on it; they are sent once it takes them");
         }
         let until = Instant::now() + HOLD;
-        let hold = self.holds.entry(topic.clone()).or_insert(Hold { from: id, until, alone: 0 });
-        hold.from = hold.from.min(id);
+        let hold = self.held(topic, until);
+        hold.back_to(id, place);
         hold.until = until;
         self.failed.push((id, error.to_owned()));
+    }
+
+    /// The topic's hold, at first one that has taken everything up to now.
+    fn held(&mut self, topic: &Arc<str>, until: Instant) -> &mut Hold {
+        let new = Hold { from: self.after + 1, due_after: None, until, alone: 0 };
+        self.holds.entry(topic.clone()).or_insert(new)
+    }
+
+    /// A row is to be handed over at this time.
+    fn expect(&mut self, due: i64) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
     /// Tells the store what it can note.
@@ -191,86 +262,28 @@ impl Source {
         }
     }
 
-    /// Hands rows to the producer until none waits or there is no room.
-    pub(super) fn pump(&mut self, outlet: &mut Outlet) {
-        if let Err(error) = self.release(outlet) {
-            tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
-            self.reader = None;
-        }
-        while self.rows_may_wait && self.flying.len() < WINDOW {
-            let rows = match self.read(|reader, after| outbox::waiting(reader, Span::After(after), BATCH, BATCH_BYTES))
-            {
-                Ok(rows) => rows,
-                Err(error) => {
-                    tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
-                    self.reader = None;
-                    self.rows_may_wait = false;
-                    return;
-                }
-            };
-            if rows.is_empty() {
-                self.rows_may_wait = false;
-            }
-            for row in rows {
-                let held = self.holds.contains_key(row.event.topic.as_str());
-                if !held && !self.hand_over(outlet, &row, false) {
-                    // After a report there may be room again.
-                    self.rows_may_wait = false;
-                    return;
-                }
-                self.after = row.id;
-            }
-        }
-    }
-
-    /// Tries topics again that were held, from the first row that each did not take.
-    fn release(&mut self, outlet: &mut Outlet) -> Result<(), Error> {
-        let now = Instant::now();
-        let due: Vec<Arc<str>> =
-            self.holds.iter().filter(|(_, h)| h.until <= now).map(|(topic, _)| topic.clone()).collect();
-        for topic in due {
-            // Those that are still out may fail as well, and would be overtaken.
-            if self.flying.values().any(|row| row.topic == topic) {
-                continue;
-            }
-            let Some(Hold { from, alone, .. }) = self.holds.get(&topic) else { continue };
-            let (from, to, alone) = (*from, self.after, *alone);
-            let batch = if from <= alone { 1 } else { BATCH };
-            let rows =
-                self.read(|reader, _| outbox::waiting(reader, Span::Of(&topic, from, to), batch, BATCH_BYTES))?;
-            self.holds.remove(&topic);
-            // The batch may have been cut short: it goes on behind its last row until there is none.
-            let mut rest = rows.last().map(|row| row.id + 1);
-            for row in &rows {
-                if !self.hand_over(outlet, row, row.id <= alone) {
-                    rest = Some(row.id);
-                    break;
-                }
-                if self.holds.contains_key(&topic) {
-                    rest = None;
-                    break;
-                }
-            }
-            if let Some(from) = rest {
-                self.holds.insert(topic, Hold { from, until: now, alone });
-            }
-        }
-        Ok(())
-    }
-
     /// `false` if the producer has no room.
     fn hand_over(&mut self, outlet: &mut Outlet, row: &Waiting, alone: bool) -> bool {
+        // Met again, since an earlier one is sent again.
+        if self.flying.contains_key(&row.id) || self.unread.contains_key(&row.id) {
+            return true;
+        }
         let topic: Arc<str> = row.event.topic.as_str().into();
-        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, alone };
+        let event_id = (row.event.kind == EventKind::Event).then(|| row.event.event_id.clone());
+        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, place: row.place(), event_id, alone };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
-            Sent::Full => return false,
+            Sent::Full => {
+                // After a report there may be room again.
+                self.stuck = true;
+                return false;
+            }
             Sent::Refused(code) => {
                 // By the producer itself, which has looked at this row only.
                 flying.alone = true;
                 self.not_taken(row.id, &flying, code, outlet);
             }
-            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, &error.to_string()),
+            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, row.place(), &error.to_string()),
             Sent::NoTopic(error) => {
                 tracing::error!(store = %self.executor.name(), row = row.id, %error, "a dead letter cannot be published: it is kept in tm_fallback");
                 self.refused.push((row.id, error.to_string()));
@@ -284,12 +297,17 @@ impl Source {
         self.holds.values().map(|hold| hold.until).min()
     }
 
-    fn read<T>(&mut self, read: impl FnOnce(&Connection, i64) -> Result<T, Error>) -> Result<T, Error> {
+    /// When a delayed row is to be handed over, milliseconds since the Unix epoch, if only time stands before it.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        self.next_due.filter(|_| !self.stuck && self.open() < WINDOW)
+    }
+
+    fn read<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         if self.reader.is_none() {
             self.reader = Some(Connection::open_reader(&self.path)?);
         }
         match &self.reader {
-            Some(reader) => read(reader, self.after),
+            Some(reader) => read(reader),
             None => unreachable!("it was opened above"),
         }
     }
@@ -324,17 +342,23 @@ mod tests {
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let outbound = crate::outbound::Outbound::new(runtime.handle().clone()).unwrap();
-        let keep = executor::Keep { outbox: Duration::ZERO, inbox: None, answers: None };
-        let (executor, thread) = executor::spawn("test", &path, &settings, keep, Box::new(|| {}), outbound).unwrap();
+        let outbox =
+            crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1, read_back: false };
+        let keep = executor::Keep { inbox: None, answers: None };
+        let (executor, thread) =
+            executor::spawn("test", &path, &settings, &outbox, keep, Box::new(|| {}), outbound).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
-        let flying = || Flying { topic: topic.clone(), kind: EventKind::Event, alone: false };
-        source.flying = [(10, flying()), (11, flying())].into();
-        source.after = 99;
-        source.hold(20, &topic, "thrown away");
+        let flying =
+            |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, event_id: None, alone: false };
+        source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
+        (source.after, source.due_after) = (99, Place { due: 80, id: 1 });
+        source.hold(20, &topic, None, "thrown away");
         source.rewind();
         assert_eq!((source.after, source.open()), (9, 0));
-        assert_eq!(source.holds.get(&topic).map(|hold| hold.from), Some(10));
+        assert_eq!((source.due_after, source.next_due()), (Place { due: 70, id: 2 }, Some(70)));
+        let held = source.holds.get(&topic).map(|hold| (hold.from, hold.due_after));
+        assert_eq!(held, Some((10, Some(Place { due: 70, id: 2 }))));
         executor.stop();
         thread.join().unwrap();
         for code in [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight] {

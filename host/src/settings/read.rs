@@ -195,6 +195,10 @@ fn outbox(section: &Section<'_>) -> Outbox {
     Outbox {
         keep: section.take("keep", |v| v.duration(Duration::ZERO..=3_650 * DAY)).unwrap_or(Duration::ZERO),
         sweep: section.take("sweep", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(SECOND),
+        read_back: section
+            .take("clear", |v| v.choice(&[("acknowledged", false), ("read-back", true)]))
+            .unwrap_or(false),
+        max_rows: section.take("max-rows", |v| v.whole(1..=1_000_000_000)).unwrap_or(1_000_000),
     }
 }
 

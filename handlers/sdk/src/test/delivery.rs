@@ -75,7 +75,27 @@ pub(crate) fn next_id() -> String {
     with(|delivery| delivery.next_id())
 }
 
+/// The longest time, in milliseconds, that an event may be due ahead.
+const DELAY_MAX_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
+
 pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
+    put(event, None)
+}
+
+pub(crate) fn enqueue_at(event: Enqueued, due: i64) -> Result<String, publisher::Error> {
+    let ahead = due.saturating_sub(now());
+    if ahead > DELAY_MAX_MS {
+        let message = "an event may be due 365 days after the delivery at most".to_owned();
+        return Err(publisher::Error { kind: ErrorKind::Limit, message });
+    }
+    put(event, (ahead > 0).then(|| Time::from_millis(due)))
+}
+
+pub(crate) fn enqueue_after(event: Enqueued, delay_ms: u64) -> Result<String, publisher::Error> {
+    enqueue_at(event, now().saturating_add_unsigned(delay_ms))
+}
+
+fn put(event: Enqueued, due: Option<Time>) -> Result<String, publisher::Error> {
     let refused = |kind, message: String| Err(publisher::Error { kind, message });
     with(|delivery| {
         if delivery.reads {
@@ -99,6 +119,7 @@ pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
             key: event.key,
             value: event.value,
             headers: event.headers,
+            due,
         });
         Ok(id)
     })

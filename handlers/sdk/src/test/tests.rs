@@ -1,6 +1,8 @@
 //! The bench keeps the host's promises about one delivery.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use super::{Bench, get, post, record, request};
 use crate::compensation::Input;
 use crate::http::{self, Request, Response};
@@ -138,6 +140,30 @@ fn ids_and_random_bytes_are_the_same_in_every_run() {
     assert_ne!(events[0].id, events[1].id);
     assert!(events[0].json::<String>().starts_with(&events[0].id));
     assert_eq!(events[0].topic, "out-topic");
+}
+
+#[test]
+fn an_event_can_wait_for_its_time() {
+    fn wait(record: &Record) -> Result<(), Failure> {
+        let due = Time::from_millis(record.key_str().unwrap().parse().unwrap());
+        Event::new("out", "AT").enqueue_at(due)?;
+        Event::new("out", "AFTER").enqueue_after(Duration::from_millis(1_500))?;
+        Event::new("out", "AFTER").enqueue_after(Duration::ZERO)?;
+        let refused = Event::new("out", "NEVER").enqueue_after(Duration::MAX).unwrap_err();
+        assert_eq!(refused.kind, publisher::ErrorKind::Limit);
+        Ok(())
+    }
+    static WAITING: Handler =
+        Handler { manifest: MANIFEST, migrations: &[], records: Some(wait), compensate: None, routes: HANDLER.routes };
+    let mut bench = Bench::new(&WAITING);
+    bench.at(Time::from_millis(1_000));
+    let mut due = |at: &str| {
+        bench.record(&record("in").with_key(at)).unwrap();
+        let due = bench.events().iter().rev().take(3).map(|event| event.due.map(Time::millis));
+        due.collect::<Vec<_>>()
+    };
+    assert_eq!(due("1001"), [None, Some(2_500), Some(1_001)]);
+    assert_eq!(due("1000"), [None, Some(2_500), None], "what is due already does not wait");
 }
 
 #[test]

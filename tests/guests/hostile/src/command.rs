@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tidemill_sdk::outbound::Request;
 use tidemill_sdk::publisher::Event;
 use tidemill_sdk::sql::Value;
-use tidemill_sdk::{Failure, delivery, info, params, sql};
+use tidemill_sdk::{Failure, Time, delivery, info, params, sql};
 
 /// One command: `{"do": "...", ...}`.
 #[derive(Debug, Deserialize)]
@@ -36,15 +36,8 @@ fn yes() -> bool {
 enum Action {
     /// Nothing more than the row.
     Insert,
-    /// Enqueue `count` events (one) to `destination` (`out`) with the record's key and, if it is there, this `value`, or so
-    /// many `bytes`.
-    Publish {
-        count: Option<u64>,
-        destination: Option<String>,
-        event_id: Option<String>,
-        value: Option<serde_json::Value>,
-        bytes: Option<usize>,
-    },
+    /// Enqueue events.
+    Publish(Publish),
     /// Pay the order of the record's id: publish one event if that moves it from `CREATED` to `PAID`, else nothing.
     /// The order is made first if there is none.
     Pay,
@@ -108,6 +101,26 @@ enum Action {
     Clock,
 }
 
+/// What to enqueue.
+#[derive(Debug, Default, Deserialize)]
+struct Publish {
+    /// How many; one.
+    count: Option<u64>,
+    /// Where to; `out`.
+    destination: Option<String>,
+    event_id: Option<String>,
+    /// Instead of the record's key.
+    key: Option<String>,
+    /// Instead of the ids.
+    value: Option<serde_json::Value>,
+    /// So many of them instead.
+    bytes: Option<usize>,
+    /// Due so long after the delivery's clock. Such an event has the time in its payload, as `due`.
+    after_ms: Option<u64>,
+    /// Due at this time.
+    due_ms: Option<i64>,
+}
+
 /// What a command works on.
 pub(crate) struct Input {
     /// Of the rows it writes.
@@ -121,26 +134,14 @@ impl Command {
     pub(crate) fn run(&self, input: &Input) -> Result<(), Failure> {
         match &self.action {
             Action::Insert => {}
-            Action::Publish { count, destination, event_id, value, bytes } => {
-                let destination = destination.as_deref().unwrap_or("out");
-                for n in 0..count.unwrap_or(1) {
-                    let id = &input.id;
-                    let event = Event::new(destination, "HOSTILE");
-                    let event = match (value, bytes) {
-                        (Some(value), _) => event.json(value),
-                        (None, Some(bytes)) => event.bytes(vec![b'x'; *bytes]),
-                        (None, None) => event
-                            .json_with_id(move |event_id| serde_json::json!({ "eventId": event_id, "id": id, "n": n })),
-                    };
-                    publish(event, input, event_id.as_deref())?;
-                }
-            }
+            Action::Publish(publish) => publish.run(input)?,
             Action::Pay => {
                 let order = params![&input.id];
                 sql::execute("INSERT OR IGNORE INTO orders (id, status) VALUES (?1, 'CREATED')", order.clone())?;
                 let pay = "UPDATE orders SET status = 'PAID' WHERE id = ?1 AND status = 'CREATED'";
                 if sql::execute(pay, order)? == 1 {
-                    publish(Event::new("out", "HOSTILE").json(&serde_json::json!({ "id": input.id })), input, None)?;
+                    let paid = Publish { value: Some(serde_json::json!({ "id": input.id })), ..Publish::default() };
+                    paid.run(input)?;
                 }
             }
             Action::FailN { until, after_ms } => {
@@ -249,17 +250,38 @@ fn settle<T>(result: Result<T, sql::Error>, swallow: bool) -> Result<(), Failure
     }
 }
 
-fn publish(event: Event<'_>, input: &Input, event_id: Option<&str>) -> Result<(), Failure> {
-    let event = match &input.key {
-        Some(key) => event.key_bytes(key.clone()),
-        None => event,
-    };
-    match event_id {
-        Some(event_id) => event.id(event_id),
-        None => event,
+impl Publish {
+    fn run(&self, input: &Input) -> Result<(), Failure> {
+        (0..self.count.unwrap_or(1)).try_for_each(|n| self.enqueue(input, n))
     }
-    .enqueue()?;
-    Ok(())
+
+    fn enqueue(&self, input: &Input, n: u64) -> Result<(), Failure> {
+        let after = |after: u64| delivery::now().millis().saturating_add_unsigned(after);
+        let due = self.due_ms.or(self.after_ms.map(after));
+        let event = Event::new(self.destination.as_deref().unwrap_or("out"), "HOSTILE");
+        let event = match (&self.value, self.bytes) {
+            (Some(value), _) => event.json(value),
+            (None, Some(bytes)) => event.bytes(vec![b'x'; bytes]),
+            (None, None) => event.json_with_id(move |event_id| match due {
+                Some(due) => serde_json::json!({ "eventId": event_id, "id": input.id, "n": n, "due": due }),
+                None => serde_json::json!({ "eventId": event_id, "id": input.id, "n": n }),
+            }),
+        };
+        let event = match self.key.as_ref().map(|key| key.clone().into_bytes()).or(input.key.clone()) {
+            Some(key) => event.key_bytes(key),
+            None => event,
+        };
+        let event = match &self.event_id {
+            Some(event_id) => event.id(event_id),
+            None => event,
+        };
+        match (self.after_ms, self.due_ms) {
+            (Some(after), _) => event.enqueue_after(Duration::from_millis(after)),
+            (None, Some(due)) => event.enqueue_at(Time::from_millis(due)),
+            (None, None) => event.enqueue(),
+        }?;
+        Ok(())
+    }
 }
 
 #[allow(clippy::panic, reason = "that is what it is for")]
