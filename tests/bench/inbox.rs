@@ -64,7 +64,7 @@ impl Layout {
 pub(crate) fn measure(ids: u64, report: &mut Report) -> Result<()> {
     report.section(&format!("inbox with {ids} ids"));
     for ordered in [false, true] {
-        for layout in [Layout::One, Layout::ByTime, Layout::Parts(2), Layout::Parts(4)] {
+        for layout in [Layout::One, Layout::ByTime, Layout::Parts(2), Layout::Parts(3), Layout::Parts(4)] {
             run(ids, layout, ordered, report).context("measure the inbox")?;
         }
     }

@@ -50,8 +50,8 @@ pub(super) struct Upkeep {
 impl Upkeep {
     /// For a store that is opened at `now`, milliseconds since the Unix epoch, by the wall clock.
     pub(super) fn open(connection: &Connection, keep: Keep, now: i64, opened: Instant) -> Result<Self, Error> {
-        // A part of the inbox is filled for a third of the time; a few looks in that time keep it near to that.
-        let shortest = keep.inbox.map(|inbox| inbox / 3).into_iter().chain(keep.answers).min();
+        // A few looks in the time for which a part of the inbox is filled keep it near to that.
+        let shortest = keep.inbox.map(|keep| keep / inbox::FULL).into_iter().chain(keep.answers).min();
         let every = shortest.map(|shortest| (shortest / 8).max(Duration::from_millis(10)));
         // So a clock that is wrong by a year at each of two starts costs less than a part.
         let age = age::open(connection, now, shortest.map_or(0, |shortest| millis(shortest / 2)))?;
@@ -164,9 +164,9 @@ mod tests {
         }
     }
 
-    /// Three parts of an hour each.
+    /// Parts of two hours each.
     fn keep() -> Keep {
-        Keep { inbox: Some(3 * HOUR), answers: Some(24 * HOUR) }
+        Keep { inbox: Some(4 * HOUR), answers: Some(24 * HOUR) }
     }
 
     #[test]
@@ -175,11 +175,11 @@ mod tests {
         for n in 0..2_500 {
             store.add(&format!("first-{n}"));
         }
-        store.pass(2 * HOUR);
+        store.pass(3 * HOUR);
         store.add("second");
         store.pass(HOUR - Duration::from_secs(1));
         assert!(store.knows("first-0") && store.knows("first-2499"));
-        (0..4).for_each(|_| store.pass(HOUR));
+        (0..8).for_each(|_| store.pass(HOUR));
         assert!(!store.knows("first-0") && !store.knows("first-2499") && !store.knows("second"));
     }
 
@@ -187,13 +187,13 @@ mod tests {
     fn s1_10_a_clock_that_jumps_purges_nothing_while_the_store_is_open_and_less_than_a_part_while_it_is_not() {
         let mut store = Store::new();
         store.pass(HOUR);
-        for part in 0..4 {
-            store.add(&format!("e{part}"));
+        for hour in 0..6 {
+            store.add(&format!("e{hour}"));
             store.pass(HOUR);
         }
-        let known = |store: &Store| (0..4).filter(|part| store.knows(&format!("e{part}"))).count();
+        let known = |store: &Store| (0..6).filter(|hour| store.knows(&format!("e{hour}"))).count();
         let before = known(&store);
-        assert!(before >= 3, "{before}");
+        assert!(before >= 4, "{before}");
         store.now += YEAR;
         store.pass(Duration::from_secs(60));
         assert_eq!(known(&store), before);
@@ -205,9 +205,9 @@ mod tests {
             store.reopen();
             store.pass(Duration::from_secs(60));
         }
-        assert!(known(&store) + 1 >= before, "{} of {before}", known(&store));
+        assert!(known(&store) + 2 >= before, "{} of {before}", known(&store));
         // It goes on as before.
-        (0..6).for_each(|_| store.pass(HOUR));
+        (0..9).for_each(|_| store.pass(HOUR));
         assert_eq!(known(&store), 0);
     }
 
@@ -223,7 +223,7 @@ mod tests {
         }
         assert!(store.knows("old"));
         assert!(store.upkeep.noted.is_none(), "the memory has not moved either");
-        (0..6).for_each(|_| store.pass(HOUR));
+        (0..9).for_each(|_| store.pass(HOUR));
         assert!(!store.knows("old"));
     }
 

@@ -7,8 +7,9 @@
 
 use crate::store::{Connection, Error, Value};
 
-/// Parts in use at once: a part is filled for a third of the time that ids are kept, and kept until three more are full.
-const FULL: i64 = 3;
+/// A part is filled for half of the time that ids are kept, and kept until two more are full. More parts would keep fewer
+/// ids too long, and cost a look-up each.
+pub const FULL: u32 = 2;
 
 /// Whether the handler has done this event.
 pub fn contains(connection: &Connection, handler: &str, event_id: &str) -> Result<bool, Error> {
@@ -29,7 +30,7 @@ pub fn add(connection: &Connection, handler: &str, event_id: &str, now: i64) -> 
 pub fn turn(connection: &Connection, age: i64, keep: i64) -> Result<(), Error> {
     let sql = "INSERT INTO main.tm_inbox_part (part, begun)
                SELECT max(part) + 1, ?1 FROM main.tm_inbox_part HAVING max(begun) <= ?2";
-    let full = keep.saturating_add(FULL - 1) / FULL;
+    let full = keep.saturating_add(i64::from(FULL) - 1) / i64::from(FULL);
     connection.execute(sql, &[age.into(), age.saturating_sub(full).into()]).map(drop)
 }
 
@@ -83,15 +84,15 @@ mod tests {
     fn a_part_goes_slice_by_slice_and_the_others_stay() {
         let (_folder, connection) = store();
         for part in 0..5 {
-            turn(&connection, part * 100, 300).unwrap();
+            turn(&connection, part * 100, 200).unwrap();
             for n in 0..10 {
                 add(&connection, &format!("h{}", n % 2), &format!("{part}-{n}"), 0).unwrap();
             }
         }
         assert_eq!(parts(&connection), 5);
-        let purged = |age| (0..).take_while(|_| purge(&connection, age, 300, 4).unwrap()).count();
-        assert_eq!(purged(399), 0, "the last id of the first part may be 299 old");
-        assert_eq!(purged(400), 3, "slices of 4, 4 and 2 ids");
+        let purged = |age| (0..).take_while(|_| purge(&connection, age, 200, 4).unwrap()).count();
+        assert_eq!(purged(299), 0, "the last id of the first part may be 199 old");
+        assert_eq!(purged(300), 3, "slices of 4, 4 and 2 ids");
         assert_eq!(parts(&connection), 4);
         for part in 0..5 {
             for n in 0..10 {
