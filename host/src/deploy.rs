@@ -293,6 +293,6 @@ pub fn may_pass(error: &anyhow::Error) -> bool {
 }
 
 fn reads_the_same(old: &Spec, new: &Spec) -> bool {
-    let how = |spec: &Spec| (spec.topics.clone(), spec.pattern.clone(), spec.session_timeout, spec.high_mark);
+    let how = |spec: &Spec| (spec.topics.clone(), spec.pattern.clone(), spec.start, spec.consumer.clone());
     how(old) == how(new)
 }

@@ -5,6 +5,8 @@
 //! what the store has committed. It never waits for the executor inside a callback.
 
 mod assignment;
+mod look;
+mod properties;
 mod rebalancer;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use self::assignment::{Assignment, Event};
+use self::properties::properties;
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
 use super::native;
@@ -140,28 +143,9 @@ enum Ended {
 }
 
 fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
-    let spec = &plan.spec;
-    let mut config = plan.connection.client(&spec.name);
-    let embedded = plan.connection.is_embedded();
-    // The embedded broker takes twice the session to let a killed member's partitions go.
-    let session =
-        spec.session_timeout.unwrap_or(if embedded { Duration::from_secs(2) } else { Duration::from_secs(45) });
-    if !embedded {
-        // A restarted host gets its partitions back at once; the embedded broker knows members by their id only.
-        config.set("group.instance.id", format!("tidemill-{}-{}", plan.host_id, spec.name));
-    }
-    config
-        .set("group.id", &spec.group)
-        .set("session.timeout.ms", session.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session.as_millis() / 4).clamp(100, 3_000).to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "false")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.max.messages.kbytes", plan.prefetch_kbytes.to_string());
-    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity());
+    let (spec, sharing) = (&plan.spec, plan.spec.consumer.assignment);
+    let config = properties(&plan.connection, spec, &plan.host_id, plan.prefetch_kbytes);
+    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity(), sharing);
     let client: BaseConsumer<Rebalancer> = config
         .create_with_context(context)
         .with_context(|| format!("open a Kafka consumer for handler {}", spec.name))?;
@@ -210,7 +194,7 @@ impl Poll {
     }
 
     fn turn(&mut self) -> Result<()> {
-        let high = self.plan.spec.high_mark;
+        let high = self.plan.spec.consumer.high_mark;
         let batch = if self.assignment.is_full(high, HIGH_BYTES) { 1 } else { BATCH };
         let wait = if self.assignment.is_settled() { POLL } else { Duration::from_millis(10) };
         let mut next = self.client.poll(wait);
