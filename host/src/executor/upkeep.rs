@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn for_ever_is_for_ever_and_costs_nothing() {
         let mut store = Store::new();
-        let keep = Keep { inbox: None, answers: None, ..keep() };
+        let keep = Keep { inbox: None, answers: None };
         store.upkeep = Upkeep::open(&store.connection, keep, store.now, store.instant).unwrap();
         store.add("old");
         (0..9).for_each(|_| store.pass(9_000 * HOUR));
