@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tidemill_tests::{Daemon, Kafka, Out, Sandbox, Store};
+use tidemill_tests::{Daemon, Kafka, Out, SOON, Sandbox, Service, Store, eventually};
 
 use crate::rig::{Hostile, first_on};
 
@@ -26,6 +27,26 @@ fn invariant_7_sql_and_wasi_have_the_deliverys_clock_and_it_stands_still() {
     }
     // The host's own idea of the time is the real one.
     assert_eq!(store.count("SELECT count(*) FROM tm_deployment WHERE abs(deployed_at / 1000 - unixepoch()) < 60"), 1);
+}
+
+#[test]
+fn invariant_7_a_delivery_that_called_a_service_has_the_clock_of_its_first_run() {
+    let service = Service::start();
+    service.close();
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml(&format!("[handler.hostile.grant]\nhttp = [\"{}\"]\n", service.url()));
+    let daemon = Daemon::start(&sandbox);
+    let commands = json!([{ "do": "call", "url": service.url(), "row": false }, { "do": "clock" }]);
+    daemon.client().produce("hostile-in", &Out::new(commands.to_string()));
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    eventually(SOON, "it waits", || service.waiting().0 == 1);
+    let waiting = now();
+    eventually(SOON, "time has passed", || now() > waiting + 100);
+    service.open();
+    let store = Store::open(&sandbox, "hostile");
+    store.until("SELECT count(*) FROM drawn", 1);
+    let drawn = store.count("SELECT now FROM drawn");
+    assert!(drawn <= waiting, "the clock says {drawn}, and it was set aside before {waiting}");
 }
 
 #[test]
