@@ -51,6 +51,7 @@ macro_rules! params {
 /// #     manifest: "name = \"orders\"\ntopics = [\"payments\"]\npublish = { orders = \"order-events\" }",
 /// #     migrations: &[("1.sql", "CREATE TABLE orders (id TEXT PRIMARY KEY, status TEXT NOT NULL);")],
 /// #     records: Some(pay),
+/// #     compensate: None,
 /// #     routes: &[],
 /// # };
 /// let mut bench = Bench::new(&HANDLER);
