@@ -125,7 +125,9 @@ fn with_id(command: Value, id: &str) -> Value {
     }
 }
 
-const LIMIT: &str = "tidemill.Limit";
+const TIME: &str = "tidemill.TimeLimit";
+const MEMORY: &str = "tidemill.MemoryLimit";
+const EFFECTS: &str = "tidemill.EffectsLimit";
 const TRAP: &str = "tidemill.Trap";
 const RETRY: &str = "tidemill.Retry";
 const REJECT: &str = "tidemill.Reject";
@@ -137,14 +139,14 @@ fn h4_a_hostile_component_harms_only_its_own_record() {
     Pair::new("memory = \"8MiB\"", &[]).run(
         600,
         &[
-            (json!({ "do": "loop" }), &[LIMIT, "limits.time"]),
-            (json!({ "do": "sleep" }), &[LIMIT, "limits.time"]),
-            (json!({ "do": "sleep", "ms": 3_600_000 }), &[LIMIT, "limits.time"]),
-            (json!({ "do": "recurse" }), &[LIMIT, "call stack"]),
-            (json!({ "do": "grow" }), &[LIMIT, "limits.memory"]),
+            (json!({ "do": "loop" }), &[TIME, "limits.time"]),
+            (json!({ "do": "sleep" }), &[TIME, "limits.time"]),
+            (json!({ "do": "sleep", "ms": 3_600_000 }), &[TIME, "limits.time"]),
+            (json!({ "do": "recurse" }), &[MEMORY, "call stack"]),
+            (json!({ "do": "grow" }), &[MEMORY, "limits.memory"]),
             (json!({ "do": "panic" }), &[TRAP, "told to panic"]),
-            (json!({ "do": "flood-events" }), &[REJECT, "limits.events"]),
-            (json!({ "do": "flood-events", "bytes": 1_000_000 }), &[REJECT, "limits.event-bytes"]),
+            (json!({ "do": "flood-events" }), &[EFFECTS, "limits.events"]),
+            (json!({ "do": "flood-events", "bytes": 1_000_000 }), &[EFFECTS, "limits.event-bytes"]),
             (json!({ "do": "publish", "destination": "nowhere" }), &[REJECT, "nowhere"]),
             (json!([{ "do": "publish", "count": 5 }, { "do": "panic" }]), &[TRAP, "told to panic"]),
             (json!([{ "do": "publish", "count": 5 }, { "do": "reject" }]), &[REJECT, "told to reject"]),
@@ -166,10 +168,10 @@ fn h4_hostile_sql_harms_only_its_own_record() {
             (json!({ "do": "insert-or-rollback", "swallow": false }), &[TRAP, "ended the transaction", "UNIQUE"]),
             (go_on("INSERT INTO raises VALUES (1)"), &[TRAP, "ended the transaction", "raised"]),
             (json!({ "do": "deferred-fk" }), &[TRAP, "deferred foreign key"]),
-            (json!({ "do": "recursive-sql" }), &[LIMIT, "in SQL"]),
-            (json!({ "do": "recursive-sql", "swallow": true }), &[LIMIT, "in SQL"]),
-            (json!({ "do": "recursive-sql", "write": true }), &[LIMIT, "in SQL"]),
-            (json!({ "do": "recursive-sql", "write": true, "swallow": true }), &[LIMIT, "in SQL"]),
+            (json!({ "do": "recursive-sql" }), &[TIME, "in SQL"]),
+            (json!({ "do": "recursive-sql", "swallow": true }), &[TIME, "in SQL"]),
+            (json!({ "do": "recursive-sql", "write": true }), &[TIME, "in SQL"]),
+            (json!({ "do": "recursive-sql", "write": true, "swallow": true }), &[TIME, "in SQL"]),
             (denied("COMMIT"), &[RETRY, "not authorized"]),
             (denied("ROLLBACK"), &[RETRY, "not authorized"]),
             (denied("RELEASE delivery"), &[RETRY, "not authorized"]),
@@ -191,6 +193,6 @@ fn h4_hostile_sql_harms_only_its_own_record() {
 fn h4_a_flood_of_events_that_runs_out_of_time_harms_only_its_own_record() {
     let limits = "events = 1000000\nevent-bytes = \"1GiB\"";
     let flood = json!({ "do": "flood-events", "count": 1_000_000, "bytes": 10 });
-    let offences: Vec<(Value, &[&str])> = vec![(flood, &[LIMIT, "limits.time"]); 8];
+    let offences: Vec<(Value, &[&str])> = vec![(flood, &[TIME, "limits.time"]); 8];
     Pair::new(limits, &[]).run(300, &offences);
 }

@@ -272,6 +272,8 @@ fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> R
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("message.timeout.ms", "0")
+        // Else what is queued behind a batch that Kafka refuses goes out before anybody hears of it.
+        .set("enable.gapless.guarantee", "true")
         // Kafka's own clients choose a key's partition so; others that share the topic agree with us.
         .set("partitioner", "murmur2_random")
         .set("topic.metadata.propagation.max.ms", "5000")

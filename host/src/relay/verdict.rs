@@ -33,6 +33,7 @@ pub(super) fn judge(code: Code) -> Verdict {
         Code::PurgeQueue
         | Code::PurgeInflight
         | Code::Fatal
+        | Code::GaplessGuarantee
         | Code::Fenced
         | Code::OutOfOrderSequenceNumber
         | Code::InvalidProducerEpoch
