@@ -3,7 +3,7 @@
 //! Reading it reports every problem at once, each with its line and the closest valid key, and starts nothing.
 //! A value that this module hands out is complete: defaults are filled in and units are parsed.
 
-mod librdkafka;
+pub(crate) mod librdkafka;
 mod load;
 mod problems;
 mod read;
@@ -168,6 +168,8 @@ pub struct Defaults {
     pub dead_letter: DeadLetter,
     /// `[defaults.limits]`
     pub limits: Limits,
+    /// `[defaults.consumer]`
+    pub consumer: Consumer,
 }
 
 /// `[dead-letter]`: where a record goes that was given up on.
@@ -229,6 +231,61 @@ impl Default for Limits {
             log_bytes: 64 << 10,
         }
     }
+}
+
+/// `[consumer]`: how a handler's client reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// `session-timeout`: how long the group waits for a silent member. Default 45 s (2 s on the embedded broker).
+    pub session_timeout: Option<Duration>,
+    /// `heartbeat-interval`. Default a quarter of the session time-out, 3 s at most.
+    pub heartbeat_interval: Option<Duration>,
+    /// `assignment`. Default cooperative.
+    pub assignment: Assignment,
+    /// `static-membership`: whether a restarted daemon is the same member of the group. Default true; the embedded
+    /// broker knows no such members.
+    pub static_membership: bool,
+    /// `isolation`. Default read-committed.
+    pub isolation: Isolation,
+    /// `high-mark`: records of one lane in memory at which its partition is paused. Default 2,000.
+    pub high_mark: usize,
+    /// `concurrency`: deliveries under way at once, those that wait for the outside included. Default 64.
+    pub concurrency: usize,
+    /// `[consumer.librdkafka]`: over those of `[kafka.librdkafka]`.
+    pub librdkafka: BTreeMap<String, String>,
+}
+
+impl Default for Consumer {
+    fn default() -> Self {
+        Self {
+            session_timeout: None,
+            heartbeat_interval: None,
+            assignment: Assignment::Cooperative,
+            static_membership: true,
+            isolation: Isolation::ReadCommitted,
+            high_mark: 2_000,
+            concurrency: 64,
+            librdkafka: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a group shares partitions out anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assignment {
+    /// `cooperative-sticky`: a member gives up only what another one gets.
+    Cooperative,
+    /// `range`: all members give up everything first.
+    Eager,
+}
+
+/// Which records of transactional producers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those of transactions that were committed, once they are.
+    ReadCommitted,
+    /// All, those of aborted transactions too.
+    ReadUncommitted,
 }
 
 /// `[log]`

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
 use crate::settings::reader::{self, Variables};
-use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problems};
+use crate::settings::{Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems};
 
 /// A manifest, or an operator's overrides: every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -172,10 +172,20 @@ pub struct LimitsPart {
 pub struct ConsumerPart {
     /// `session-timeout`
     pub session_timeout: Option<Duration>,
-    /// `high-mark`: records of one lane in memory at which its partition is paused.
+    /// `heartbeat-interval`
+    pub heartbeat_interval: Option<Duration>,
+    /// `assignment`
+    pub assignment: Option<Assignment>,
+    /// `static-membership`
+    pub static_membership: Option<bool>,
+    /// `isolation`
+    pub isolation: Option<Isolation>,
+    /// `high-mark`
     pub high_mark: Option<usize>,
     /// `concurrency`: deliveries under way at once, those that wait for the outside included.
     pub concurrency: Option<usize>,
+    /// `[consumer.librdkafka]`: librdkafka's own names.
+    pub librdkafka: BTreeMap<String, String>,
 }
 
 /// Where a group without offsets starts.
@@ -185,6 +195,9 @@ pub enum Start {
     Earliest,
     /// Records that arrive from now on.
     Latest,
+    /// The first record of this time or later, in milliseconds since the Unix epoch; without one, those that arrive
+    /// from now on.
+    Time(i64),
 }
 
 /// Where a record's event id is found.
@@ -255,12 +268,8 @@ pub struct Spec {
     pub settings: BTreeMap<String, String>,
     /// For each delivery.
     pub limits: Limits,
-    /// `session.timeout.ms` of the consumer. Default 45 s (2 s on the embedded broker).
-    pub session_timeout: Option<Duration>,
-    /// Records of one lane in memory at which its partition is paused. Default 2,000.
-    pub high_mark: usize,
-    /// Deliveries under way at once, those that wait for the outside included. Default 64.
-    pub concurrency: usize,
+    /// How it reads.
+    pub consumer: Consumer,
 }
 
 impl Spec {

@@ -43,7 +43,7 @@ impl Executor {
     pub(super) fn is_full(&self, group: &Group, handler: &str) -> bool {
         self.members.get(handler).is_some_and(|member| {
             let asked = group.asked.get(handler).copied().unwrap_or(0);
-            member.outside + member.outside_requests.len() + asked >= member.live.environment.spec.concurrency
+            member.outside + member.outside_requests.len() + asked >= member.live.environment.spec.consumer.concurrency
         })
     }
 

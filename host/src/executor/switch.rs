@@ -31,9 +31,9 @@ impl Executor {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
-        // What `latest` and `adopt` mean is decided once, so for all partitions together.
+        // What `start` and `adopt` mean is decided once, so for all partitions together.
         let adopted = offset::is_adopted(self.connection(), handler)?;
-        let first = start == Start::Latest && !offset::any(self.connection(), handler)?;
+        let first = start != Start::Earliest && !offset::any(self.connection(), handler)?;
         if !complete && (adopted || first) {
             bail!(
                 "Kafka does not answer for all of its partitions yet, and what `start` or `tidemill adopt` means is decided for all together"

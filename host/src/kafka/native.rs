@@ -3,7 +3,7 @@
 //! All `unsafe` of the Kafka modules is here. Each call makes a queue, waits on it, and has freed every event, queue
 //! and list when it returns; nothing native gets out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 use std::{ptr, slice};
@@ -13,12 +13,16 @@ use rdkafka::bindings::{self, rd_kafka_admin_op_t, rd_kafka_event_t, rd_kafka_qu
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedHeaders;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::record::Header;
 
 /// The code of a topic that is not there.
 pub(super) const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOrPartition;
+
+/// For [`list_offsets`]: the offset that the next record will get.
+pub(super) const END: i64 = -1;
 
 /// librdkafka reports on time; this is for a call that it lost.
 const GRACE: Duration = Duration::from_secs(2);
@@ -136,6 +140,53 @@ unsafe fn described(topic: *const bindings::rd_kafka_TopicDescription_t) -> Desc
         let id = (!zero).then(|| text(bindings::rd_kafka_Uuid_base64str(uuid)).replace('+', "-").replace('/', "_"));
         Described { name, outcome: Ok(Found { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) }) }
     }
+}
+
+/// Asks for an offset of each partition: [`END`], or the first of a time in milliseconds since the Unix epoch (-1
+/// where no record is that late). Whatever a transaction has written counts, also while it is open. A partition that
+/// does not answer is not in the map.
+pub(super) fn list_offsets<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    which: i64,
+    timeout: Duration,
+) -> Result<HashMap<(String, i32), i64>, Failure> {
+    let mut found = HashMap::with_capacity(partitions.len());
+    if partitions.is_empty() {
+        return Ok(found);
+    }
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    let request = Request::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout)?;
+    // SAFETY: the list is alive for the call, which copies it, and nobody else has it; its elements are as many as it
+    // says. Client, options and queue outlive the call.
+    unsafe {
+        let native = &mut *list.ptr();
+        for i in 0..usize::try_from(native.cnt).unwrap_or(0) {
+            (*native.elems.add(i)).offset = which;
+        }
+        bindings::rd_kafka_ListOffsets(client.native_ptr(), native, request.options, request.queue);
+    }
+    let event = request.wait()?;
+    // SAFETY: the event is alive to the end of this function, and owns the result and everything reached from it; null
+    // is checked for, and what is kept is copied.
+    unsafe {
+        let result = bindings::rd_kafka_event_ListOffsets_result(event.0);
+        if result.is_null() {
+            return Err(Failure::invalid("librdkafka answered ListOffsets with another event"));
+        }
+        let mut count = 0;
+        let infos = bindings::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        for i in 0..count {
+            let place = &*bindings::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
+            if place.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                found.insert((text(place.topic), place.partition), place.offset);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Creates one topic, and waits until the controller has done so.

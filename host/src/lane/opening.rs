@@ -17,6 +17,8 @@ pub struct Seen {
     pub low: i64,
     /// The offset that the next record will get.
     pub high: i64,
+    /// The first offset of `start`'s time, if that is one and there is a record of that time or later.
+    pub timed: Option<i64>,
     /// The group's committed offset and its metadata, if there is one.
     pub committed: Option<(i64, String)>,
     /// Whether this is the embedded broker, which forgets when it is started anew.
@@ -104,6 +106,7 @@ fn apply(start: Start, seen: &Seen) -> i64 {
     match start {
         Start::Earliest => seen.low,
         Start::Latest => seen.high,
+        Start::Time(_) => seen.timed.unwrap_or(seen.high),
     }
 }
 
@@ -113,7 +116,15 @@ mod tests {
     use super::*;
 
     fn seen() -> Seen {
-        Seen { topic_id: "a".into(), cluster_id: "c".into(), low: 10, high: 20, committed: None, embedded: false }
+        Seen {
+            topic_id: "a".into(),
+            cluster_id: "c".into(),
+            low: 10,
+            high: 20,
+            timed: None,
+            committed: None,
+            embedded: false,
+        }
     }
 
     fn stored(next_offset: i64) -> Stored {
@@ -182,7 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn latest_applies_only_at_first_sight() {
+    fn s3_4_latest_and_a_time_apply_only_at_first_sight() {
+        let timed = Seen { timed: Some(14), ..seen() };
+        assert_eq!(at(decide(None, &timed, Start::Time(7), true, Some("me"))), 14);
+        assert_eq!(at(decide(None, &timed, Start::Time(7), false, Some("me"))), 10);
+        assert_eq!(at(decide(Some(&stored(12)), &timed, Start::Time(7), false, Some("me"))), 12);
+        assert_eq!(at(decide(None, &seen(), Start::Time(7), true, Some("me"))), 20, "no record is that late");
         assert_eq!(at(decide(None, &seen(), Start::Latest, true, Some("me"))), 20);
         assert_eq!(at(decide(None, &seen(), Start::Latest, false, Some("me"))), 10);
         assert_eq!(at(decide(None, &seen(), Start::Earliest, true, Some("me"))), 10);

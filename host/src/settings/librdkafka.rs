@@ -1,5 +1,8 @@
-//! `[kafka.librdkafka]`: whatever else librdkafka can be told, except what the host's guarantees rest on.
+//! `[kafka.librdkafka]` and `[consumer.librdkafka]`: whatever else librdkafka can be told, except what the host's
+//! guarantees rest on.
 //!
+//! A manifest comes with the handler's file, so it may set only how records are read: a property can name a file of
+//! this machine, load a library or run a command, and that is the operator's to grant.
 //! librdkafka itself says whether it knows a name and takes the value, without starting a client.
 
 use std::collections::BTreeMap;
@@ -11,11 +14,11 @@ use super::value::Value;
 use crate::kafka::config::check_property;
 
 /// The properties that the host owns, and what to write instead or why there is nothing to write.
-const OWNED: [(&str, &str); 33] = [
+const OWNED: [(&str, &str); 34] = [
     ("bootstrap.servers", "set `kafka.bootstrap`"),
     ("metadata.broker.list", "set `kafka.bootstrap`"),
     ("group.id", "every handler has a group of its own: set `group` in its manifest or under [handler.NAME]"),
-    ("group.instance.id", "it comes from the data folder, so that a restarted host gets its partitions back"),
+    ("group.instance.id", "it comes from the data folder; whether there is one says `consumer.static-membership`"),
     ("group.protocol", "static members rely on the classic protocol"),
     ("group.remote.assignor", "static members rely on the classic protocol"),
     ("client.id", "it names the handler"),
@@ -24,9 +27,10 @@ const OWNED: [(&str, &str); 33] = [
     ("auto.commit.interval.ms", "offsets follow the store's commits"),
     ("enable.auto.offset.store", "offsets follow the store's commits"),
     ("auto.offset.reset", "the store knows the next offset: set `start` in the manifest or under [handler.NAME]"),
-    ("partition.assignment.strategy", "assignment is cooperative-sticky"),
+    ("partition.assignment.strategy", "set `consumer.assignment` in the manifest or under [handler.NAME]"),
     ("session.timeout.ms", "set `consumer.session-timeout` in the manifest or under [handler.NAME]"),
-    ("heartbeat.interval.ms", "it follows the session's time-out"),
+    ("heartbeat.interval.ms", "set `consumer.heartbeat-interval` in the manifest or under [handler.NAME]"),
+    ("isolation.level", "set `consumer.isolation` in the manifest or under [handler.NAME]"),
     ("queued.max.messages.kbytes", "one budget is divided among the handlers"),
     ("fetch.queue.backoff.ms", "it goes with that budget"),
     ("topic.metadata.propagation.max.ms", "the relay waits for new topics itself"),
@@ -47,12 +51,34 @@ const OWNED: [(&str, &str); 33] = [
     ("test.mock.num.brokers", "set `kafka.bootstrap = \"embedded\"`"),
 ];
 
+/// What a manifest may set: nothing that reaches beyond the records which the handler reads.
+const READING: [&str; 9] = [
+    "check.crcs",
+    "coordinator.query.interval.ms",
+    "fetch.error.backoff.ms",
+    "fetch.min.bytes",
+    "fetch.wait.max.ms",
+    "max.poll.interval.ms",
+    "queued.min.messages",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+];
+
+/// Which properties may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// By the operator: all but the host's own.
+    Client,
+    /// By a manifest.
+    Reading,
+}
+
 /// Reads the table. A name may be quoted or not: `linger.ms = 5` and `"linger.ms" = 5` are the same.
-pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
+pub(crate) fn read(section: &Section<'_>, reach: Reach) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in section.entries() {
         let mut add = |name: String, line: usize, value: &DeValue<'_>| {
-            let text = Value::File(value).scalar().and_then(|text| check(&name, text));
+            let text = Value::File(value).scalar().and_then(|text| check(&name, text, reach));
             match text.map(|text| found.insert(name.clone(), text)) {
                 Ok(None) => {}
                 Ok(Some(_)) => section.problem_at(line, format!("`{}` stands here twice", section.dotted(&name))),
@@ -64,7 +90,7 @@ pub(super) fn read(section: &Section<'_>) -> BTreeMap<String, String> {
     for (rest, variable, text) in section.variables() {
         // No dots in the names of variables: `SASL_PASSWORD` is `sasl.password`.
         let name = rest.to_ascii_lowercase().replace('_', ".");
-        match check(&name, text.to_owned()) {
+        match check(&name, text.to_owned(), reach) {
             Ok(text) => {
                 found.insert(name, text);
             }
@@ -94,11 +120,17 @@ fn flatten(
 }
 
 /// The value, if the property is the operator's to set and librdkafka takes it.
-fn check(name: &str, value: String) -> Result<String, String> {
+fn check(name: &str, value: String, reach: Reach) -> Result<String, String> {
     // A topic property may also be written with this prefix.
     let bare = name.strip_prefix("topic.").unwrap_or(name);
     if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| *owned == bare || *owned == name) {
         return Err(format!("belongs to the host: {instead}"));
+    }
+    if reach == Reach::Reading && !READING.contains(&name) {
+        return Err(format!(
+            "is the operator's to set, under [handler.NAME.consumer.librdkafka]; a manifest may set {}",
+            READING.join(", ")
+        ));
     }
     check_property(name, &value).map_err(|reason| format!("librdkafka refuses it: {}", reason.trim())).map(|()| value)
 }

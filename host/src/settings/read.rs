@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::librdkafka::Reach;
 use super::reader::Section;
 use super::value::Value;
 use super::{
-    Bootstrap, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store, Topic,
+    Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store,
+    Topic,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
@@ -56,7 +58,7 @@ fn kafka(section: &Section<'_>) -> Kafka {
     });
     Kafka {
         bootstrap: bootstrap.unwrap_or(Bootstrap::Embedded { keep }),
-        librdkafka: super::librdkafka::read(&section.section("librdkafka")),
+        librdkafka: super::librdkafka::read(&section.section("librdkafka"), Reach::Client),
     }
 }
 
@@ -208,6 +210,7 @@ fn defaults(section: &Section<'_>) -> Defaults {
         circuit: read::circuit(&section.section("circuit")).over(circuit::Settings::default()),
         dead_letter: read::dead_letter(&section.section("dead-letter")).over(DeadLetter::default()),
         limits: read::limits(&section.section("limits")).over(Limits::default()),
+        consumer: read::consumer(&section.section("consumer"), Reach::Client).over(Consumer::default()),
     }
 }
 

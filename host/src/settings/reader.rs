@@ -232,7 +232,8 @@ impl<'r> Section<'r> {
     /// the name, the text.
     pub(crate) fn variables(&self) -> Vec<(&'r str, &'r str, &'r str)> {
         let prefix = format!("{}_", variable_name(&self.path));
-        let all = self.reader.variables.iter().filter_map(|(name, text)| {
+        let variables = self.reader.variables.iter().filter(|_| self.variables);
+        let all = variables.filter_map(|(name, text)| {
             let rest = name.strip_prefix(&prefix)?;
             self.reader.seen.borrow_mut().used.insert(name.clone());
             Some((rest, name.as_str(), text.as_str()))

@@ -34,6 +34,7 @@ fn variables_stand_above_the_file() {
         ("TIDEMILL_DEFAULTS_RETRY_BACKOFF_INTERVAL", "3s"),
         ("TIDEMILL_DEFAULTS_DEAD_LETTER_PARTITION", "0"),
         ("TIDEMILL_KAFKA_LIBRDKAFKA_SASL_PASSWORD", "hush"),
+        ("TIDEMILL_DEFAULTS_CONSUMER_LIBRDKAFKA_FETCH_MIN_BYTES", "9"),
         ("TIDEMILL_LOG_LEVEL", "warn,tidemill=trace"),
         ("HOME", "/"),
     ];
@@ -44,6 +45,7 @@ fn variables_stand_above_the_file() {
     assert_eq!((settings.http.body_limit, settings.http.max_waiting), (2048, 5));
     assert_eq!(settings.defaults.retry.backoff, crate::policy::Backoff::fixed(Duration::from_secs(3)));
     assert_eq!(settings.defaults.dead_letter.partition, DeadLetterPartition::Fixed(0));
+    assert_eq!(settings.defaults.consumer.librdkafka, BTreeMap::from([("fetch.min.bytes".into(), "9".into())]));
     assert_eq!(settings.log.level, "warn,tidemill=trace");
     assert_eq!((settings.data, settings.handlers), (folder.path().join("d"), PathBuf::from("/h")));
     let settings = load(Some(&path), &[("TIDEMILL_DATA", "here"), ("TIDEMILL_HANDLERS", "there")]).unwrap();
@@ -52,7 +54,7 @@ fn variables_stand_above_the_file() {
 
 #[test]
 fn wrong_variables_are_reported_with_the_rest() {
-    let (_folder, path) = file("nonsense = 1");
+    let (_folder, path) = file("nonsense = 1\n[handler.mail.consumer.librdkafka]");
     let env = [
         ("TIDEMILL_KAFKA_BOOTSTRP", "a:1"),
         ("TIDEMILL_HTTP", "x"),
@@ -60,13 +62,16 @@ fn wrong_variables_are_reported_with_the_rest() {
         ("TIDEMILL_HTTP_MAX_WAITING", "0"),
         ("TIDEMILL_KAFKA_LIBRDKAFKA_GROUP_ID", "g"),
         ("TIDEMILL_OUTBOX_KEEP", ""),
+        // Handlers are set in the file only.
+        ("TIDEMILL_HANDLER_MAIL_CONSUMER_LIBRDKAFKA_CHECK_CRCS", "true"),
     ];
     let problems = load(Some(&path), &env).unwrap_err().to_string();
     let lines: Vec<&str> = problems.lines().collect();
-    assert_eq!(lines.len(), 7, "{problems}");
+    assert_eq!(lines.len(), 8, "{problems}");
     assert!(lines[0].contains("tidemill.toml:1: unknown key `nonsense`"), "{problems}");
     for expected in [
         "TIDEMILL_KAFKA_BOOTSTRP: sets nothing; did you mean TIDEMILL_KAFKA_BOOTSTRAP?",
+        "TIDEMILL_HANDLER_MAIL_CONSUMER_LIBRDKAFKA_CHECK_CRCS: sets nothing; unset it, or see the list of settings for its name",
         "TIDEMILL_HTTP: sets nothing; unset it, or see the list of settings for its name",
         "TIDEMILL_HTTP_DEADLINE: \"soon\" is not a duration; write a number and ms, s, m, h or d, like \"30s\" or \"250ms\"",
         "TIDEMILL_HTTP_MAX_WAITING: \"0\" is out of range: from 1 to 1000000",

@@ -1,8 +1,11 @@
-//! Durations such as `"30s"` and sizes such as `"64MiB"`, read and written.
+//! Durations such as `"30s"` and sizes such as `"64MiB"`, read and written; times such as
+//! `"2026-01-31T12:00:00Z"`, read.
 //!
 //! Reading is exact: what cannot be told in whole nanoseconds or bytes, or does not fit, is refused, never rounded.
 
 use std::time::Duration;
+
+use toml::value::{Date, Datetime, Offset};
 
 const DURATIONS: [(&str, u128); 5] = [
     ("ms", 1_000_000),
@@ -47,6 +50,31 @@ pub fn size(text: &str) -> Result<usize, String> {
         || format!("\"{text}\" is not a size; write a number and B, KiB, MiB, GiB, KB, MB or GB, like \"64MiB\"");
     let bytes = scaled(text, &SIZES).ok_or_else(wrong)?;
     usize::try_from(bytes).map_err(|_| wrong())
+}
+
+/// Reads a time with its offset from UTC (RFC 3339): milliseconds since the Unix epoch, or `None` if it is not one, or
+/// an earlier one.
+pub fn time(text: &str) -> Option<i64> {
+    let at: Datetime = text.parse().ok()?;
+    let (date, time) = (at.date?, at.time?);
+    let minutes = match at.offset? {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => i64::from(minutes),
+    };
+    // A leap second is the first moment of the next minute.
+    let seconds = i64::from(time.hour) * 3_600 + i64::from(time.minute) * 60 + i64::from(time.second.unwrap_or(0));
+    let millis = i64::from(time.nanosecond.unwrap_or(0) / 1_000_000);
+    let millis = (days(date) * 86_400 + seconds - minutes * 60) * 1_000 + millis;
+    (millis >= 0).then_some(millis)
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar.
+fn days(date: Date) -> i64 {
+    let (year, month, day) = (i64::from(date.year), i64::from(date.month), i64::from(date.day));
+    // The year begins in March, so that its leap day is the last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 /// Writes a duration in the largest unit in which it is whole.
@@ -100,6 +128,25 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn s3_4_a_time_is_read_with_its_offset_from_utc() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:30:45.250Z", 951_827_445_250),
+            ("2026-01-01T00:00:00Z", 1_767_225_600_000),
+            ("2026-01-01 09:00:00+09:00", 1_767_225_600_000),
+            ("2025-12-31T19:00:00-05:00", 1_767_225_600_000),
+            ("2100-03-01T00:00:00z", 4_107_542_400_000),
+        ] {
+            assert_eq!(time(text), Some(millis), "{text}");
+        }
+        let wrong =
+            ["", "2026-01-01", "00:00:00", "2026-01-01T00:00:00", "1969-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "1"];
+        for text in wrong {
+            assert_eq!(time(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_exactly() {

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, Retry,
     Route, Start, names, pattern,
@@ -14,9 +16,10 @@ use super::{
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
-use crate::settings::DeadLetterPartition;
+use crate::settings::librdkafka::{self, Reach};
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
+use crate::settings::{Assignment, DeadLetterPartition, Isolation, units};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Attempts that a policy can have.
@@ -28,24 +31,24 @@ const MEMORY: usize = 4 << 30;
 /// The manifest itself, whose name is required.
 pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
     let name = section.require("name", |v| names::plain(v.text()?));
-    Manifest { name, ..common(section) }
+    Manifest { name, ..common(section, Reach::Reading) }
 }
 
 /// What the operator overrides in a manifest: everything but the name.
 pub(crate) fn overrides(section: &Section<'_>) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
-    common(section)
+    common(section, Reach::Client)
 }
 
-fn common(section: &Section<'_>) -> Manifest {
+fn common(section: &Section<'_>, reach: Reach) -> Manifest {
     Manifest {
         name: None,
         group: section.take("group", |v| names::group(v.text()?)),
         store: section.take("store", |v| names::plain(v.text()?)),
         topics: topics(section),
         pattern: section.take("pattern", |v| pattern::translate(v.text()?)),
-        start: section.take("start", |v| v.choice(&[("earliest", Start::Earliest), ("latest", Start::Latest)])),
+        start: section.take("start", start),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
         retry: retry(&section.section("retry")),
         compensation: compensation(&section.section("compensation")),
@@ -57,7 +60,7 @@ fn common(section: &Section<'_>) -> Manifest {
         publish: publish(&section.section("publish")),
         settings: settings(&section.section("settings")),
         limits: limits(&section.section("limits")),
-        consumer: consumer(&section.section("consumer")),
+        consumer: consumer(&section.section("consumer"), reach),
     }
 }
 
@@ -183,12 +186,38 @@ pub(crate) fn limits(section: &Section<'_>) -> LimitsPart {
     }
 }
 
-fn consumer(section: &Section<'_>) -> ConsumerPart {
+/// `[consumer]`. What is refused in `[consumer.librdkafka]` depends on whose words these are.
+pub(crate) fn consumer(section: &Section<'_>, reach: Reach) -> ConsumerPart {
     ConsumerPart {
         // A broker refuses more than its group.max.session.timeout.ms, 30 minutes unless it is told otherwise.
         session_timeout: section.take("session-timeout", |v| v.duration(SECOND..=1_800 * SECOND)),
+        heartbeat_interval: section.take("heartbeat-interval", |v| v.duration(100 * MILLISECOND..=600 * SECOND)),
+        assignment: section.take("assignment", |v| {
+            v.choice(&[("cooperative", Assignment::Cooperative), ("eager", Assignment::Eager)])
+        }),
+        static_membership: section.take("static-membership", |v| v.boolean()),
+        isolation: section.take("isolation", |v| {
+            v.choice(&[("read-committed", Isolation::ReadCommitted), ("read-uncommitted", Isolation::ReadUncommitted)])
+        }),
         high_mark: section.take("high-mark", |v| v.whole(1..=10_000_000)),
         concurrency: section.take("concurrency", |v| v.whole(1..=1_000_000)),
+        librdkafka: librdkafka::read(&section.section("librdkafka"), reach),
+    }
+}
+
+/// `"earliest"`, `"latest"`, or a time.
+fn start(value: Value<'_>) -> Result<Start, String> {
+    // TOML has times of its own, without quotes.
+    let text = match value {
+        Value::File(DeValue::Datetime(at)) => at.to_string(),
+        value => value.text()?.to_owned(),
+    };
+    match text.as_str() {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        text => units::time(text).map(Start::Time).ok_or_else(|| {
+            format!("{value} is not known here; write \"earliest\", \"latest\" or a time like \"2026-01-31T12:00:00Z\"")
+        }),
     }
 }
 

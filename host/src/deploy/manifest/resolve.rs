@@ -7,16 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CircuitPart, CompensationPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry, Spec, Start,
+    CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry,
+    Spec, Start,
 };
 use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit};
-use crate::settings::{DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
-
-/// Records of one lane in memory at which its partition is paused.
-const HIGH_MARK: usize = 2_000;
-/// Deliveries of a handler under way at once.
-const CONCURRENCY: usize = 64;
+use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
 
 pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Spec, Problems> {
     let nothing = Manifest::default();
@@ -44,9 +40,7 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         publish: merge(&over.publish, &manifest.publish),
         settings: merge(&over.settings, &manifest.settings),
         limits: over.limits.over(manifest.limits.over(defaults.limits.clone())),
-        session_timeout: pick(&over.consumer.session_timeout, &manifest.consumer.session_timeout),
-        high_mark: pick(&over.consumer.high_mark, &manifest.consumer.high_mark).unwrap_or(HIGH_MARK),
-        concurrency: pick(&over.consumer.concurrency, &manifest.consumer.concurrency).unwrap_or(CONCURRENCY),
+        consumer: over.consumer.over(manifest.consumer.over(defaults.consumer.clone())),
         name,
     };
     check(&spec).or(spec)
@@ -75,6 +69,12 @@ fn check(spec: &Spec) -> Problems {
         wrong(format!(
             "`dead-letter.partition` is {fixed}, which a topic of {partitions} partitions does not have; the first is 0"
         ));
+    }
+    let (session, heartbeat) = (spec.consumer.session_timeout, spec.consumer.heartbeat_interval);
+    if session.zip(heartbeat).is_some_and(|(session, heartbeat)| heartbeat * 2 > session) {
+        wrong(
+            "`consumer.heartbeat-interval` must be at most half of `consumer.session-timeout`: a third is usual".into(),
+        );
     }
     problems
 }
@@ -163,6 +163,22 @@ impl LimitsPart {
     }
 }
 
+impl ConsumerPart {
+    /// `below`, with what this sets in its place; librdkafka's properties are merged key by key.
+    pub fn over(&self, below: Consumer) -> Consumer {
+        Consumer {
+            session_timeout: self.session_timeout.or(below.session_timeout),
+            heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
+            assignment: self.assignment.unwrap_or(below.assignment),
+            static_membership: self.static_membership.unwrap_or(below.static_membership),
+            isolation: self.isolation.unwrap_or(below.isolation),
+            high_mark: self.high_mark.unwrap_or(below.high_mark),
+            concurrency: self.concurrency.unwrap_or(below.concurrency),
+            librdkafka: merge(&self.librdkafka, &below.librdkafka),
+        }
+    }
+}
+
 fn pick<T: Clone>(over: &Option<T>, below: &Option<T>) -> Option<T> {
     over.as_ref().or(below.as_ref()).cloned()
 }
@@ -178,7 +194,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::Settings;
+    use crate::settings::{Assignment, Isolation, Settings};
 
     fn resolve(manifest: &str, settings: &str) -> Result<Spec, Problems> {
         let settings = Settings::parse(settings, "tidemill.toml")?;
@@ -191,7 +207,7 @@ mod tests {
     fn a_small_manifest_takes_every_default() {
         let spec = resolve("name = \"mail\"\ntopics = [\"a\"]", "").unwrap();
         assert_eq!((spec.group.as_str(), spec.store.as_str(), spec.start), ("mail", "mail", Start::Earliest));
-        assert_eq!((spec.event_id, spec.high_mark, spec.session_timeout), (EventId::Offset, 2_000, None));
+        assert_eq!((spec.event_id, spec.consumer), (EventId::Offset, Consumer::default()));
         assert_eq!(spec.retry, Policy::default());
         assert_eq!(spec.dead_letter.topic, "{topic}.DLT");
         assert_eq!(spec.limits, Limits::default());
@@ -246,6 +262,42 @@ mod tests {
     }
 
     #[test]
+    fn s0_12_how_a_handler_reads_is_set_in_common_in_its_manifest_and_by_the_operator() {
+        let manifest = r#"
+            name = "mail"
+            topics = ["a"]
+            [consumer]
+            session-timeout = "10s"
+            assignment = "eager"
+            librdkafka = { fetch.min.bytes = 2, "check.crcs" = true }
+        "#;
+        let settings = r#"
+            [defaults.consumer]
+            session-timeout = "20s"
+            static-membership = false
+            isolation = "read-uncommitted"
+            librdkafka = { fetch.min.bytes = 1, "client.rack" = "a" }
+            [handler.mail.consumer]
+            assignment = "cooperative"
+            heartbeat-interval = "2s"
+            librdkafka.fetch.min.bytes = 3
+        "#;
+        let consumer = resolve(manifest, settings).unwrap().consumer;
+        let property = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let expected = Consumer {
+            session_timeout: Some(Duration::from_secs(10)),
+            heartbeat_interval: Some(Duration::from_secs(2)),
+            assignment: Assignment::Cooperative,
+            static_membership: false,
+            isolation: Isolation::ReadUncommitted,
+            high_mark: 2_000,
+            concurrency: 64,
+            librdkafka: [("check.crcs", "true"), ("client.rack", "a"), ("fetch.min.bytes", "3")].map(property).into(),
+        };
+        assert_eq!(consumer, expected);
+    }
+
+    #[test]
     fn what_only_the_whole_shows_is_refused() {
         let nothing = resolve("name = \"mail\"", "").unwrap_err().to_string();
         assert!(nothing.starts_with("handler `mail`: nothing would ever reach it"), "{nothing}");
@@ -255,5 +307,9 @@ mod tests {
         let beyond = "[defaults.dead-letter]\npartitions = 3\n[handler.mail.dead-letter]\npartition = 3";
         let beyond = resolve("name = \"mail\"\ntopics = [\"a\"]", beyond).unwrap_err().to_string();
         assert!(beyond.contains("a topic of 3 partitions does not have"), "{beyond}");
+        let settings = "[defaults.consumer]\nsession-timeout = \"6s\"";
+        let own = "name = \"mail\"\ntopics = [\"a\"]\nconsumer.heartbeat-interval = \"4s\"";
+        let beats = resolve(own, settings).unwrap_err().to_string();
+        assert!(beats.contains("at most half of `consumer.session-timeout`"), "{beats}");
     }
 }

@@ -10,22 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 
 use super::Plan;
-use super::rebalancer::Rebalancer;
+use super::look::look;
+use super::rebalancer::{Rebalancer, list_of};
 use crate::executor::{Handle, Open, Opened};
-use crate::kafka::identity;
 use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
 use crate::record::Record;
 
-/// How long one question to the cluster may take.
-const ASK: Duration = Duration::from_secs(5);
-/// How long the question for one partition's ends may take: its leader may be away.
-const ASK_ENDS: Duration = Duration::from_secs(1);
-/// Partitions without an answer after which a look ends.
-const UNANSWERED_MAX: usize = 2;
 /// How long to wait before the cluster is asked again: at first, and at most.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +34,8 @@ pub(super) enum Event {
 
 struct Reader {
     token: Token,
+    /// The offset after the last record that came from the client.
+    next: i64,
     meter: Arc<Meter>,
     batch: Vec<Record>,
     paused: bool,
@@ -82,6 +78,7 @@ impl Assignment {
         };
         if let Some(reader) = readers.get_mut(&partition) {
             let record = Record { topic: name, ..record() };
+            reader.next = record.offset + 1;
             reader.meter.add(record.size());
             reader.batch.push(record);
         }
@@ -117,10 +114,8 @@ impl Assignment {
             Ok(list) => list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect(),
             Err(_) => return Vec::new(),
         };
-        let list = list_of(held.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)));
-        let given_up = list.and_then(|list| Ok(client.incremental_unassign(&list)?));
-        if let Err(error) = given_up {
-            tracing::warn!(error = format!("{error:#}"), "give partitions up to open them anew");
+        if let Err(error) = client.context().put_down(client, &unplaced(&held)) {
+            tracing::warn!(%error, "give partitions up to open them anew");
             return Vec::new();
         }
         let tokens = self.forget(&held);
@@ -181,24 +176,34 @@ impl Assignment {
             Opened::At { next, .. } => Some((topic.as_str(), *partition, Offset::Offset(*next))),
             Opened::Shut => None,
         });
-        let starts = list_of(starts)?;
+        let starts: Vec<_> = starts.collect();
         // librdkafka remembers that a partition was paused, also when it comes back after it was given up.
-        client.resume(&starts).context("resume partitions")?;
-        client.incremental_assign(&starts).context("assign partitions")?;
+        client.resume(&list_of(&starts)?).context("resume partitions")?;
+        client.context().take_up(client, &starts, &self.held()).context("assign partitions")?;
         self.expected.retain(|partition| !named.contains(partition));
         // Those that did not answer come last.
         let unanswered = tried - named.len();
         self.expected.rotate_left(unanswered);
         let mut read = 0;
         for (((topic, partition), opened), meter) in named.iter().zip(&opened).zip(meters) {
-            if let Opened::At { token, .. } = opened {
+            if let Opened::At { token, next } = opened {
                 read += 1;
-                let reader = Reader { token: *token, meter, batch: Vec::new(), paused: false, full_since: None };
+                let (token, next) = (*token, *next);
+                let reader = Reader { token, next, meter, batch: Vec::new(), paused: false, full_since: None };
                 self.readers.entry(topic.as_str().into()).or_default().insert(*partition, reader);
             }
         }
         tracing::info!(handler = %plan.spec.name, partitions = read, shut = named.len() - read, "partitions assigned");
         Ok(self.expected.len())
+    }
+
+    /// What is read, and where it goes on.
+    fn held(&self) -> Vec<(&str, i32, Offset)> {
+        let mut held = Vec::new();
+        for (topic, readers) in &self.readers {
+            held.extend(readers.iter().map(|(partition, reader)| (&**topic, *partition, Offset::Offset(reader.next))));
+        }
+        held
     }
 
     /// Whether a lane that is read has reached a mark, and takes one record at a time at most.
@@ -227,21 +232,15 @@ impl Assignment {
                     None
                 };
                 let Some(pause) = change else { continue };
-                let done = list_of(std::iter::once((&**topic, *partition, Offset::Invalid))).and_then(|list| {
-                    if pause {
-                        client.pause(&list)?
-                    } else {
-                        client.resume(&list)?
-                    }
-                    Ok(())
-                });
+                let done = list_of(&[(&**topic, *partition, Offset::Invalid)])
+                    .and_then(|list| if pause { client.pause(&list) } else { client.resume(&list) });
                 match done {
                     Ok(()) => {
                         tracing::debug!(%topic, partition, pause, "a partition is paused or resumed");
                         reader.paused = pause;
                     }
                     Err(error) => {
-                        tracing::warn!(%topic, partition, pause, error = format!("{error:#}"), "pause or resume a partition")
+                        tracing::warn!(%topic, partition, pause, %error, "pause or resume a partition")
                     }
                 }
             }
@@ -252,48 +251,7 @@ impl Assignment {
     }
 }
 
-/// Asks Kafka all that must be known before a partition is read; `None` for a partition that it does not answer for.
-/// After a few of those the rest is left for the next time: the poll must not be away for long.
-fn look(client: &BaseConsumer<Rebalancer>, plan: &Plan, partitions: &[(String, i32)]) -> Result<Vec<Option<Seen>>> {
-    let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    let ids = identity::topic_ids(client.client(), &plan.connection, &topics, ASK)?;
-    let cluster = identity::cluster_id(client.client(), &plan.connection, ASK)?;
-    let list = list_of(partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)))?;
-    let committed = client.committed_offsets(list, ASK).context("ask for the group's committed offsets")?;
-    let see = |(topic, partition): &(String, i32)| -> Option<Seen> {
-        let (low, high) = client
-            .fetch_watermarks(topic, *partition, ASK_ENDS)
-            .inspect_err(|error| tracing::debug!(topic, partition, %error, "ask for the ends of a partition"))
-            .ok()?;
-        let committed = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
-            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
-            _ => None,
-        });
-        Some(Seen {
-            topic_id: ids.get(topic)?.as_str().to_owned(),
-            cluster_id: cluster.as_str().to_owned(),
-            low,
-            high,
-            committed,
-            embedded: plan.connection.is_embedded(),
-        })
-    };
-    let mut seen = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        seen.push(see(partition));
-        if seen.iter().filter(|seen| seen.is_none()).count() == UNANSWERED_MAX {
-            break;
-        }
-    }
-    Ok(seen)
-}
-
-fn list_of<'a>(partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for (topic, partition, offset) in partitions {
-        list.add_partition_offset(topic, partition, offset)?;
-    }
-    Ok(list)
+/// Partitions whose offsets do not matter.
+pub(super) fn unplaced(partitions: &[(String, i32)]) -> Vec<(&str, i32, Offset)> {
+    partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition, Offset::Invalid)).collect()
 }

@@ -2,6 +2,9 @@
 //!
 //! Newly assigned partitions are only noted: the poll thread takes each up once its offset is known. Revoked ones
 //! are given up at once, after Kafka was told how far they came. Nothing here waits for anybody.
+//!
+//! librdkafka takes changes of a cooperative assignment only as additions and removals, and of an eager one only as
+//! whole lists. Which of the two it is, nobody but this file has to know.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,20 +21,23 @@ use crate::executor::positions::Positions;
 use crate::kafka::config::Reporter;
 use crate::lane::opening;
 use crate::ledger::Identity;
+use crate::settings::Assignment as Sharing;
 
 pub(super) struct Rebalancer {
     reporter: Reporter,
     positions: Arc<Positions>,
     metadata: String,
+    sharing: Sharing,
     events: Mutex<Vec<Event>>,
 }
 
 impl Rebalancer {
-    pub(super) fn new(handler: &str, positions: Arc<Positions>, identity: &Identity) -> Self {
+    pub(super) fn new(handler: &str, positions: Arc<Positions>, identity: &Identity, sharing: Sharing) -> Self {
         Self {
             reporter: Reporter::new(handler),
             positions,
             metadata: opening::metadata(&identity.store_id),
+            sharing,
             events: Mutex::default(),
         }
     }
@@ -43,6 +49,30 @@ impl Rebalancer {
 
     fn note(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    /// Begins to read partitions, each from its offset, beside those that are `held`. Those go on; if the whole list has
+    /// to be assigned anew, from the offsets in `held`.
+    pub(super) fn take_up(
+        &self,
+        client: &BaseConsumer<Self>,
+        new: &[(&str, i32, Offset)],
+        held: &[(&str, i32, Offset)],
+    ) -> KafkaResult<()> {
+        match self.sharing {
+            Sharing::Cooperative => client.incremental_assign(&list_of(new)?),
+            // An assignment of its own for each partition that comes late would begin the others' again for nothing.
+            Sharing::Eager if new.is_empty() => Ok(()),
+            Sharing::Eager => client.assign(&list_of(&[held, new].concat())?),
+        }
+    }
+
+    /// Ends the reading of all of these, which are all there are.
+    pub(super) fn put_down(&self, client: &BaseConsumer<Self>, held: &[(&str, i32, Offset)]) -> KafkaResult<()> {
+        match self.sharing {
+            Sharing::Cooperative => client.incremental_unassign(&list_of(held)?),
+            Sharing::Eager => client.unassign(),
+        }
     }
 
     /// Tells Kafka what the store has committed since the last call, with the store's id. Returns whether there was
@@ -97,11 +127,18 @@ impl ConsumerContext for Rebalancer {
         let done = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.note(Event::Assigned(named));
             // The group goes on at once, and what is assigned already is read on; the poll thread adds the new ones.
-            client.incremental_assign(&TopicPartitionList::new())
+            let nothing = TopicPartitionList::new();
+            match self.sharing {
+                Sharing::Cooperative => client.incremental_assign(&nothing),
+                Sharing::Eager => client.assign(&nothing),
+            }
         } else {
             self.tell(client);
             self.note(Event::Revoked(named));
-            give_up(client, partitions)
+            match self.sharing {
+                Sharing::Cooperative => give_up(client, partitions),
+                Sharing::Eager => client.unassign(),
+            }
         };
         if let Err(error) = done {
             tracing::warn!(%error, "answer a rebalance");
@@ -119,4 +156,12 @@ fn give_up(client: &BaseConsumer<Rebalancer>, revoked: &TopicPartitionList) -> K
         }
     }
     client.incremental_unassign(&list)
+}
+
+pub(super) fn list_of(partitions: &[(&str, i32, Offset)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition, offset) in partitions {
+        list.add_partition_offset(topic, *partition, *offset)?;
+    }
+    Ok(list)
 }
