@@ -6,6 +6,7 @@
 pub mod run;
 pub mod check;
 pub mod adopt;
+pub mod plan;
 pub mod broker;
 pub mod token;
 pub mod version;
@@ -35,13 +36,15 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon.
-    Run(Config),
+    Run(run::Arguments),
     /// Check the settings and the handlers, and start nothing.
     Check(Config),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
     Adopt(adopt::Arguments),
+    /// Recommend a number of partitions.
+    Plan(plan::Arguments),
     /// Print the version.
     Version,
     /// Run the embedded broker; the daemon starts it.
@@ -73,10 +76,11 @@ impl Config {
 /// Runs the subcommand that the process was called with.
 pub fn main() -> ExitCode {
     let ended = match Line::parse().command {
-        Command::Run(config) => run::run(&config),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Check(config) => check::run(&config),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Version => version::run(),
         Command::Broker(arguments) => broker::run(arguments),
     };

@@ -8,7 +8,7 @@ mod greeting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,17 +28,24 @@ use crate::kafka::config::Connection;
 use crate::kafka::topics::{Admin, Ensured};
 use crate::outbound::Outbound;
 use crate::relay;
-use crate::settings::{Bootstrap, Settings, Topic};
+use crate::settings::{Bootstrap, Http, Settings, Topic};
 
 /// How long to wait before topics are looked after again while Kafka does not answer.
 const TOPICS_AGAIN: Duration = Duration::from_secs(2);
+/// How long a standby that takes over tries to get the port, and how often.
+const PORT_WITHIN: Duration = Duration::from_secs(5);
+const PORT_AGAIN: Duration = Duration::from_millis(20);
 
-/// Runs the daemon until it is told to stop.
-pub fn run(settings: Settings) -> Result<()> {
+/// Runs the daemon until it is told to stop. A standby first waits until nobody else holds the data folder; a signal
+/// ends it as it ends any process, since it has nothing to put in order yet.
+pub fn run(settings: Settings, standby: bool) -> Result<()> {
     survive_large_files();
     raise_file_limit();
-    let folder = Folder::open(&settings.data)?;
-    let bound = server::bind(&settings.http)?;
+    let (folder, waited) = if standby { Folder::wait(&settings.data)? } else { (Folder::open(&settings.data)?, false) };
+    if waited {
+        tracing::info!("the other daemon has ended: taking over");
+    }
+    let bound = bind(&settings.http, waited)?;
     let address = bound.local_addr();
     let verifier = Verifier::new(&settings)?;
     let engine = Engine::new(&settings.data.join("compiled"))?;
@@ -105,6 +112,17 @@ pub fn run(settings: Settings) -> Result<()> {
     }
     tracing::info!("stopped");
     served
+}
+
+/// Takes the port. A daemon that was killed gives up its lock and its port one after the other.
+fn bind(http: &Http, after_another: bool) -> Result<server::Bound> {
+    let until = Instant::now() + PORT_WITHIN;
+    loop {
+        match server::bind(http) {
+            Err(_) if after_another && Instant::now() < until => std::thread::sleep(PORT_AGAIN),
+            bound => return bound,
+        }
+    }
 }
 
 /// Stores, consumers and HTTP connections may need more files than the soft limit allows.

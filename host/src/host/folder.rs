@@ -1,15 +1,20 @@
 //! The data folder: made if it is missing, held by one daemon at a time, and known by an id of its own.
 //!
-//! The lock lives as long as the process does, however it ends.
+//! The lock lives as long as the process does, however it ends: the kernel gives it up, and whoever waits for it has
+//! it. There is no file whose presence means anything.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use uuid::Uuid;
+
+/// The file whose lock holds the folder.
+const LOCK: &str = "lock";
 
 /// The folder, held.
 pub struct Folder {
@@ -20,38 +25,83 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder if need be, and takes hold of it.
     pub fn open(path: &Path) -> Result<Self> {
-        let advise = |error: std::io::Error, what: &str| {
-            let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "let this user write there, or set `data` to another folder",
-                ErrorKind::StorageFull => "free disk space, or set `data` to a folder on another disk",
-                ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "a file is in its way; set `data` to a folder",
-                ErrorKind::ReadOnlyFilesystem => "the disk is read-only; set `data` to a folder that can be written",
-                _ => "set `data` to a folder that this user can write",
-            };
-            anyhow!("{what} in data folder {} (`data`): {advice} ({error})", path.display())
-        };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| advise(e, "create it or write"))?;
-        let file = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&file)
-            .map_err(|e| advise(e, "write"))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let lock = lock_file(path)?;
+        if !try_lock(&lock, path)? {
             bail!(
-                "data folder {} is held by another daemon: stop that one, or set `data` to another folder",
+                "data folder {} is held by another daemon: stop that one, set `data` to another folder, or wait for it with --standby",
                 path.display()
             );
         }
-        Ok(Self { id: id(path).map_err(|e| advise(e, "write"))?, _lock: lock })
+        Self::held(path, lock)
+    }
+
+    /// The same; a folder that another daemon holds is waited for. Says whether it was.
+    pub fn wait(path: &Path) -> Result<(Self, bool)> {
+        let mut waited = false;
+        loop {
+            let lock = lock_file(path)?;
+            if !try_lock(&lock, path)? {
+                if !waited {
+                    tracing::info!(
+                        data = %path.display(),
+                        "waiting as a standby: another daemon holds the data folder, and this one takes over when it ends"
+                    );
+                }
+                waited = true;
+                while let Err(error) = flock(&lock, FlockOperation::LockExclusive) {
+                    if error != Errno::INTR {
+                        return Err(advise(path, error.into(), "wait for the lock"));
+                    }
+                }
+            }
+            // The folder may have been deleted meanwhile, and made anew by another daemon: that one's lock counts.
+            if is_at(&lock, &path.join(LOCK)) {
+                return Ok((Self::held(path, lock)?, waited));
+            }
+        }
+    }
+
+    fn held(path: &Path, lock: File) -> Result<Self> {
+        Ok(Self { id: id(path).map_err(|error| advise(path, error, "write"))?, _lock: lock })
     }
 
     /// Names the folder for good: part of the `group.instance.id` of its consumers.
     pub fn id(&self) -> &str {
         &self.id
     }
+}
+
+/// Opens the file that is locked, in a folder that is made if need be.
+fn lock_file(path: &Path) -> Result<File> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| advise(path, error, "create it or write"))?;
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+    opened.map_err(|error| advise(path, error, "write"))
+}
+
+/// Whether the lock is ours now.
+fn try_lock(lock: &File, path: &Path) -> Result<bool> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(advise(path, error.into(), "lock a file")),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |data: fs::Metadata| (data.dev(), data.ino());
+    file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
+}
+
+fn advise(path: &Path, error: std::io::Error, what: &str) -> anyhow::Error {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => "let this user write there, or set `data` to another folder",
+        ErrorKind::StorageFull => "free disk space, or set `data` to a folder on another disk",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "a file is in its way; set `data` to a folder",
+        ErrorKind::ReadOnlyFilesystem => "the disk is read-only; set `data` to a folder that can be written",
+        _ => "set `data` to a folder that this user can write",
+    };
+    anyhow!("{what} in data folder {} (`data`): {advice} ({error})", path.display())
 }
 
 fn id(path: &Path) -> std::io::Result<String> {
@@ -83,6 +133,37 @@ mod tests {
         let id = first.id().to_owned();
         drop(first);
         assert_eq!(Folder::open(&path).unwrap().id(), id);
+    }
+
+    #[test]
+    fn who_waits_has_the_folder_that_is_there_when_the_wait_ends() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let free = Folder::wait(&path).unwrap();
+        assert!(!free.1);
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Folder::wait(&path).unwrap()
+        });
+        // Two have the lock's file open once the other one waits.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while fs::read_dir("/proc/self/fd").unwrap().flatten().filter(|fd| leads_to(fd, &path)).count() < 2 {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        fs::remove_dir_all(&path).unwrap();
+        let anew = Folder::open(&path).unwrap();
+        let id = anew.id().to_owned();
+        drop(free);
+        assert!(!waiting.is_finished());
+        drop(anew);
+        let (held, waited) = waiting.join().unwrap();
+        assert_eq!((held.id(), waited), (id.as_str(), true));
+        assert!(Folder::open(&path).is_err());
+    }
+
+    fn leads_to(fd: &fs::DirEntry, path: &Path) -> bool {
+        fs::read_link(fd.path()).is_ok_and(|target| target.starts_with(path))
     }
 
     #[test]
