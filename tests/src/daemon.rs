@@ -32,17 +32,21 @@ impl Daemon {
     /// The same, with arguments, variables or anything else changed by `change`.
     pub fn start_with(sandbox: &Sandbox, change: impl FnOnce(&mut Command)) -> Self {
         let mut daemon = Self::launch(sandbox, change);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn wait_ready(&mut self) {
         let began = Instant::now();
-        let ready = eventually_some(LONG, "the daemon says that it is ready", || {
-            if let Some(status) = daemon.child.try_wait().unwrap() {
-                panic!("the daemon ended at once ({status}):\n{}", daemon.log());
+        self.ready = eventually_some(LONG, "the daemon says that it is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the daemon ended at once ({status}):\n{}", self.log());
             }
-            let said = fs::read_to_string(&daemon.out).unwrap();
+            let said = fs::read_to_string(&self.out).unwrap();
             said.lines().find(|line| line.starts_with("ready: ")).filter(|_| said.ends_with('\n')).map(str::to_owned)
         });
-        daemon.ready_after = began.elapsed();
-        daemon.ready = ready;
-        daemon
+        self.ready_after = began.elapsed();
     }
 
     /// Starts one and waits for nothing.
@@ -74,7 +78,7 @@ impl Daemon {
         &self.ready
     }
 
-    /// How long it took from the start of the process to that line.
+    /// How long it was waited for that line: from the start of the process, unless it was a standby.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
     }

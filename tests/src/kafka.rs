@@ -5,6 +5,8 @@
 //! standard input, which only this process holds, and then kills the brokers of its folder.
 
 pub mod client;
+pub mod member;
+pub mod transaction;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -23,6 +23,8 @@ pub use daemon::Daemon;
 pub use http::{Call, Reply, http};
 pub use kafka::Kafka;
 pub use kafka::client::{Client, Out, Rec};
+pub use kafka::member::Member;
+pub use kafka::transaction::Transactional;
 pub use sandbox::{Sandbox, built, token};
 pub use service::Service;
 pub use store::Store;

@@ -20,9 +20,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// A record to be produced.
 #[derive(Clone, Debug, Default)]
 pub struct Out {
-    partition: Option<i32>,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
+    pub(super) partition: Option<i32>,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
     timestamp: Option<i64>,
 }
@@ -238,6 +238,22 @@ impl Client {
     /// How many partitions a topic has; 0 if there is no such topic.
     pub fn partitions(&self, topic: &str) -> i32 {
         Self::partitions_by(&self.consumer(), topic)
+    }
+
+    /// The broker that leads each partition of a topic.
+    pub fn leaders(&self, topic: &str) -> Vec<i32> {
+        let all = self.consumer().fetch_metadata(Some(topic), WITHIN).unwrap();
+        let mut partitions: Vec<_> = all.topics()[0].partitions().iter().map(|p| (p.id(), p.leader())).collect();
+        partitions.sort_unstable();
+        partitions.into_iter().map(|(_, leader)| leader).collect()
+    }
+
+    /// Commits an offset for a group that has no member, with no metadata: as any other consumer does.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
     }
 
     /// The offset and the metadata that a group has committed for a partition.

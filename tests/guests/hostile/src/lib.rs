@@ -1,7 +1,8 @@
 //! Does, right or wrong, what each record tells it to: the handler that the end-to-end tests deploy.
 //!
 //! A record's value, or the body of `POST /hostile`, is one [`Command`] as JSON, or a list of them to be run in order:
-//! `{"do":"insert","id":"a"}`, `[{"do":"insert"},{"do":"panic"}]`. Whatever is asked for, the delivery first writes a
+//! `{"do":"insert","id":"a"}`, `[{"do":"insert"},{"do":"panic"}]`. A tombstone, whose value is null, carries it in the
+//! header `commands`, if it is to succeed. Whatever is asked for, the delivery first writes a
 //! row into `seen`, unless the first command says `"row": false`; so a delivery that was kept has exactly one row.
 //! `GET /hostile?command=...` runs commands on the read-only store, where `"row": false` is implied.
 
@@ -51,7 +52,11 @@ impl Commands {
 }
 
 fn handle(record: &Record) -> Result<(), Failure> {
-    run(record, &record.json::<Commands>()?.into_vec())
+    let commands = match (&record.value, record.header("commands")) {
+        (None, Some(commands)) => serde_json::from_slice::<Commands>(commands)?,
+        _ => record.json()?,
+    };
+    run(record, &commands.into_vec())
 }
 
 fn run(record: &Record, commands: &[Command]) -> Result<(), Failure> {
