@@ -66,7 +66,6 @@ fn s1_9_a_standby_takes_over_within_seconds_and_nothing_is_lost_or_doubled() {
         live.get("/hostile/seen", "").expect_status(200);
         eventually(LONG, "it goes on with the records", || count() > before);
         assert!(ended.elapsed() < Duration::from_secs(15), "it took {:?}", ended.elapsed());
-        println!("orderly: {orderly}; {before} records done, and more {:?} later", ended.elapsed());
     }
     assert!(before < COUNT as i64, "nothing was left to take over");
     store.until("SELECT count(DISTINCT id) FROM seen", COUNT as i64);

@@ -6,6 +6,7 @@
 
 mod assignment;
 mod look;
+mod properties;
 mod rebalancer;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use self::assignment::{Assignment, Event};
+use self::properties::properties;
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
 use super::native;
@@ -28,7 +30,6 @@ use crate::deploy::manifest::Spec;
 use crate::executor::Handle;
 use crate::executor::positions::Positions;
 use crate::record::{Record, Timestamp};
-use crate::settings::{Assignment as Sharing, Isolation};
 
 /// Records taken from librdkafka before they are handed over.
 const BATCH: usize = 500;
@@ -45,11 +46,6 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long an orderly stop waits for Kafka to take the last offsets and the member's leave; the store has the offsets
 /// in any case.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// Between which the heartbeats' interval is a quarter of the session.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-const HEARTBEAT_MAX: Duration = Duration::from_secs(3);
-/// How long the poll thread may be away before librdkafka leaves the group: its own default.
-const POLL_INTERVAL: Duration = Duration::from_secs(300);
 /// How long a client that has failed for good is left before a new one is opened.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long the same trouble is not said again.
@@ -147,45 +143,9 @@ enum Ended {
 }
 
 fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
-    let (spec, reading) = (&plan.spec, &plan.spec.consumer);
-    let mut config = plan.connection.client(&spec.name);
-    for (key, value) in &reading.librdkafka {
-        config.set(key, value);
-    }
-    let embedded = plan.connection.is_embedded();
-    // The embedded broker takes twice the session to let a killed member's partitions go.
-    let session =
-        reading.session_timeout.unwrap_or(if embedded { Duration::from_secs(2) } else { Duration::from_secs(45) });
-    let heartbeat = reading.heartbeat_interval.unwrap_or((session / 4).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
-    if reading.static_membership && !embedded {
-        // A restarted host gets its partitions back at once; the embedded broker knows members by their id only.
-        config.set("group.instance.id", format!("tidemill-{}-{}", plan.host_id, spec.name));
-    }
-    if config.get("max.poll.interval.ms").is_none() {
-        // librdkafka takes none that is shorter than the session.
-        config.set("max.poll.interval.ms", session.max(POLL_INTERVAL).as_millis().to_string());
-    }
-    let strategy = match reading.assignment {
-        Sharing::Cooperative => "cooperative-sticky",
-        Sharing::Eager => "range",
-    };
-    let isolation = match reading.isolation {
-        Isolation::ReadCommitted => "read_committed",
-        Isolation::ReadUncommitted => "read_uncommitted",
-    };
-    config
-        .set("group.id", &spec.group)
-        .set("session.timeout.ms", session.as_millis().to_string())
-        .set("heartbeat.interval.ms", heartbeat.as_millis().to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "false")
-        .set("partition.assignment.strategy", strategy)
-        .set("isolation.level", isolation)
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.max.messages.kbytes", plan.prefetch_kbytes.to_string());
-    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity(), reading.assignment);
+    let (spec, sharing) = (&plan.spec, plan.spec.consumer.assignment);
+    let config = properties(&plan.connection, spec, &plan.host_id, plan.prefetch_kbytes);
+    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity(), sharing);
     let client: BaseConsumer<Rebalancer> = config
         .create_with_context(context)
         .with_context(|| format!("open a Kafka consumer for handler {}", spec.name))?;
