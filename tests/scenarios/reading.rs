@@ -5,11 +5,23 @@ use tidemill_tests::{Daemon, Kafka, LONG, Out, SOON, Store, eventually};
 
 use crate::rig::{Hostile, seen, told};
 
+/// The hostile handler, on a topic with settings of its own.
+fn on_topic(kafka: &Kafka, partitions: i32, settings: &[(&str, &str)], more: &str) -> Hostile {
+    let mut hostile = Hostile::new(kafka, more);
+    let topic = hostile.sandbox.unique("topic");
+    hostile.client.create_topic_with(&topic, partitions, settings);
+    let toml = std::fs::read_to_string(hostile.sandbox.toml()).unwrap().replace(&hostile.input, &topic);
+    hostile.sandbox.write_toml(&toml);
+    hostile.input = topic;
+    hostile
+}
+
 #[test]
 fn s3_4_a_new_group_starts_at_a_time() {
     let kafka = Kafka::shared();
     // The middle of three times in each of two partitions; the third has only an old record.
-    let hostile = Hostile::new(kafka, "start = \"2026-01-02T00:00:00Z\"\n");
+    // They are older than Kafka keeps records unless it is told otherwise.
+    let hostile = on_topic(kafka, 3, &[("retention.ms", "-1")], "start = \"2026-01-02T00:00:00Z\"\n");
     let day = |day: i64| 1_767_225_600_000 + (day - 1) * 86_400_000;
     let record = |id: &str, partition: i32, at: i64| told(id, "insert").partition(partition).timestamp(at);
     let records = [
@@ -35,8 +47,6 @@ fn s3_4_a_new_group_starts_at_a_time() {
 #[test]
 fn compacted_topics_are_read_across_their_gaps_and_a_tombstone_has_no_value() {
     let kafka = Kafka::shared();
-    let mut hostile = Hostile::new(kafka, "");
-    let compacted = hostile.sandbox.unique("compacted");
     let settings = [
         ("cleanup.policy", "compact"),
         ("min.cleanable.dirty.ratio", "0.001"),
@@ -44,10 +54,7 @@ fn compacted_topics_are_read_across_their_gaps_and_a_tombstone_has_no_value() {
         // A tombstone stays for as long.
         ("delete.retention.ms", "86400000"),
     ];
-    hostile.client.create_topic_with(&compacted, 1, &settings);
-    let toml = std::fs::read_to_string(hostile.sandbox.toml()).unwrap().replace(&hostile.input, &compacted);
-    hostile.sandbox.write_toml(&toml);
-    hostile.input = compacted;
+    let hostile = on_topic(kafka, 1, &settings, "");
     let record = |id: &str, key: &str| told(id, "insert").key(key);
     let first = (0..40).map(|n| record(&format!("old-{n}"), ["kept", "gone", "other"][n % 3]));
     hostile.client.produce_all(&hostile.input, first);
