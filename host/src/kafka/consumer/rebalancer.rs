@@ -61,7 +61,7 @@ impl Rebalancer {
     ) -> KafkaResult<()> {
         match self.sharing {
             Sharing::Cooperative => client.incremental_assign(&list_of(new)?),
-            // An assignment of its own for each partition that comes late would begin the others' again for nothing.
+            // The others would begin again for nothing.
             Sharing::Eager if new.is_empty() => Ok(()),
             Sharing::Eager => client.assign(&list_of(&[held, new].concat())?),
         }
