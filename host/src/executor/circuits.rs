@@ -9,6 +9,7 @@ use super::record::Delivery;
 use super::{Executor, Member};
 use crate::guest::{self, Ended};
 use crate::lane::Token;
+use crate::lane::turn::Input;
 use crate::policy::Circuit;
 use crate::policy::circuit::Failed;
 use crate::record::Record;
@@ -54,11 +55,16 @@ impl Executor {
     /// Tries the record behind a probe that failed, and throws what it did away: whether that passes tells an outage from
     /// a record that alone is wrong, also where a lane has nobody beside it.
     pub(super) fn rehearse(&mut self, group: &mut Group, delivery: &Delivery) -> Result<bool, Abort> {
-        let Some(record) = self.behind(group, delivery) else { return Ok(false) };
+        let behind = self.behind(group, delivery).map(Input::Fresh);
+        let Some(behind) =
+            behind.and_then(|input| self.delivery(delivery.token, delivery.live.clone(), input, delivery.now))
+        else {
+            return Ok(false);
+        };
         self.connection().execute("SAVEPOINT delivery", &[])?;
-        let context = self.context(&delivery.beside(&self.identity, record.clone()), group);
+        let context = self.context(&behind, group);
         let Some(connection) = self.connection.take() else { return Ok(false) };
-        let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &record);
+        let finished = guest::delivery::handle_record(&behind.live.component, connection, context, &behind.record);
         self.connection = Some(finished.connection);
         match finished.result {
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),

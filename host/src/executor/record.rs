@@ -12,7 +12,7 @@ use crate::id::{InputId, Seed};
 use crate::lane::Token;
 use crate::lane::turn::{Input, Taken, Turn};
 use crate::ledger::pending::Purpose;
-use crate::ledger::{Identity, crash, inbox};
+use crate::ledger::{crash, inbox};
 use crate::policy::{Failure, Outcome};
 use crate::record::Record;
 use crate::store::Kind;
@@ -34,30 +34,6 @@ pub(super) struct Delivery {
     pub(super) started: i64,
     /// Whether its crash count is written while it runs.
     pub(super) counted: bool,
-}
-
-impl Delivery {
-    /// A first delivery of another record of the lane.
-    pub(super) fn beside(&self, identity: &Identity, record: Arc<Record>) -> Self {
-        let (topic_id, partition, offset) = (self.topic_id.clone(), record.partition, record.offset);
-        let id = InputId::Record { topic_id: topic_id.clone(), partition, offset };
-        let spec = &self.live.environment.spec;
-        Self {
-            token: self.token,
-            handler: self.handler.clone(),
-            live: self.live.clone(),
-            input: Input::Fresh(record.clone()),
-            topic_id,
-            attempt: 1,
-            seed: Seed::derive(identity.secret.as_bytes(), &spec.name, &id),
-            event_id: event_id::find(&spec.event_id, &record),
-            source: id.describe(&record.topic),
-            record,
-            now: self.now,
-            started: self.now,
-            counted: false,
-        }
-    }
 }
 
 impl Executor {
@@ -156,40 +132,47 @@ impl Executor {
     /// Takes the lane's next input; `None` if there is nothing to run.
     pub(super) fn prepare(&self, group: &mut Group, token: Token) -> Result<Option<Delivery>, Abort> {
         let now = crate::clock::now();
-        let Some((lane, member)) = self.lane(token) else { return Ok(None) };
+        let Some((_, member)) = self.lane(token) else { return Ok(None) };
         let live = member.live.clone();
         if !self.circuit_lets(group, token, member, now) {
             return Ok(None);
         }
         let Taken::Input(input) = self.turn(group, token, &live, now, |turn| turn.take())? else { return Ok(None) };
+        Ok(self.delivery(token, live, input, now))
+    }
+
+    /// What is known about an input of a lane.
+    pub(super) fn delivery(&self, token: Token, live: Arc<Live>, input: Input, now: i64) -> Option<Delivery> {
+        let lane = self.lanes.get(&token)?;
         let record = input.record().clone();
         let topic_id = input.pending().map_or(&lane.topic_id, |pending| &pending.topic_id).clone();
+        let refused = match input.pending().map(|pending| &pending.purpose) {
+            Some(Purpose::Compensate { event, .. }) => event.as_ref(),
+            _ => None,
+        };
+        let id = match refused {
+            Some(event) => InputId::Event { event_id: event.event_id.clone() },
+            None => InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset },
+        };
         let spec = &live.environment.spec;
-        let (mut id, mut source) =
-            (InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset }, None);
-        if let Some(Purpose::Compensate { event: Some(event), .. }) = input.pending().map(|pending| &pending.purpose) {
-            id = InputId::Event { event_id: event.event_id.clone() };
-            source = Some(event.source.clone());
-        }
         let seed = Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id);
         let compensates = input.reason().is_some();
-        let started = input.aside().map_or(now, |aside| aside.started);
-        Ok(Some(Delivery {
+        Some(Delivery {
             token,
             handler: lane.handler.clone(),
             attempt: input.pending().map_or(0, |pending| pending.attempts) + 1,
             seed: if compensates { seed.compensating() } else { seed },
             // The inbox knows what was handled.
             event_id: if compensates { None } else { event_id::find(&spec.event_id, &record) },
-            source: source.unwrap_or_else(|| id.describe(&record.topic)),
+            source: refused.map_or_else(|| id.describe(&record.topic), |event| event.source.clone()),
+            started: input.aside().map_or(now, |aside| aside.started),
             live,
             input,
             record,
             topic_id,
             now,
-            started,
             counted: false,
-        }))
+        })
     }
 
     /// One step of a lane, in the group's transaction and its draft.
