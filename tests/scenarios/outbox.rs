@@ -127,6 +127,30 @@ fn s0_7_a_batch_that_kafka_refuses_goes_out_one_by_one_and_in_order() {
 }
 
 #[test]
+fn s0_7_events_of_a_missing_topic_go_out_in_order_once_it_is_there() {
+    let hostile = Hostile::new(Kafka::shared(), "");
+    let topic = hostile.sandbox.unique("later");
+    let settings = std::fs::read_to_string(hostile.sandbox.root().join("tidemill.toml")).unwrap();
+    hostile.sandbox.write_toml(&settings.replace(&hostile.output, &topic));
+    let _daemon = Daemon::start(&hostile.sandbox);
+    let send = |range: std::ops::Range<usize>| {
+        let record = |n| Out::new(json!({ "do": "publish", "id": format!("r{n}") }).to_string()).key("k").partition(0);
+        hostile.client.produce_all(&hostile.input, range.map(record));
+    };
+    send(0..5);
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM tm_outbox WHERE attempts > 0", 5);
+    hostile.client.create_topic(&topic, 1);
+    // The first wait a while before they are tried again, and these must not pass them.
+    send(5..10);
+    store.until("SELECT count(*) FROM seen", 10);
+    store.until("SELECT count(*) FROM tm_outbox", 0);
+    let ids: Vec<_> =
+        hostile.client.consume_all(&topic).iter().map(|e| e.json()["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, (0..10).map(|n| format!("r{n}")).collect::<Vec<_>>());
+}
+
+#[test]
 fn s3_3_a_cluster_that_is_down_at_the_start_or_later_loses_no_event() {
     let kafka = Kafka::start(1);
     kafka.client().create_topic("order-events", 3);
