@@ -94,28 +94,53 @@ fn s4_2_a_full_disk_is_said_once_and_loses_nothing() {
 fn s4_2_a_limit_on_files_is_said_once_and_loses_nothing() {
     let rig = Rig::new(Kafka::shared());
     let daemon = rig.start();
-    let limit = |daemon: &Daemon, current| {
-        let pid = Pid::from_raw(daemon.pid() as i32);
-        prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
-    };
     full_and_free_again(&rig, daemon, |daemon| limit(daemon, Some(64 << 10)), |daemon| limit(daemon, None));
+}
+
+/// Invariant 1: with no record beside it, it is a request's own commit that fails first.
+#[test]
+fn s4_2_no_request_is_answered_before_its_commit() {
+    let rig = Rig::new(Kafka::shared());
+    let mut daemon = rig.start();
+    let (mut answered, mut asked) = (Vec::new(), 0);
+    for _ in 0..3 {
+        limit(&daemon, Some(64 << 10));
+        until_refused(&daemon, &mut asked, &mut answered);
+        limit(&daemon, None);
+        let before = answered.len();
+        eventually(LONG, "a request is answered again", || {
+            post(&daemon, &mut asked, &mut answered);
+            answered.len() > before
+        });
+    }
+    once_each(&rig.store().lines("SELECT id FROM seen"), answered.into_iter());
+    daemon.terminate();
+}
+
+/// Limits the size of the daemon's files.
+fn limit(daemon: &Daemon, current: Option<u64>) {
+    let pid = Pid::from_raw(daemon.pid() as i32);
+    prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
 }
 
 /// Posts until the answer is 503; those that were answered 200 are noted.
 fn until_refused(daemon: &Daemon, asked: &mut u64, answered: &mut Vec<String>) {
-    eventually(LONG, "a request is answered 503", || {
-        let id = format!("p{asked}");
-        *asked += 1;
-        let body = format!(r#"{{"do":"publish","id":"{id}"}}"#);
-        let reply = daemon.call("POST", "/hostile").body(&body).send();
-        match reply.status {
-            200 => answered.push(id),
-            503 => {
-                assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-                assert!(reply.json()["detail"].as_str().unwrap().contains("store"), "{}", reply.text());
-            }
-            other => panic!("{other}: {}", reply.text()),
+    eventually(LONG, "a request is answered 503", || post(daemon, asked, answered) == 503);
+}
+
+/// Posts once, and returns the status.
+fn post(daemon: &Daemon, asked: &mut u64, answered: &mut Vec<String>) -> u16 {
+    let id = format!("p{asked}");
+    *asked += 1;
+    let body = format!(r#"{{"do":"publish","id":"{id}"}}"#);
+    let reply = daemon.call("POST", "/hostile").body(&body).send();
+    match reply.status {
+        200 => answered.push(id),
+        503 => {
+            assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+            assert!(reply.json()["detail"].as_str().unwrap().contains("store"), "{}", reply.text());
         }
-        reply.status == 503
-    });
+        other => panic!("{other}: {}", reply.text()),
+    }
+    reply.status
 }
