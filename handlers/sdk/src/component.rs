@@ -19,27 +19,34 @@ use crate::record::Header;
 use crate::sql::{Rows, Value};
 use crate::{Failure, outbound, publisher, sql};
 
+/// The bindings of an export's world, whose imports are those of [`imports`].
+macro_rules! export_bindings {
+    ($world:literal) => {
+        mod bindings {
+            #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
+            wit_bindgen::generate!({
+                world: $world,
+                path: "../../wit",
+                pub_export_macro: true,
+                with: {
+                    "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
+                    "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
+                    "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
+                    "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
+                    "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
+                    "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
+                    "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
+                    "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
+                },
+            });
+        }
+    };
+}
+
 pub mod records {
     //! The export of `records`.
 
-    mod bindings {
-        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
-        wit_bindgen::generate!({
-            world: "records-handler",
-            path: "../../wit",
-            pub_export_macro: true,
-            with: {
-                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
-                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
-                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
-                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
-                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
-                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
-                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
-                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
-            },
-        });
-    }
+    export_bindings!("records-handler");
 
     pub use bindings::export;
     pub use bindings::exports;
@@ -66,24 +73,7 @@ pub mod records {
 pub mod compensation {
     //! The export of `compensation`.
 
-    mod bindings {
-        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
-        wit_bindgen::generate!({
-            world: "compensation-handler",
-            path: "../../wit",
-            pub_export_macro: true,
-            with: {
-                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
-                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
-                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
-                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
-                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
-                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
-                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
-                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
-            },
-        });
-    }
+    export_bindings!("compensation-handler");
 
     pub use bindings::export;
     pub use bindings::exports;
@@ -127,24 +117,7 @@ pub mod compensation {
 pub mod http {
     //! The export of `http`.
 
-    mod bindings {
-        #![allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, reason = "generated")]
-        wit_bindgen::generate!({
-            world: "http-handler",
-            path: "../../wit",
-            pub_export_macro: true,
-            with: {
-                "tidemill:handler/types@0.1.0": super::super::imports::tidemill::handler::types,
-                "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
-                "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
-                "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
-                "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
-                "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
-                "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
-                "tidemill:handler/delivery@0.1.0": super::super::imports::tidemill::handler::delivery,
-            },
-        });
-    }
+    export_bindings!("http-handler");
 
     use bindings::exports::tidemill::handler::http::Field;
 

@@ -10,7 +10,7 @@ use crate::kafka::dead_letter;
 use crate::lane::Token;
 use crate::lane::turn::Turn;
 use crate::ledger::outbox::EventKind;
-use crate::ledger::{crash, fallback, outbox, pending};
+use crate::ledger::{fallback, outbox, pending};
 use crate::policy::circuit::Failed;
 use crate::policy::{Failure, Next, Outcome, Situation, Treatment, decide};
 use crate::record::Record;
@@ -47,9 +47,7 @@ impl Executor {
         };
         let errors = delivery.errors_with(failure);
         self.turn(group, token, &delivery.live, now, |turn| turn.wait(&delivery.input, attempts, due, errors))?;
-        if delivery.counted {
-            crash::take_back(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
-        }
+        self.take_run_back(delivery)?;
         Ok(format!("{outcome}; {when}"))
     }
 

@@ -13,8 +13,8 @@ use super::record::Delivery;
 use super::{Executor, Waiting};
 use crate::deploy::manifest::Spec;
 use crate::fault::{self, Moment};
+use crate::lane::turn::Turn;
 use crate::lane::{Aside, Ask, Token};
-use crate::ledger::crash;
 use crate::outbound::{Answer, Call};
 use crate::policy::{Failure, Outcome};
 
@@ -61,12 +61,10 @@ impl Executor {
         let Some(aside) = aside.ask(spec, position) else {
             return self.fail(group, delivery, &asked_too_often(spec)).map(Some);
         };
-        let wait = |turn: &mut crate::lane::turn::Turn<'_>| turn.set_aside(&delivery.input, aside, call);
+        let wait = |turn: &mut Turn<'_>| turn.set_aside(&delivery.input, aside, call);
         self.turn(group, delivery.token, &delivery.live, delivery.now, wait)?;
         *group.asked.entry(delivery.handler.clone()).or_default() += 1;
-        if delivery.counted {
-            crash::take_back(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
-        }
+        self.take_run_back(delivery)?;
         Ok(None)
     }
 

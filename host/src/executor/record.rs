@@ -132,12 +132,13 @@ impl Executor {
     /// Takes the lane's next input; `None` if there is nothing to run.
     pub(super) fn prepare(&self, group: &mut Group, token: Token) -> Result<Option<Delivery>, Abort> {
         let now = crate::clock::now();
-        let Some((_, member)) = self.lane(token) else { return Ok(None) };
+        let Some((lane, member)) = self.lane(token) else { return Ok(None) };
         let live = member.live.clone();
         if !self.circuit_lets(group, token, member, now) {
             return Ok(None);
         }
-        let Taken::Input(input) = self.turn(group, token, &live, now, |turn| turn.take())? else { return Ok(None) };
+        let full = self.is_full(group, &lane.handler);
+        let Taken::Input(input) = self.turn(group, token, &live, now, |turn| turn.take(full))? else { return Ok(None) };
         Ok(self.delivery(token, live, input, now))
     }
 
@@ -185,10 +186,9 @@ impl Executor {
         step: impl FnOnce(&mut Turn<'_>) -> Result<T, crate::store::Error>,
     ) -> Result<T, Abort> {
         let Some(lane) = self.lanes.get(&token) else { return Err(Abort::Stale(token)) };
-        let full = self.is_full(group, &lane.handler);
         let draft = group.drafts.entry(token).or_default();
         let policy = &live.environment.spec.retry;
-        Ok(step(&mut Turn { connection: self.connection(), lane, draft, policy, full, now })?)
+        Ok(step(&mut Turn { connection: self.connection(), lane, draft, policy, now })?)
     }
 
     pub(super) fn context(&self, delivery: &Delivery, group: &Group) -> Context {
@@ -210,6 +210,14 @@ impl Executor {
     pub(super) fn leave(&mut self, group: &mut Group, delivery: &Delivery) -> Result<(), Abort> {
         self.turn(group, delivery.token, &delivery.live, delivery.now, |turn| turn.leave(&delivery.input))?;
         self.forget_crashes(delivery)
+    }
+
+    /// The run has ended, and the record waits: the process has survived it.
+    pub(super) fn take_run_back(&self, delivery: &Delivery) -> Result<(), Abort> {
+        if delivery.counted {
+            crash::take_back(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
+        }
+        Ok(())
     }
 
     pub(super) fn forget_crashes(&self, delivery: &Delivery) -> Result<(), Abort> {

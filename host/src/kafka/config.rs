@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 
@@ -135,6 +136,8 @@ impl ClientContext for Reporter {
         }
     }
 }
+
+impl ConsumerContext for Reporter {}
 
 impl ProducerContext<NoCustomPartitioner> for Reporter {
     type DeliveryOpaque = ();

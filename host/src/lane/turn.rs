@@ -85,8 +85,6 @@ pub struct Turn<'a> {
     pub draft: &'a mut Draft,
     /// The policy of its handler.
     pub policy: &'a Policy,
-    /// Whether the handler has as many deliveries under way as it may.
-    pub full: bool,
     /// Milliseconds since the Unix epoch.
     pub now: i64,
 }
@@ -97,9 +95,10 @@ impl Turn<'_> {
         Rows { connection: self.connection, handler, topic, partition: *partition }
     }
 
-    /// Takes what is next. A record whose key has others waiting goes behind them.
-    pub fn take(&mut self) -> Result<Taken, Error> {
-        let taken = match self.lane.head(Some(&*self.draft), self.policy, self.full, self.now) {
+    /// Takes what is next. A record whose key has others waiting goes behind them. Where the handler is `full` nothing new
+    /// begins.
+    pub fn take(&mut self, full: bool) -> Result<Taken, Error> {
+        let taken = match self.lane.head(Some(&*self.draft), self.policy, full, self.now) {
             None => Taken::Nothing,
             Some(Head::Answered(id)) => match (self.rows().get(id)?, self.lane.outside.get(&id)) {
                 (Some(pending), Some(aside)) => Taken::Input(Input::Answered(Box::new(pending), aside.clone())),
@@ -313,8 +312,8 @@ mod tests {
             store.batch("BEGIN").unwrap();
             let last = Step { fails: false, after: 0, group_ends: true, commits: true, reopens: false, later: 10 };
             for step in steps.into_iter().chain(std::iter::repeat_n(last, 4 * RECORDS as usize)) {
-                let mut turn = Turn { connection: &store, lane: &lane, draft: &mut draft, policy: &policy, full: false, now };
-                if let Taken::Input(input) = turn.take().unwrap() {
+                let mut turn = Turn { connection: &store, lane: &lane, draft: &mut draft, policy: &policy, now };
+                if let Taken::Input(input) = turn.take(false).unwrap() {
                     let offset = input.record().offset;
                     prop_assert!(due_in_group.get(&offset).is_none_or(|due| *due <= now), "{offset} ran before it was due");
                     prop_assert!(!ended.contains(&offset) && !in_group.contains(&offset), "{offset} ran twice");

@@ -221,7 +221,7 @@ impl Rows<'_> {
         Ok(id)
     }
 
-    /// Notes what it waits for now, and since when.
+    /// Notes what it waits for, and until when.
     pub fn update(&self, pending: &Pending, waiting: &mut Waiting) -> Result<(), Error> {
         let sql =
             "UPDATE main.tm_pending SET attempts = ?2, due = ?3, errors = ?4, purpose = ?5, reason = ?6 WHERE id = ?1";

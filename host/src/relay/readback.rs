@@ -10,9 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -55,7 +53,7 @@ impl ReadBack {
             .set("isolation.level", "read_uncommitted")
             .set("fetch.queue.backoff.ms", "5")
             .set("queued.max.messages.kbytes", "8192");
-        let context = Context { reporter: Reporter::new("read-back") };
+        let context = Reporter::new("read-back");
         let client = config.create_with_context(context).context("open the consumer that reads events back")?;
         let (sender, expected) = channel();
         let reader = Reader { client, expected, relay, partitions: HashMap::new() };
@@ -69,26 +67,8 @@ impl ReadBack {
     }
 }
 
-struct Context {
-    reporter: Reporter,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.reporter.log(level, facility, message);
-    }
-
-    fn stats_raw(&self, _: &[u8]) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.reporter.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
-
 struct Reader {
-    client: BaseConsumer<Context>,
+    client: BaseConsumer<Reporter>,
     expected: Receiver<Expected>,
     relay: Sender<Message>,
     partitions: HashMap<(Arc<str>, i32), Partition>,
