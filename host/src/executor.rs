@@ -12,6 +12,7 @@ mod failed;
 mod circuits;
 mod outside;
 mod request;
+mod completed;
 mod switch;
 mod event_id;
 mod upkeep;
@@ -30,12 +31,14 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
 use self::backlog::Backlog;
+use self::completed::Completed;
 use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
 use self::positions::Positions;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
 use crate::fault::{self, Moment};
+use crate::kafka::sender::Sender;
 use crate::lane::{Aside, Lane, Token};
 use crate::ledger::{self, Identity};
 use crate::outbound::Outbound;
@@ -55,6 +58,15 @@ const CLEAR_WITHIN: Duration = Duration::from_millis(50);
 /// Called after a commit that put events into the outbox.
 pub type Wake = Box<dyn Fn() + Send>;
 
+/// What reaches the outside without the outbox.
+#[derive(Clone)]
+pub struct Outside {
+    /// HTTP.
+    pub outbound: Outbound,
+    /// Kafka.
+    pub sender: Sender,
+}
+
 /// Opens the store and starts its thread.
 pub fn spawn(
     name: &str,
@@ -63,7 +75,7 @@ pub fn spawn(
     outbox: &settings::Outbox,
     keep: Keep,
     wake: Wake,
-    outbound: Outbound,
+    outside: Outside,
 ) -> Result<(Handle, JoinHandle<()>)> {
     let connection = Connection::open_writer(path, settings.synchronous_full)
         .with_context(|| format!("open store {}", path.display()))?;
@@ -93,7 +105,7 @@ pub fn spawn(
         next_outbox_id,
         backlog,
         relayed: Relayed::default(),
-        outbound,
+        outside,
         own: sender.clone(),
         next_request: 0,
         unwell: None,
@@ -124,6 +136,8 @@ struct Member {
     outside: usize,
     /// Requests that do, each by a number of its own.
     outside_requests: HashMap<u64, Waiting>,
+    /// What it is to be told of events that it has sent.
+    sends: VecDeque<Arc<Completed>>,
 }
 
 /// A request that waits for its turn.
@@ -173,7 +187,7 @@ struct Executor {
     next_outbox_id: i64,
     backlog: Backlog,
     relayed: Relayed,
-    outbound: Outbound,
+    outside: Outside,
     /// For answers from the outside.
     own: SyncSender<Message>,
     next_request: u64,
@@ -272,6 +286,7 @@ impl Executor {
                     member.requests.push_front(waiting);
                 }
             }
+            Message::Completed { handler, completed } => self.receive_completed(&handler, *completed),
             Message::Published { ranges } => {
                 fault::reach(Moment::Acknowledged);
                 self.relayed.published.extend(ranges);

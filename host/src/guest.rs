@@ -14,6 +14,6 @@ pub mod outbound;
 mod wasi;
 
 pub use component::Component;
-pub use delivery::{Context, Ended, Environment, Finished, LogLine};
+pub use delivery::{Context, Ended, Environment, Finished, LogLine, Sending};
 pub use engine::Engine;
 pub use outbound::Answers;

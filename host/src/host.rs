@@ -19,12 +19,14 @@ use crate::broker::Embedded;
 use crate::deploy::stores::Stores;
 use crate::deploy::watch::Watch;
 use crate::deploy::{Deployer, Surroundings};
+use crate::executor::Outside;
 use crate::executor::readers::Readers;
 use crate::guest::Engine;
 use crate::http::jwt::Verifier;
 use crate::http::routes::Routes;
 use crate::http::server;
 use crate::kafka::config::Connection;
+use crate::kafka::sender::Sender;
 use crate::kafka::topics::{Admin, Ensured};
 use crate::outbound::Outbound;
 use crate::relay;
@@ -75,8 +77,8 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         admin,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
-    let outbound = Outbound::new(runtime.handle().clone())?;
-    let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outbound)?));
+    let outside = Outside { outbound: Outbound::new(runtime.handle().clone())?, sender: Sender::new(kafka.clone()) };
+    let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outside)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
 

@@ -73,8 +73,14 @@ impl InputId {
 }
 
 /// The source of one delivery's ids and random numbers.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Seed([u8; 32]);
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed")
+    }
+}
 
 impl Seed {
     /// The seed of the delivery that `handler` makes of `input`. Attempts share it, since an attempt that fails
@@ -94,6 +100,15 @@ impl Seed {
         let mut hash = Sha256::new();
         hash.update(self.0);
         hash.update("compensate");
+        Self(hash.finalize().into())
+    }
+
+    /// The seed of the delivery that is told what became of the `n`-th event of this one.
+    pub fn completing(&self, n: u32) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update("completed");
+        hash.update(n.to_le_bytes());
         Self(hash.finalize().into())
     }
 

@@ -6,5 +6,7 @@ pub mod identity;
 pub mod topics;
 pub mod consumer;
 pub mod dead_letter;
+pub mod sender;
+pub(crate) mod verdict;
 
 pub(crate) use native::headers;

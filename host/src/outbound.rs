@@ -196,6 +196,11 @@ impl Outbound {
         Ok(Self { client, runtime })
     }
 
+    /// Runs something that waits, beside everything else.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     /// Makes a call beside everything else; `then` is given what became of it. `dice`, from 0 to 1, is for jitter.
     pub fn call<F>(&self, call: Call, settings: Settings, dice: f64, then: impl FnOnce(Answer) -> F + Send + 'static)
     where

@@ -136,6 +136,9 @@ pub enum Refusal {
         "too many events of earlier requests wait for Kafka (outbox.max-rows), and nothing was done: try again later"
     )]
     OutboxFull,
+    /// 503: Kafka, or a topic, is away, and the handler sends past the outbox.
+    #[error("Kafka has not taken what this request sends, and nothing of it was kept: try again later")]
+    NotSent,
     /// 503: the store cannot commit at present; nothing was changed.
     #[error("the store cannot be written at present")]
     StoreUnavailable,

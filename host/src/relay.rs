@@ -8,7 +8,6 @@ mod outlet;
 mod readback;
 mod source;
 mod hold;
-mod verdict;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

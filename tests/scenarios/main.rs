@@ -10,6 +10,7 @@
 )]
 
 mod rig;
+mod sender;
 mod orders;
 mod http;
 mod events;

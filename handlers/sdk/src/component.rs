@@ -14,7 +14,7 @@ use imports::tidemill::handler as wit;
 use std::time::Duration;
 
 use crate::log::Level;
-use crate::publisher::Enqueued;
+use crate::publisher::{Enqueued, Receipt};
 use crate::record::Header;
 use crate::sql::{Rows, Value};
 use crate::{Failure, outbound, publisher, sql};
@@ -33,6 +33,7 @@ macro_rules! export_bindings {
                     "tidemill:handler/sql@0.1.0": super::super::imports::tidemill::handler::sql,
                     "tidemill:handler/publisher@0.1.0": super::super::imports::tidemill::handler::publisher,
                     "tidemill:handler/delayed@0.1.0": super::super::imports::tidemill::handler::delayed,
+                    "tidemill:handler/sender@0.1.0": super::super::imports::tidemill::handler::sender,
                     "tidemill:handler/outbound@0.1.0": super::super::imports::tidemill::handler::outbound,
                     "tidemill:handler/config@0.1.0": super::super::imports::tidemill::handler::config,
                     "tidemill:handler/log@0.1.0": super::super::imports::tidemill::handler::log,
@@ -114,6 +115,31 @@ pub mod compensation {
     }
 }
 
+pub mod sends {
+    //! The export of `sends`.
+
+    export_bindings!("sends-handler");
+
+    pub use bindings::export;
+    pub use bindings::exports;
+    pub use bindings::exports::tidemill::handler::sends::{Event, Guest, Receipt};
+
+    use super::records::Outcome;
+
+    /// Hands over what became of an event, and the failure back.
+    pub fn run(completed: crate::Completed, event: Event, outcome: Result<Receipt, String>) -> Outcome {
+        let event = crate::sends::Sent {
+            destination: event.destination,
+            id: event.id.unwrap_or_default(),
+            event_type: event.event_type,
+            key: event.key,
+            value: event.value,
+            headers: event.headers.into_iter().map(super::header).collect(),
+        };
+        completed(&event, outcome.map(super::receipt)).map_err(super::failure)
+    }
+}
+
 pub mod http {
     //! The export of `http`.
 
@@ -165,6 +191,18 @@ pub(crate) fn enqueue_at(event: Enqueued, due: i64) -> Result<String, publisher:
 
 pub(crate) fn enqueue_after(event: Enqueued, delay_ms: u64) -> Result<String, publisher::Error> {
     wit::delayed::enqueue_after(&to_event(event), delay_ms).map_err(publisher_error)
+}
+
+pub(crate) fn send(event: Enqueued) -> Result<Receipt, publisher::Error> {
+    wit::sender::send(&to_event(event)).map(receipt).map_err(publisher_error)
+}
+
+pub(crate) fn send_async(event: Enqueued) -> Result<String, publisher::Error> {
+    wit::sender::send_async(&to_event(event)).map_err(publisher_error)
+}
+
+fn receipt(receipt: wit::sender::Receipt) -> Receipt {
+    Receipt { id: receipt.id, partition: receipt.partition, offset: receipt.offset }
 }
 
 fn to_event(event: Enqueued) -> wit::publisher::Event {

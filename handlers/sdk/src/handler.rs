@@ -5,7 +5,9 @@
 
 use crate::compensation::Input;
 use crate::http::{Problem, Request, Response};
+use crate::publisher::Receipt;
 use crate::section::Migration;
+use crate::sends::Sent;
 use crate::{Failure, Record};
 
 /// What handles a record.
@@ -13,6 +15,9 @@ pub type Handle = fn(&Record) -> Result<(), Failure>;
 
 /// What makes good what was given up on, for the reason that is its second argument.
 pub type Compensate = fn(&Input, &str) -> Result<(), Failure>;
+
+/// What is told of the events that were sent with `send_async`.
+pub type Completed = fn(&Sent, Result<Receipt, String>) -> Result<(), Failure>;
 
 /// What answers the requests of one route.
 pub type Answer = fn(&Request) -> Result<Response, Problem>;
@@ -28,6 +33,8 @@ pub struct Handler {
     pub records: Option<Handle>,
     /// The function for what was given up on, if there is one.
     pub compensate: Option<Compensate>,
+    /// The function for what became of events that were sent, if there is one.
+    pub completed: Option<Completed>,
     /// `METHOD /path` and the function for it.
     pub routes: &'static [(&'static str, Answer)],
 }
@@ -40,6 +47,7 @@ pub struct Handler {
 ///     migrations: ["migrations/0001_orders.sql"],
 ///     records: handle,
 ///     compensate: make_good,
+///     sends: completed,
 ///     http: {
 ///         "POST /api/orders" => place,
 ///         "GET /api/orders/{id}" => show,
@@ -47,8 +55,8 @@ pub struct Handler {
 /// }
 /// ```
 ///
-/// Paths are relative to the crate's folder. `migrations`, `records`, `compensate` and `http` may be left out, but
-/// keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
+/// Paths are relative to the crate's folder. `migrations`, `records`, `compensate`, `sends` and `http` may be left
+/// out, but keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
 /// written as in the manifest's `[[route]]`: the method, a space, the path.
 #[macro_export]
 macro_rules! handler {
@@ -57,6 +65,7 @@ macro_rules! handler {
         $(, migrations: [$($migration:literal),* $(,)?])?
         $(, records: $handle:path)?
         $(, compensate: $compensate:path)?
+        $(, sends: $completed:path)?
         $(, http: { $($route:literal => $answer:path),* $(,)? })?
         $(,)?
     ) => {
@@ -101,6 +110,18 @@ macro_rules! handler {
             )?
 
             $(
+                impl $crate::component::sends::Guest for Component {
+                    fn completed(
+                        event: $crate::component::sends::Event,
+                        outcome: ::std::result::Result<$crate::component::sends::Receipt, ::std::string::String>,
+                    ) -> $crate::component::records::Outcome {
+                        $crate::component::sends::run($completed, event, outcome)
+                    }
+                }
+                $crate::component::sends::export!(Component with_types_in $crate::component::sends);
+            )?
+
+            $(
                 impl $crate::component::http::Guest for Component {
                     fn handle(request: $crate::component::http::Request) -> $crate::component::http::Response {
                         $crate::component::http::run(&[$(($route, $answer as $crate::Answer)),*], request)
@@ -126,6 +147,7 @@ macro_rules! handler {
             )*)?],
             records: $crate::first![$(Some($handle),)? None],
             compensate: $crate::first![$(Some($compensate),)? None],
+            completed: $crate::first![$(Some($completed),)? None],
             routes: &[$($(($route, $answer)),*)?],
         };
     };

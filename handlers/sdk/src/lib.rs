@@ -33,6 +33,7 @@ pub mod compensation;
 mod failure;
 pub mod sql;
 pub mod publisher;
+pub mod sends;
 pub mod outbound;
 pub mod config;
 pub mod delivery;
@@ -54,7 +55,7 @@ pub mod test;
 use test::delivery as host;
 
 pub use failure::Failure;
-pub use handler::{Answer, Compensate, Handle, Handler};
+pub use handler::{Answer, Compensate, Completed, Handle, Handler};
 pub use record::Record;
 pub use rust_decimal::Decimal;
 pub use time::Time;

@@ -1,5 +1,5 @@
 //! Events. What is enqueued commits with the delivery and is published after that, in order for each key, or once it is
-//! due; what a failed delivery enqueued is never published.
+//! due; what a failed delivery enqueued is never published. An event that is sent goes past the outbox.
 
 use std::fmt;
 use std::time::Duration;
@@ -109,6 +109,22 @@ impl<'a> Event<'a> {
         host::enqueue_after(self.finish()?, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Sends the event now, past the outbox, and waits until Kafka has it. The delivery runs alone meanwhile, and all others
+    /// on its store wait, for the manifest's `send.timeout` at most.
+    ///
+    /// When it cannot be published the delivery ends here, and nothing of it is kept; an error that is returned says that
+    /// nothing was tried. The reverse does not hold: what was sent stays published, though the delivery fails later.
+    /// Prefer [`Event::enqueue`], which neither loses an event nor publishes one too many.
+    pub fn send(self) -> Result<Receipt, Error> {
+        host::send(self.finish()?)
+    }
+
+    /// Sends the event once the delivery has committed, past the outbox and without waiting: at most once. Returns its id.
+    /// What becomes of it is told to the function that [`handler!`](crate::handler!) names for `sends`.
+    pub fn send_async(self) -> Result<String, Error> {
+        host::send_async(self.finish()?)
+    }
+
     /// Writes the value, which may need the id.
     fn finish(self) -> Result<Enqueued, Error> {
         let value = match self.value {
@@ -139,6 +155,17 @@ impl fmt::Debug for Event<'_> {
             .field("key", &self.key)
             .finish_non_exhaustive()
     }
+}
+
+/// Where Kafka has put an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The event's id.
+    pub id: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset within it.
+    pub offset: i64,
 }
 
 /// An event as it goes to the host.

@@ -52,6 +52,7 @@ macro_rules! params {
 /// #     migrations: &[("1.sql", "CREATE TABLE orders (id TEXT PRIMARY KEY, status TEXT NOT NULL);")],
 /// #     records: Some(pay),
 /// #     compensate: None,
+/// #     completed: None,
 /// #     routes: &[],
 /// # };
 /// let mut bench = Bench::new(&HANDLER);

@@ -21,15 +21,19 @@ mod input;
 mod manifest;
 mod store;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use serde::de::DeserializeOwned;
 
 use crate::compensation::Input;
 use crate::http::{self, Response};
 use crate::log::Level;
+use crate::publisher::Receipt;
 use crate::record::Header;
+use crate::sends::Sent;
 use crate::sql::Value;
 use crate::{Failure, Handler, Record, Time, outbound, sql};
-use delivery::Delivery;
+use delivery::{Delivery, NotSent};
 pub use input::{Call, get, post, record, request};
 use manifest::{Manifest, Match};
 use store::Store;
@@ -53,6 +57,19 @@ pub struct Published {
     pub headers: Vec<Header>,
     /// When it is due, if that is ahead of the delivery's clock. The bench waits for nothing.
     pub due: Option<Time>,
+    /// How it leaves.
+    pub via: Via,
+}
+
+/// How an event leaves its delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// By `enqueue`.
+    Outbox,
+    /// By `send`.
+    Send,
+    /// By `send_async`.
+    SendAsync,
 }
 
 impl Published {
@@ -97,6 +114,7 @@ pub struct Bench {
     events: Vec<Published>,
     lines: Vec<(Level, String)>,
     service: Option<Service>,
+    refusal: Option<String>,
 }
 
 /// What stands for the services outside.
@@ -124,12 +142,19 @@ impl Bench {
             events: Vec::new(),
             lines: Vec::new(),
             service: None,
+            refusal: None,
         }
     }
 
     /// Sets what answers the handler's calls to services outside. A call without one ends the test.
     pub fn service(&mut self, service: Service) -> &mut Self {
         self.service = Some(service);
+        self
+    }
+
+    /// Kafka takes nothing from now on, for this reason: a delivery that sends ends there, and nothing of it is kept.
+    pub fn refuse_sends(&mut self, reason: impl Into<String>) -> &mut Self {
+        self.refusal = Some(reason.into());
         self
     }
 
@@ -156,11 +181,7 @@ impl Bench {
     pub fn record(&mut self, record: &Record) -> Result<(), Failure> {
         let handle = self.handler.records.expect("handler! names a function for `records`");
         let event_id = self.manifest.event_id(record);
-        let outcome = self.deliver(false, event_id, || handle(record), Result::is_ok);
-        match outcome {
-            (Ok(()), Some(broken)) => Err(Failure::retry(broken)),
-            (outcome, _) => outcome,
-        }
+        ended(self.deliver(false, event_id, || handle(record), Result::is_ok))
     }
 
     /// Lets the handler make good what was given up on, for this reason. What it wrote and published stays only if it
@@ -168,10 +189,14 @@ impl Bench {
     #[track_caller]
     pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Failure> {
         let compensate = self.handler.compensate.expect("handler! names a function for `compensate`");
-        match self.deliver(false, None, || compensate(input, reason), Result::is_ok) {
-            (Ok(()), Some(broken)) => Err(Failure::retry(broken)),
-            (outcome, _) => outcome,
-        }
+        ended(self.deliver(false, None, || compensate(input, reason), Result::is_ok))
+    }
+
+    /// Tells the handler what became of an event that it sent. What it wrote and published stays only if it returns `Ok`.
+    #[track_caller]
+    pub fn completed(&mut self, sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
+        let completed = self.handler.completed.expect("handler! names a function for `sends`");
+        ended(self.deliver(false, None, || completed(sent, outcome), Result::is_ok))
     }
 
     /// Sends a request. Like the host it answers 404, 405 and 401 by itself, and what the handler wrote and published
@@ -189,8 +214,9 @@ impl Bench {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         let routes = self.handler.routes;
         match self.deliver(reads, None, || http::answer(routes, &request), |response| response.status < 400) {
-            (response, Some(_)) if response.status < 400 => http::Problem::new(500, "Internal Server Error").into(),
-            (response, _) => response,
+            Err(NotSent(_)) => http::Problem::new(503, "Service Unavailable").into(),
+            Ok((response, Some(_))) if response.status < 400 => http::Problem::new(500, "Internal Server Error").into(),
+            Ok((response, _)) => response,
         }
     }
 
@@ -217,14 +243,15 @@ impl Bench {
         self.store.batch(statements);
     }
 
-    /// Runs one delivery. Returns what the handler returned and, if its transaction could not be kept, why.
+    /// Runs one delivery. Returns what the handler returned and, if its transaction could not be kept, why; or that it
+    /// was ended by a send.
     fn deliver<T>(
         &mut self,
         reads: bool,
         event_id: Option<String>,
         run: impl FnOnce() -> T,
         succeeded: impl FnOnce(&T) -> bool,
-    ) -> (T, Option<String>) {
+    ) -> Result<(T, Option<String>), NotSent> {
         self.deliveries += 1;
         self.store.begin(reads);
         let (outcome, delivery) = delivery::run(
@@ -235,6 +262,7 @@ impl Bench {
                 changes_before: self.store.changes(),
                 grant: self.manifest.grant.clone(),
                 service: self.service,
+                refusal: self.refusal.clone(),
                 reads,
                 now: self.now,
                 attempt: self.attempt,
@@ -244,16 +272,33 @@ impl Bench {
                 events: Vec::new(),
                 lines: Vec::new(),
             },
-            run,
+            || catch_unwind(AssertUnwindSafe(run)),
         );
         self.lines.extend(delivery.lines);
-        let ended = self.store.end(succeeded(&outcome));
-        if ended == Ok(true) {
-            let taken = self.events.iter().find(|event| delivery.events.iter().any(|new| new.id == event.id));
-            assert_eq!(taken, None, "no event has an id that the outbox has already");
-            self.events.extend(delivery.events);
+        let ended = self.store.end(outcome.as_ref().is_ok_and(succeeded));
+        let kept = ended == Ok(true);
+        // What was sent cannot be taken back.
+        let events: Vec<_> = delivery.events.into_iter().filter(|event| kept || event.via == Via::Send).collect();
+        let in_outbox = |event: &&Published| event.via == Via::Outbox;
+        let taken = self
+            .events
+            .iter()
+            .filter(in_outbox)
+            .find(|old| events.iter().filter(in_outbox).any(|new| new.id == old.id));
+        assert_eq!(taken, None, "no event has an id that the outbox has already");
+        self.events.extend(events);
+        match outcome {
+            Ok(outcome) => Ok((outcome, ended.err())),
+            Err(panic) => Err(*panic.downcast::<NotSent>().unwrap_or_else(|panic| resume_unwind(panic))),
         }
-        (outcome, ended.err())
+    }
+}
+
+fn ended(ended: Result<(Result<(), Failure>, Option<String>), NotSent>) -> Result<(), Failure> {
+    match ended {
+        Err(NotSent(reason)) => Err(Failure::unavailable(reason)),
+        Ok((Ok(()), Some(broken))) => Err(Failure::retry(broken)),
+        Ok((outcome, _)) => outcome,
     }
 }
 

@@ -11,6 +11,7 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::kafka::sender;
 use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
 use crate::settings::reader::{self, Variables};
@@ -40,6 +41,8 @@ pub struct Manifest {
     pub compensation: CompensationPart,
     /// `[outbound]`
     pub outbound: OutboundPart,
+    /// `[send]`
+    pub send: SendPart,
     /// `http` under `[grant]`: origins that it may call.
     pub origins: Option<Vec<Origin>>,
     /// `[circuit]`
@@ -118,6 +121,15 @@ pub struct OutboundPart {
     pub body_limit: Option<usize>,
     /// `max-calls`
     pub max_calls: Option<usize>,
+}
+
+/// `[send]`, each part optional.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendPart {
+    /// `timeout`
+    pub timeout: Option<Duration>,
+    /// `max-attempts`
+    pub max_attempts: Option<u32>,
 }
 
 /// `[circuit]`, each part optional.
@@ -256,6 +268,8 @@ pub struct Spec {
     pub compensation: Policy,
     /// How it calls services outside.
     pub outbound: outbound::Settings,
+    /// How it sends past the outbox.
+    pub send: sender::Settings,
     /// When its lanes stand still, since what it needs is down.
     pub circuit: circuit::Settings,
     /// Where a record goes at last.

@@ -11,9 +11,8 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result, bail};
 
 use super::manifest::Spec;
-use crate::executor::{self, Handle};
+use crate::executor::{self, Handle, Outside};
 use crate::ledger::deployment;
-use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::Settings;
 use crate::store::Connection;
@@ -32,14 +31,14 @@ pub struct Stores {
     folder: PathBuf,
     settings: Settings,
     relay: relay::Handle,
-    outbound: Outbound,
+    outside: Outside,
     open: Mutex<BTreeMap<String, Open>>,
     last_seen: Mutex<HashMap<String, (String, String)>>,
 }
 
 impl Stores {
     /// Opens all stores of the data folder.
-    pub fn open_all(settings: &Settings, relay: relay::Handle, outbound: Outbound) -> Result<Self> {
+    pub fn open_all(settings: &Settings, relay: relay::Handle, outside: Outside) -> Result<Self> {
         let folder = settings.data.join("stores");
         let read = || format!("read {}", folder.display());
         std::fs::create_dir_all(&folder).with_context(read)?;
@@ -53,7 +52,7 @@ impl Stores {
             }
         }
         let (open, last_seen) = (Mutex::default(), Mutex::default());
-        let stores = Self { folder, settings: settings.clone(), relay, outbound, open, last_seen };
+        let stores = Self { folder, settings: settings.clone(), relay, outside, open, last_seen };
         for name in names {
             let (_, path) = stores.open(&name)?;
             let known = deployment::last_live(&Connection::open_reader(&path)?)?;
@@ -90,7 +89,7 @@ impl Stores {
             &self.settings.outbox,
             executor::Keep { inbox: self.settings.inbox.keep, answers: self.settings.http.idempotency_keep },
             Box::new(move || wake.wake()),
-            self.outbound.clone(),
+            self.outside.clone(),
         )?;
         self.relay.add(&waker, path.to_path_buf(), handle.clone());
         open.insert(name.to_owned(), Open { handle: handle.clone(), path: path.clone(), thread });
@@ -117,5 +116,6 @@ impl Stores {
                 tracing::error!(store = name, "an executor thread has panicked: this is a bug in Tidemill");
             }
         }
+        self.outside.sender.stop();
     }
 }

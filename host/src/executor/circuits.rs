@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::group::{Abort, Group};
 use super::record::Delivery;
 use super::{Executor, Member};
-use crate::guest::{self, Ended};
+use crate::guest::{self, Context, Ended};
 use crate::lane::Token;
 use crate::lane::turn::Input;
 use crate::policy::Circuit;
@@ -62,7 +62,7 @@ impl Executor {
             return Ok(false);
         };
         self.connection().execute("SAVEPOINT delivery", &[])?;
-        let context = self.context(&behind, group);
+        let context = Context { sender: None, ..self.context(&behind, group) };
         let Some(connection) = self.connection.take() else { return Ok(false) };
         let finished = guest::delivery::handle_record(&behind.live.component, connection, context, &behind.record);
         self.connection = Some(finished.connection);
@@ -73,8 +73,8 @@ impl Executor {
                 self.restart(group)?;
                 return Ok(false);
             }
-            // A call of a rehearsal is not made: nothing is known.
-            Ok(()) | Err(Ended::Failed(_) | Ended::Asks(..)) => {}
+            // A rehearsal neither calls nor sends: nothing is known.
+            Ok(()) | Err(Ended::Failed(_) | Ended::Asks(..) | Ended::Sends) => {}
         }
         self.connection().execute("ROLLBACK TO delivery", &[])?;
         self.connection().execute("RELEASE delivery", &[])?;

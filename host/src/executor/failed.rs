@@ -21,7 +21,8 @@ impl Executor {
     pub(super) fn fail(&mut self, group: &mut Group, delivery: &Delivery, failure: &Failure) -> Result<String, Abort> {
         let spec = &delivery.live.environment.spec;
         let policy = if delivery.input.reason().is_some() { &spec.compensation } else { &spec.retry };
-        let (token, now) = (delivery.token, delivery.now);
+        // A delivery that sends may have waited long.
+        let (token, now) = (delivery.token, crate::clock::now());
         let treatment = policy.classes.of(failure.outcome).treatment;
         let dice = delivery.seed.dice(delivery.attempt);
         let probe = self.circuit_is_open(group, delivery);

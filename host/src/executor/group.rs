@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::fault::{self, Moment};
-use crate::guest::LogLine;
+use crate::guest::{LogLine, Sending};
 use crate::lane::{Aside, Draft, Token};
 use crate::ledger::pending::{self, NO_PARTITION};
 use crate::ledger::{fallback, offset, outbox};
@@ -28,6 +28,8 @@ pub(super) enum Pick {
     Lane(Token),
     /// A handler's oldest request.
     Request(Arc<str>),
+    /// What a handler is told of the event that it sent first.
+    Completed(Arc<str>),
 }
 
 /// Why a group ended without a commit.
@@ -59,6 +61,10 @@ pub(super) struct Group {
     pub(super) answers: HashMap<Arc<str>, Vec<Answered>>,
     /// Deliveries of each handler that this group has set aside.
     pub(super) asked: HashMap<Arc<str>, usize>,
+    /// What its deliveries send once it has committed.
+    pub(super) sends: Vec<(Arc<str>, Sending)>,
+    /// How much each handler was told of what it has sent.
+    pub(super) told: HashMap<Arc<str>, usize>,
     pub(super) log: Vec<Logged>,
     /// Handlers and the topics that have refused events of theirs, which they compensate.
     refused: Vec<(Arc<str>, String)>,
@@ -80,6 +86,14 @@ pub(super) struct Logged {
     pub(super) span: tracing::Span,
     pub(super) lines: Vec<LogLine>,
     pub(super) trouble: Option<String>,
+}
+
+impl Group {
+    /// What a delivery of the handler leaves behind that is not in the store.
+    pub(super) fn keep(&mut self, handler: &Arc<str>, next_outbox_id: Option<i64>, sends: Vec<Sending>) {
+        self.next_outbox_id = next_outbox_id.unwrap_or(self.next_outbox_id);
+        self.sends.extend(sends.into_iter().map(|sending| (handler.clone(), sending)));
+    }
 }
 
 impl Executor {
@@ -120,6 +134,7 @@ impl Executor {
             match &pick {
                 Pick::Lane(token) => self.deliver_record(group, *token)?,
                 Pick::Request(handler) => self.deliver_request(group, handler)?,
+                Pick::Completed(handler) => self.deliver_completed(group, handler)?,
             }
             fault::reach(Moment::Delivered);
             self.list_again(group, &pick);
@@ -147,6 +162,7 @@ impl Executor {
                     member.requests_first = true;
                 }
             }
+            Pick::Completed(_) => {}
         }
         false
     }
@@ -157,7 +173,7 @@ impl Executor {
                 Some(lane) if lane.careful > 0 => return true,
                 lane => lane.map(|lane| &lane.handler),
             },
-            Pick::Request(handler) => Some(handler),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler),
         };
         handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
     }
@@ -173,6 +189,9 @@ impl Executor {
             self.turn.push_back(handler.clone());
             let full = self.is_full(group, &handler);
             let Some(member) = self.members.get_mut(&handler) else { continue };
+            if member.sends.len() > group.told.get(&handler).copied().unwrap_or(0) {
+                return Some(Pick::Completed(handler));
+            }
             let answered = group.answers.get(&handler).map_or(0, Vec::len);
             let request = member.requests.get(answered).is_some_and(|waiting| !full || waiting.aside.is_some());
             if request && member.requests_first {
@@ -314,6 +333,12 @@ impl Executor {
                 }
             }
         }
+        for (handler, told) in group.told {
+            if let Some(member) = self.members.get_mut(&handler) {
+                member.sends.drain(..told.min(member.sends.len()));
+            }
+        }
+        group.sends.into_iter().for_each(|(handler, sending)| self.send(handler, sending));
         for logged in group.log {
             logged.emit();
         }
@@ -329,7 +354,7 @@ impl Executor {
                 lane.careful = lane.careful.saturating_sub(1);
                 lane.handler.clone()
             }),
-            Pick::Request(handler) => Some(handler.clone()),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
         };
         if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
             member.solo = member.solo.saturating_sub(1);
@@ -375,7 +400,7 @@ impl Executor {
     fn keep_alone(&mut self, offender: &Pick) {
         let handler = match offender {
             Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
-            Pick::Request(handler) => Some(handler.clone()),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
         };
         if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
             member.solo = SOLO_AFTER_BREAK;
@@ -393,6 +418,7 @@ impl Executor {
         group.drafts.clear();
         group.circuits.clear();
         group.asked.clear();
+        group.sends.clear();
         group.next_outbox_id = self.next_outbox_id;
         self.begin()
     }

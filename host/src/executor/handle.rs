@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use super::completed::Completed;
 use super::positions::Positions;
 use crate::deploy::manifest::Spec;
 use crate::guest::{Component, Environment};
@@ -92,6 +93,7 @@ pub(super) enum Message {
     Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
     Answered { token: Token, id: i64, fingerprint: [u8; 32], answer: outbound::Answer },
     RequestAnswered { handler: Arc<str>, number: u64, fingerprint: [u8; 32], answer: outbound::Answer },
+    Completed { handler: Arc<str>, completed: Box<Completed> },
     Published { ranges: Vec<(i64, i64)> },
     NotPublished { ids: Vec<i64>, error: String },
     Refused { id: i64, error: String },

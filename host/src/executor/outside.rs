@@ -96,12 +96,12 @@ impl Executor {
         let settings = member.live.environment.spec.outbound.clone();
         let own = self.own.clone();
         let dice = f64::from(call.fingerprint.first().copied().unwrap_or(0)) / 255.0;
-        self.outbound.call(call, settings, dice, move |answer| hand_over(own, message(answer)));
+        self.outside.outbound.call(call, settings, dice, move |answer| hand_over(own, message(answer)));
     }
 }
 
-/// Hands an answer to the executor. One that has ended needs none: the delivery is run again at the next start.
-async fn hand_over(own: SyncSender<Message>, mut message: Message) {
+/// Hands an answer to the executor, from a thread that must not wait. One that has ended needs none.
+pub(super) async fn hand_over(own: SyncSender<Message>, mut message: Message) {
     while let Err(TrySendError::Full(back)) = own.try_send(message) {
         message = back;
         tokio::time::sleep(FULL).await;

@@ -106,7 +106,9 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
     let answer = match finished.result {
         Ok(response) => Ok(response),
         Err(Ended::Failed(failure) | Ended::Broken(failure)) => Err::<_, Failure>(failure),
-        Err(Ended::Asks(..)) => Err(Failure::new(Outcome::Trap, "a request that only reads cannot call")),
+        Err(Ended::Asks(..) | Ended::Sends) => {
+            Err(Failure::new(Outcome::Trap, "a request that only reads cannot call"))
+        }
         Err(Ended::Store(error)) => return Err(error),
     };
     let (answer, logged) = conclude(&live.environment.spec.name, request, answer, finished.log);

@@ -96,6 +96,7 @@ impl Executor {
             }
             Err(Ended::Failed(failure)) => Some(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
+            Err(Ended::Sends) => return Err(Abort::Broken),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
                 self.restart(group)?;
@@ -105,9 +106,7 @@ impl Executor {
         };
         let trouble = match failure {
             None => {
-                if let Some(next) = finished.next_outbox_id {
-                    group.next_outbox_id = next;
-                }
+                group.keep(&delivery.handler, finished.next_outbox_id, finished.sends);
                 if let Some(id) = &delivery.event_id {
                     inbox::add(self.connection(), &delivery.handler, id, delivery.now)?;
                 }
@@ -203,6 +202,7 @@ impl Executor {
             next_outbox_id: Some(group.next_outbox_id),
             answers: delivery.input.aside().map_or_else(Default::default, |aside| aside.answers.clone()),
             deadline: None,
+            sender: group.solo.then(|| self.outside.sender.clone()),
         }
     }
 

@@ -67,6 +67,7 @@ impl Executor {
         let mut context = context(&self.identity.secret, live.environment.clone(), request, aside.started);
         context.answers = aside.answers.clone();
         context.next_outbox_id = Some(group.next_outbox_id);
+        context.sender = group.solo.then(|| self.outside.sender.clone());
         let finished = guest::delivery::handle_request(&live.component, connection, context, request);
         self.connection = Some(finished.connection);
         let answer = match finished.result {
@@ -83,6 +84,7 @@ impl Executor {
             },
             Err(Ended::Failed(failure)) => Err(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
+            Err(Ended::Sends) => return Err(Abort::Broken),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
                 self.restart(group)?;
@@ -92,9 +94,7 @@ impl Executor {
         };
         match &answer {
             Ok(response) if response.status < 400 => {
-                if let Some(next) = finished.next_outbox_id {
-                    group.next_outbox_id = next;
-                }
+                group.keep(handler, finished.next_outbox_id, finished.sends);
                 if let Some(key) = &request.idempotency_key {
                     request::insert(self.connection(), handler, request, key, response, crate::clock::now())?;
                 }
@@ -126,6 +126,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
         next_outbox_id: None,
         answers: Arc::default(),
         deadline: Some(request.deadline),
+        sender: None,
     }
 }
 
@@ -141,7 +142,11 @@ pub(super) fn conclude(
         let span = tracing::info_span!("request", handler, method = %request.method, path = %request.path);
         Logged { span, lines, trouble }
     });
-    let answer =
-        answer.map_err(|_| if Instant::now() >= request.deadline { Refusal::Expired } else { Refusal::Failed });
+    let answer = answer.map_err(|failure| match failure.outcome {
+        _ if Instant::now() >= request.deadline => Refusal::Expired,
+        // No answer of a handler's is one; a send is.
+        Outcome::Unavailable => Refusal::NotSent,
+        _ => Refusal::Failed,
+    });
     (answer, logged)
 }

@@ -173,6 +173,7 @@ impl Executor {
                     passed_at: 0,
                     outside: 0,
                     outside_requests: HashMap::new(),
+                    sends: VecDeque::new(),
                 }
             }
         };

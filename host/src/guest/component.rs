@@ -27,6 +27,7 @@ pub struct Component {
     pub(super) records: Option<exports::records::GuestIndices>,
     pub(super) http: Option<exports::http::GuestIndices>,
     pub(super) compensation: Option<exports::compensation::GuestIndices>,
+    pub(super) sends: Option<exports::sends::GuestIndices>,
 }
 
 impl Component {
@@ -42,7 +43,8 @@ impl Component {
         let records = exported("records").then(|| exports::records::GuestIndices::new(&pre)).transpose();
         let http = exported("http").then(|| exports::http::GuestIndices::new(&pre)).transpose();
         let compensation = exported("compensation").then(|| exports::compensation::GuestIndices::new(&pre)).transpose();
-        let (Ok(records), Ok(http), Ok(compensation)) = (records, http, compensation) else {
+        let sends = exported("sends").then(|| exports::sends::GuestIndices::new(&pre)).transpose();
+        let (Ok(records), Ok(http), Ok(compensation), Ok(sends)) = (records, http, compensation, sends) else {
             bail!("it exports {}, but this daemon speaks {CONTRACT}: build it against that version", names.join(", "));
         };
         if records.is_none() && http.is_none() {
@@ -51,7 +53,7 @@ impl Component {
                 if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
             );
         }
-        Ok(Self { pre, records, http, compensation })
+        Ok(Self { pre, records, http, compensation, sends })
     }
 
     /// Instantiates it once under the limits of `spec` and throws the instance away: a component that asks for more
@@ -69,6 +71,7 @@ impl Component {
             next_outbox_id: None,
             answers: Arc::default(),
             deadline: None,
+            sender: None,
         };
         let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));
         store.limiter(|state| state);
@@ -90,6 +93,11 @@ impl Component {
     /// Whether it makes good what it was given up on.
     pub fn compensates(&self) -> bool {
         self.compensation.is_some()
+    }
+
+    /// Whether it is told what became of what it has sent.
+    pub fn hears_of_sends(&self) -> bool {
+        self.sends.is_some()
     }
 
     /// Whether it can be given requests.

@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::bindings::exports::tidemill::handler as exports;
 use super::bindings::exports::tidemill::handler::compensation;
-use super::bindings::tidemill::handler::types;
+use super::bindings::tidemill::handler::{publisher, sender, types};
+use super::delivery::Sending;
+use crate::kafka::sender::{Outcome, Position};
 use crate::ledger::pending::Refused;
-use crate::policy::{Failure, Outcome};
+use crate::policy::{self, Failure};
 use crate::record::{Record, Request};
 
 /// Characters of a failure's message that are kept.
@@ -51,11 +53,32 @@ pub(super) fn compensation(record: &Record, event: Option<&Refused>) -> compensa
 }
 
 fn headers(record: &Record) -> Vec<types::Header> {
-    let header = |h: &crate::record::Header| types::Header {
-        name: h.name.clone(),
-        value: h.value.as_deref().map(<[u8]>::to_vec),
-    };
     record.headers.iter().map(header).collect()
+}
+
+fn header(h: &crate::record::Header) -> types::Header {
+    types::Header { name: h.name.clone(), value: h.value.as_deref().map(<[u8]>::to_vec) }
+}
+
+/// An event that was sent, and what became of it.
+pub(super) fn sent(sending: &Sending, outcome: &Outcome) -> (publisher::Event, Result<sender::Receipt, String>) {
+    let bytes = |part: &Option<Bytes>| part.as_deref().map(<[u8]>::to_vec);
+    let event = &sending.event;
+    let outcome = match outcome {
+        Ok(Position { partition, offset }) => {
+            Ok(sender::Receipt { id: event.event_id.clone(), partition: *partition, offset: *offset })
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    let event = publisher::Event {
+        destination: sending.destination.clone(),
+        id: Some(event.event_id.clone()),
+        event_type: event.event_type.clone(),
+        key: bytes(&event.key),
+        value: bytes(&event.value),
+        headers: event.headers.iter().map(header).collect(),
+    };
+    (event, outcome)
 }
 
 pub(super) fn request(request: &Request) -> exports::http::Request {
@@ -90,9 +113,9 @@ pub(super) fn shorten(mut message: String) -> String {
 
 pub(super) fn failure(failure: types::Failure) -> Failure {
     let (outcome, message, after_ms) = match failure {
-        types::Failure::Retry(trouble) => (Outcome::Retry, trouble.message, trouble.after_ms),
-        types::Failure::Unavailable(trouble) => (Outcome::Unavailable, trouble.message, trouble.after_ms),
-        types::Failure::Reject(message) => (Outcome::of_reject(&message), message, None),
+        types::Failure::Retry(trouble) => (policy::Outcome::Retry, trouble.message, trouble.after_ms),
+        types::Failure::Unavailable(trouble) => (policy::Outcome::Unavailable, trouble.message, trouble.after_ms),
+        types::Failure::Reject(message) => (policy::Outcome::of_reject(&message), message, None),
     };
     Failure { outcome, message: shorten(message), after: after_ms.map(std::time::Duration::from_millis) }
 }

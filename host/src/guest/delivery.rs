@@ -4,11 +4,11 @@
 //! the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
-use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap};
+use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::bindings::tidemill::handler::{log::Level, types};
 use super::engine::TICK;
@@ -16,6 +16,8 @@ use super::wasi::Wasi;
 use super::{Answers, Component, convert};
 use crate::deploy::manifest::Spec;
 use crate::id::{Seed, Stream};
+use crate::kafka::sender::{self, Sender};
+use crate::ledger::outbox;
 use crate::ledger::pending::Refused;
 use crate::outbound::Call;
 use crate::policy::{Failure, Outcome};
@@ -52,6 +54,21 @@ pub struct Context {
     pub answers: Answers,
     /// The moment at which a request's client is given up; records have none.
     pub deadline: Option<Instant>,
+    /// By which it sends and waits, if it has its transaction for itself.
+    pub sender: Option<Sender>,
+}
+
+/// An event that is sent once its delivery has committed.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// The name in `[publish]`.
+    pub destination: String,
+    /// The event.
+    pub event: outbox::Event,
+    /// The source of ids and random numbers for the delivery that is told what became of it.
+    pub seed: Seed,
+    /// Names the input that it was sent for.
+    pub source: String,
 }
 
 /// A line that a handler logged.
@@ -72,6 +89,8 @@ pub enum Ended {
     Broken(Failure),
     /// It has changed nothing, and calls a service: to be run again with the answer. The number is the call's position.
     Asks(Box<Call>, usize),
+    /// It sends and waits, for which it has to be alone: to be run again so. Nothing was sent.
+    Sends,
     /// The store failed; nobody is to blame.
     Store(Error),
 }
@@ -86,6 +105,8 @@ pub struct Finished<T> {
     pub log: Vec<LogLine>,
     /// The id of the next outbox row.
     pub next_outbox_id: Option<i64>,
+    /// What is to be sent if the delivery is kept.
+    pub sends: Vec<Sending>,
 }
 
 /// The store's data while a guest runs.
@@ -99,8 +120,16 @@ pub(super) struct State {
     /// Calls to the outside that were answered.
     pub(super) called: usize,
     changes_before: u64,
-    pub(super) enqueued: u32,
-    pub(super) enqueued_bytes: usize,
+    /// Events enqueued and sent.
+    pub(super) published: u32,
+    pub(super) published_bytes: usize,
+    pub(super) sends: Vec<Sending>,
+    /// Whether anything was sent past the outbox already.
+    pub(super) sent: bool,
+    /// How long it has waited for that.
+    pub(super) waited: Duration,
+    /// When it is cut off.
+    deadline: Instant,
     /// Set by an import that ends the delivery; says more than the trap that follows.
     pub(super) ended: Option<Ended>,
     /// Whether an import has refused something for its number or size.
@@ -172,6 +201,30 @@ pub fn compensate(
     )
 }
 
+/// Tells a fresh instance what became of an event that was sent.
+pub fn completed(
+    component: &Component,
+    connection: Box<Connection>,
+    context: Context,
+    sending: &Sending,
+    outcome: &sender::Outcome,
+) -> Finished<()> {
+    run(
+        component,
+        connection,
+        context,
+        |store, instance| {
+            let Some(indices) = &component.sends else {
+                return Ok(Err(types::Failure::Reject("the component does not export `sends`".into())));
+            };
+            let guest = indices.load(&mut *store, instance)?;
+            let (event, outcome) = convert::sent(sending, outcome);
+            guest.call_completed(store, &event, outcome.as_ref().map_err(String::as_str))
+        },
+        |answer| answer.map_err(|failure| Ended::Failed(convert::failure(failure))),
+    )
+}
+
 /// Gives one request to a fresh instance.
 pub fn handle_request(
     component: &Component,
@@ -209,15 +262,19 @@ fn run<A, T>(
     call: impl FnOnce(&mut Store<State>, &wasmtime::component::Instance) -> wasmtime::Result<A>,
     convert: impl FnOnce(A) -> Result<T, Ended>,
 ) -> Finished<T> {
-    let limit = context.environment.spec.limits.time;
-    let started = Instant::now();
-    let deadline = context.deadline.map_or(started + limit, |d| d.min(started + limit));
-    connection.enter_delivery(context.now, context.seed.rng(Stream::Sql), deadline);
     let state = State::new(Some(connection), context);
+    if let Some(connection) = &state.connection {
+        connection.enter_delivery(state.context.now, state.context.seed.rng(Stream::Sql), state.deadline);
+    }
+    let ticks = state.ticks_left();
     let mut store = Store::new(component.pre.engine(), state);
     store.limiter(|state| state);
-    let ticks = deadline.saturating_duration_since(started).as_millis() / TICK.as_millis();
-    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1));
+    store.set_epoch_deadline(ticks);
+    store.epoch_deadline_callback(|store| match store.data().ticks_left() {
+        // The one tick that is always left.
+        ..=1 => Err(Trap::Interrupt.into()),
+        more => Ok(UpdateDeadline::Continue(more)),
+    });
     let answer = component.pre.instantiate(store.as_context_mut()).and_then(|instance| call(&mut store, &instance));
     finish(store.into_data(), answer, convert)
 }
@@ -249,7 +306,8 @@ fn finish<A, T>(
         None => unreachable!("a delivery keeps its connection"),
     };
     connection.leave_delivery();
-    Finished { connection, result, log: state.log, next_outbox_id: state.context.next_outbox_id }
+    let Context { next_outbox_id, .. } = state.context;
+    Finished { connection, result, log: state.log, next_outbox_id, sends: state.sends }
 }
 
 fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
@@ -279,7 +337,9 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
 impl State {
     /// `connection` is absent only where a component is merely instantiated.
     pub(super) fn new(connection: Option<Box<Connection>>, context: Context) -> Self {
+        let limit = Instant::now() + context.environment.spec.limits.time;
         Self {
+            deadline: context.deadline.map_or(limit, |client| client.min(limit)),
             rng: context.seed.rng(Stream::Delivery),
             wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
             changes_before: connection.as_ref().map_or(0, |connection| connection.changes_made()),
@@ -288,8 +348,11 @@ impl State {
             log: Vec::new(),
             log_bytes: 0,
             called: 0,
-            enqueued: 0,
-            enqueued_bytes: 0,
+            published: 0,
+            published_bytes: 0,
+            sends: Vec::new(),
+            sent: false,
+            waited: Duration::ZERO,
             ended: None,
             over_effects: false,
             memory: 0,
@@ -300,6 +363,22 @@ impl State {
     /// Whether the delivery has changed anything in the store.
     pub(super) fn has_written(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.changes_made() != self.changes_before)
+    }
+
+    /// How many ticks of the epoch are left to it, the one under way included.
+    fn ticks_left(&self) -> u64 {
+        let ticks = self.deadline.saturating_duration_since(Instant::now()).as_millis() / TICK.as_millis();
+        u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// It has waited so long for Kafka, which does not count against its time limit.
+    pub(super) fn has_waited(&mut self, time: Duration) {
+        self.waited += time;
+        let deadline = self.deadline + time;
+        self.deadline = self.context.deadline.map_or(deadline, |client| client.min(deadline));
+        if let Some(connection) = &self.connection {
+            connection.set_deadline(self.deadline);
+        }
     }
 
     pub(super) fn push_log(&mut self, level: Level, message: String) {

@@ -1,13 +1,16 @@
-//! What the contract's imports do: SQL, publishing, settings, log lines, the delivery's clock and randomness.
+//! What the contract's imports do: SQL, publishing, sending, settings, log lines, the delivery's clock and randomness.
 //!
 //! Its invariant: an error that the guest can handle is a value it gets back; an error that ends the delivery is
 //! noted in the state and traps, so that the guest cannot go on past it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
-use super::bindings::tidemill::handler::{config, delayed, delivery, log, publisher, sql, types};
-use super::delivery::{Ended, State};
+use super::bindings::tidemill::handler::{config, delayed, delivery, log, publisher, sender, sql, types};
+use super::delivery::{Ended, Sending, State};
+use crate::kafka::sender::Position;
 use crate::ledger::outbox::{self, EventKind};
 use crate::policy::{Failure, Outcome};
 use crate::record::Header;
@@ -92,15 +95,23 @@ impl sql::Host for State {
 /// An event's id, or why it was not taken.
 type Enqueued = Result<String, publisher::Error>;
 
+/// An event that the delivery may publish.
+struct Accepted {
+    /// Its row, if it goes into the outbox.
+    row_id: i64,
+    event: outbox::Event,
+    /// Whether its id follows from the input.
+    derived: bool,
+}
+
 impl State {
-    /// Puts an event into the outbox, to be published at once or not before it is due.
-    fn put(&mut self, event: publisher::Event, not_before: Option<i64>) -> wasmtime::Result<Enqueued> {
-        let refuse = |kind, message: String| Ok(Err(publisher::Error { kind, message }));
+    /// Checks an event that is to be published at once or not before it is due.
+    fn accept(&mut self, event: publisher::Event, not_before: Option<i64>) -> Result<Accepted, publisher::Error> {
+        let refuse = |kind, message: String| Err(publisher::Error { kind, message });
         let Some(row_id) = self.context.next_outbox_id else {
             return refuse(publisher::ErrorKind::ReadOnly, "a request that only reads cannot publish".into());
         };
-        let environment = self.context.environment.clone();
-        let spec = &environment.spec;
+        let spec = &self.context.environment.spec;
         let Some(topic) = spec.publish.get(&event.destination) else {
             let message = format!("[publish] of handler {} names no destination `{}`", spec.name, event.destination);
             return refuse(publisher::ErrorKind::Destination, message);
@@ -112,10 +123,10 @@ impl State {
                 return refuse(publisher::ErrorKind::Id, message);
             }
             Some(id) => id,
-            None => publisher::Host::next_id(self)?,
+            None => self.next_event_id(),
         };
-        let row = outbox::Event {
-            event_id: event_id.clone(),
+        let event = outbox::Event {
+            event_id,
             event_type: event.event_type,
             topic: topic.clone(),
             partition: None,
@@ -125,42 +136,97 @@ impl State {
             kind: EventKind::Event,
             not_before,
         };
-        let size = row.size();
-        if self.enqueued as usize >= spec.limits.events
-            || self.enqueued_bytes + size > spec.limits.event_bytes
-            || row.event_type.len() > EVENT_NAME_MAX
+        if self.published as usize >= spec.limits.events
+            || self.published_bytes + event.size() > spec.limits.event_bytes
+            || event.event_type.len() > EVENT_NAME_MAX
         {
             let message = format!(
-                "one delivery may enqueue {} events (limits.events) of {} bytes in all (limits.event-bytes), with types of up to {EVENT_NAME_MAX} bytes",
+                "one delivery may publish {} events (limits.events) of {} bytes in all (limits.event-bytes), with types of up to {EVENT_NAME_MAX} bytes",
                 spec.limits.events, spec.limits.event_bytes
             );
             self.over_effects = true;
             return refuse(publisher::ErrorKind::Limit, message);
         }
-        let (source, now) = (self.context.source.clone(), self.context.now);
-        match self.guarded(|connection, _| outbox::insert(connection, row_id, &row, &spec.name, &source, now))? {
+        Ok(Accepted { row_id, event, derived })
+    }
+
+    fn count(&mut self, event: &outbox::Event) {
+        self.published += 1;
+        self.published_bytes += event.size();
+    }
+
+    fn next_event_id(&self) -> String {
+        self.context.seed.event_id(self.published, self.context.input_time).to_string()
+    }
+
+    /// Puts an event into the outbox.
+    fn put(&mut self, event: publisher::Event, not_before: Option<i64>) -> wasmtime::Result<Enqueued> {
+        let Accepted { row_id, event, derived } = match self.accept(event, not_before) {
+            Ok(accepted) => accepted,
+            Err(error) => return Ok(Err(error)),
+        };
+        let environment = self.context.environment.clone();
+        let (name, source, now) = (&environment.spec.name, self.context.source.clone(), self.context.now);
+        match self.guarded(|connection, _| outbox::insert(connection, row_id, &event, name, &source, now))? {
             Ok(true) => self.context.next_outbox_id = Some(row_id + 1),
             // The same input has enqueued the same event before, and was read again since.
             Ok(false) if derived => {}
             Ok(false) => {
-                let message = format!("the outbox has an event with the id {event_id} already");
-                return refuse(publisher::ErrorKind::Id, message);
+                let message = format!("the outbox has an event with the id {} already", event.event_id);
+                return Ok(Err(publisher::Error { kind: publisher::ErrorKind::Id, message }));
             }
             Err(error) => return self.end(Ended::Store(error)),
         }
-        self.enqueued += 1;
-        self.enqueued_bytes += size;
-        Ok(Ok(event_id))
+        self.count(&event);
+        Ok(Ok(event.event_id))
     }
 }
 
 impl publisher::Host for State {
     fn next_id(&mut self) -> wasmtime::Result<String> {
-        Ok(self.context.seed.event_id(self.enqueued, self.context.input_time).to_string())
+        Ok(self.next_event_id())
     }
 
     fn enqueue(&mut self, event: publisher::Event) -> wasmtime::Result<Enqueued> {
         self.put(event, None)
+    }
+}
+
+impl sender::Host for State {
+    fn send(&mut self, event: publisher::Event) -> wasmtime::Result<Result<sender::Receipt, publisher::Error>> {
+        let event = match self.accept(event, None) {
+            Ok(accepted) => accepted.event,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(sender) = self.context.sender.clone() else { return self.end(Ended::Sends) };
+        let settings = self.context.environment.spec.send;
+        let client = self.context.deadline.map_or(settings.timeout, |at| at.saturating_duration_since(Instant::now()));
+        let patience = settings.timeout.saturating_sub(self.waited).min(client);
+        let began = Instant::now();
+        let outcome = sender.send(settings, &event, patience);
+        self.has_waited(began.elapsed());
+        self.count(&event);
+        self.sent = true;
+        match outcome {
+            Ok(Position { partition, offset }) => Ok(Ok(sender::Receipt { id: event.event_id, partition, offset })),
+            Err(error) => {
+                let outcome = if error.refused { Outcome::Retry } else { Outcome::Unavailable };
+                self.end(Ended::Failed(Failure::new(outcome, format!("send to {error}"))))
+            }
+        }
+    }
+
+    fn send_async(&mut self, event: publisher::Event) -> wasmtime::Result<Enqueued> {
+        let destination = event.destination.clone();
+        let event = match self.accept(event, None) {
+            Ok(accepted) => accepted.event,
+            Err(error) => return Ok(Err(error)),
+        };
+        let seed = self.context.seed.completing(self.published);
+        self.count(&event);
+        let id = event.event_id.clone();
+        self.sends.push(Sending { destination, event, seed, source: self.context.source.clone() });
+        Ok(Ok(id))
     }
 }
 

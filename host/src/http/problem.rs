@@ -94,7 +94,7 @@ impl From<Refusal> for Problem {
             Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::Failed => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
-            Refusal::OutboxFull | Refusal::StoreUnavailable | Refusal::Stopping => {
+            Refusal::OutboxFull | Refusal::NotSent | Refusal::StoreUnavailable | Refusal::Stopping => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some("5"))
             }
             Refusal::Expired => (StatusCode::GATEWAY_TIMEOUT, None),

@@ -13,15 +13,16 @@ use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 
 use super::Message;
-use super::verdict::{Verdict, judge};
 use crate::kafka::config::{Connection, Reporter};
+use crate::kafka::sender::event_headers;
 use crate::kafka::topics::{Admin, BROKER_DEFAULT_REPLICAS, Ensured, TopicError};
+use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Waiting};
 use crate::settings::Topic;
 
@@ -163,18 +164,9 @@ impl Outlet {
             }
         };
         let event = &row.event;
-        let mut headers = OwnedHeaders::new_with_capacity(event.headers.len() + 2);
-        for header in &event.headers {
-            headers = headers.insert(Header { key: &header.name, value: header.value.as_deref() });
-        }
-        if event.kind == EventKind::Event {
-            headers = headers
-                .insert(Header { key: "event-id", value: Some(event.event_id.as_str()) })
-                .insert(Header { key: "event-type", value: Some(event.event_type.as_str()) });
-        }
         let ticket = Box::new(Ticket { generation: self.generation, store: store.clone(), id: row.id });
         let mut record: BaseRecord<'_, [u8], [u8], Box<Ticket>> =
-            BaseRecord::with_opaque_to(&event.topic, ticket).headers(headers);
+            BaseRecord::with_opaque_to(&event.topic, ticket).headers(event_headers(event));
         record.key = event.key.as_deref();
         record.payload = event.value.as_deref();
         record.partition = partition;

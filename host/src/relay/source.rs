@@ -17,9 +17,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::hold::Hold;
 use super::outlet::{Outlet, Report, Sent};
 use super::readback::{Expected, ReadBack};
-use super::verdict::{Verdict, judge};
 use crate::executor;
 use crate::kafka::topics::TopicError;
+use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Place, Waiting};
 use crate::store::{Connection, Error};
 

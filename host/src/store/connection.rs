@@ -189,7 +189,8 @@ impl Connection {
         self.set_deadline(deadline);
     }
 
-    fn set_deadline(&self, deadline: Instant) {
+    /// Guest SQL on this connection is interrupted at `deadline`.
+    pub fn set_deadline(&self, deadline: Instant) {
         let nanos = deadline.saturating_duration_since(self.epoch).as_nanos();
         self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use super::manifest::Grant;
 use super::store::Store;
-use super::{Published, Service};
+use super::{Published, Service, Via};
 use crate::Time;
 use crate::log::Level;
 use crate::outbound::{self, ErrorKind as CallError};
-use crate::publisher::{self, Enqueued, ErrorKind};
+use crate::publisher::{self, Enqueued, ErrorKind, Receipt};
 use crate::sql::{self, Rows, Value};
 
 /// One delivery under way.
@@ -24,6 +24,8 @@ pub(super) struct Delivery {
     pub(super) changes_before: u64,
     pub(super) grant: Grant,
     pub(super) service: Option<Service>,
+    /// Why Kafka takes nothing, if it does not.
+    pub(super) refusal: Option<String>,
     pub(super) reads: bool,
     pub(super) now: Time,
     pub(super) attempt: u32,
@@ -79,7 +81,7 @@ pub(crate) fn next_id() -> String {
 const DELAY_MAX_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
 
 pub(crate) fn enqueue(event: Enqueued) -> Result<String, publisher::Error> {
-    put(event, None)
+    put(event, None, Via::Outbox)
 }
 
 pub(crate) fn enqueue_at(event: Enqueued, due: i64) -> Result<String, publisher::Error> {
@@ -88,14 +90,33 @@ pub(crate) fn enqueue_at(event: Enqueued, due: i64) -> Result<String, publisher:
         let message = "an event may be due 365 days after the delivery at most".to_owned();
         return Err(publisher::Error { kind: ErrorKind::Limit, message });
     }
-    put(event, (ahead > 0).then(|| Time::from_millis(due)))
+    put(event, (ahead > 0).then(|| Time::from_millis(due)), Via::Outbox)
 }
 
 pub(crate) fn enqueue_after(event: Enqueued, delay_ms: u64) -> Result<String, publisher::Error> {
     enqueue_at(event, now().saturating_add_unsigned(delay_ms))
 }
 
-fn put(event: Enqueued, due: Option<Time>) -> Result<String, publisher::Error> {
+/// A send that Kafka has not taken: the delivery ends with it, as it does in the host.
+pub(super) struct NotSent(pub(super) String);
+
+pub(crate) fn send(event: Enqueued) -> Result<Receipt, publisher::Error> {
+    let id = put(event, None, Via::Send)?;
+    let sent = with(|delivery| match delivery.refusal.clone() {
+        Some(reason) => {
+            delivery.events.pop();
+            Err(NotSent(reason))
+        }
+        None => Ok(Receipt { id, partition: 0, offset: delivery.events.len() as i64 - 1 }),
+    });
+    sent.map(Ok).unwrap_or_else(|refused| std::panic::resume_unwind(Box::new(refused)))
+}
+
+pub(crate) fn send_async(event: Enqueued) -> Result<String, publisher::Error> {
+    put(event, None, Via::SendAsync)
+}
+
+fn put(event: Enqueued, due: Option<Time>, via: Via) -> Result<String, publisher::Error> {
     let refused = |kind, message: String| Err(publisher::Error { kind, message });
     with(|delivery| {
         if delivery.reads {
@@ -120,6 +141,7 @@ fn put(event: Enqueued, due: Option<Time>) -> Result<String, publisher::Error> {
             value: event.value,
             headers: event.headers,
             due,
+            via,
         });
         Ok(id)
     })
@@ -137,7 +159,9 @@ pub(crate) fn call(request: outbound::Request) -> Result<outbound::Response, out
         if delivery.reads {
             return refused(CallError::ReadOnly, "a request that only reads cannot call".into());
         }
-        if !delivery.events.is_empty() || delivery.store.changes() != delivery.changes_before {
+        if delivery.events.iter().any(|event| event.via != Via::SendAsync)
+            || delivery.store.changes() != delivery.changes_before
+        {
             return refused(CallError::Late, "the delivery has written already: call first, then write".into());
         }
         Ok(delivery.service)

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::{Bench, get, post, record, request};
+use super::{Bench, Via, get, post, record, request};
 use crate::compensation::Input;
 use crate::http::{self, Request, Response};
 use crate::outbound::{self, Request as Call};
-use crate::publisher::{self, Event};
+use crate::publisher::{self, Event, Receipt};
+use crate::sends::Sent;
 use crate::sql::ErrorKind;
 use crate::{Failure, Handler, Record, Time, config, delivery, params, sql};
 
@@ -44,6 +45,7 @@ static HANDLER: Handler = Handler {
     migrations: MIGRATIONS,
     records: Some(handle),
     compensate: Some(make_good),
+    completed: Some(completed),
     routes: &[("GET /things/{id}", read), ("GET /things/first", read), ("POST /things", write)],
 };
 
@@ -62,6 +64,11 @@ fn make_good(input: &Input, reason: &str) -> Result<(), Failure> {
     let Input::Record(record) = input else { return Err(Failure::reject("no record")) };
     sql::execute("INSERT INTO things VALUES (?1)", params![format!("undone {:?}: {reason}", record.key_str())])?;
     if reason == "again" { Err(Failure::retry("once more")) } else { Ok(()) }
+}
+
+fn completed(sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
+    sql::execute("INSERT INTO things VALUES (?1)", params![format!("{}: {outcome:?}", sent.id)])?;
+    Ok(())
 }
 
 fn read(request: &Request) -> http::Result {
@@ -153,8 +160,14 @@ fn an_event_can_wait_for_its_time() {
         assert_eq!(refused.kind, publisher::ErrorKind::Limit);
         Ok(())
     }
-    static WAITING: Handler =
-        Handler { manifest: MANIFEST, migrations: &[], records: Some(wait), compensate: None, routes: HANDLER.routes };
+    static WAITING: Handler = Handler {
+        manifest: MANIFEST,
+        migrations: &[],
+        records: Some(wait),
+        compensate: None,
+        completed: None,
+        routes: HANDLER.routes,
+    };
     let mut bench = Bench::new(&WAITING);
     bench.at(Time::from_millis(1_000));
     let mut due = |at: &str| {
@@ -192,8 +205,14 @@ fn settings_attempt_and_event_id_reach_the_handler() {
         assert_eq!((delivery::attempt(), delivery::event_id()), (2, record.key_str().map(str::to_owned)));
         Ok(())
     }
-    static LOOKING: Handler =
-        Handler { manifest: MANIFEST, migrations: &[], records: Some(look), compensate: None, routes: HANDLER.routes };
+    static LOOKING: Handler = Handler {
+        manifest: MANIFEST,
+        migrations: &[],
+        records: Some(look),
+        compensate: None,
+        completed: None,
+        routes: HANDLER.routes,
+    };
     let mut bench = Bench::new(&LOOKING);
     bench.attempt(2);
     bench.record(&record("in").with_key("x").with_json(&serde_json::json!({ "id": "x" }))).unwrap();
@@ -217,11 +236,48 @@ fn service(request: &Call) -> Result<outbound::Response, outbound::Error> {
     Ok(outbound::Response { status, body: b"\"answer\"".to_vec(), ..outbound::Response::default() })
 }
 
+/// Writes a row, sends in both ways, and then fails if the record has a value.
+fn sends(record: &Record) -> Result<(), Failure> {
+    sql::execute("INSERT INTO things VALUES (?1)", params![record.key_str()])?;
+    Event::new("out", "LATER").send_async()?;
+    let receipt = Event::new("out", "NOW").id(format!("own {:?}", record.key_str())).send()?;
+    crate::info!("{} at {}", receipt.id, receipt.offset);
+    if record.value.is_some() { Err(Failure::reject("told to")) } else { Ok(()) }
+}
+
+#[test]
+fn s0_5_what_was_sent_stays_sent_and_what_kafka_refuses_ends_the_delivery() {
+    static SENDING: Handler = Handler { records: Some(sends), ..HANDLER };
+    let mut bench = Bench::new(&SENDING);
+    bench.record(&record("in").with_key("a")).unwrap();
+    assert!(bench.record(&record("in").with_key("b").with_value("fails")).is_err());
+    bench.refuse_sends("out-topic: no such topic");
+    let refused = bench.record(&record("in").with_key("c")).unwrap_err();
+    assert!(matches!(&refused, Failure::Unavailable { message, .. } if message == "out-topic: no such topic"));
+    let published: Vec<_> = bench.events().iter().map(|event| (event.event_type.as_str(), event.via)).collect();
+    assert_eq!(published, [("LATER", Via::SendAsync), ("NOW", Via::Send), ("NOW", Via::Send)]);
+    assert_eq!(bench.query::<String>("SELECT id FROM things", params![]), ["a"]);
+}
+
+#[test]
+fn s0_6_a_handler_is_told_what_became_of_what_it_sent() {
+    let mut bench = Bench::new(&HANDLER);
+    let sent = Sent { id: "e1".into(), ..Sent::default() };
+    bench.completed(&sent, Err("timed out".into())).unwrap();
+    assert_eq!(bench.query::<String>("SELECT id FROM things", params![]), ["e1: Err(\"timed out\")"]);
+}
+
 #[test]
 fn a_service_is_asked_before_anything_is_written() {
     const GRANT: &str = "name = \"ask\"\ntopics = [\"in\"]\n[grant]\nhttp = [\"https://pay.example\"]\n";
-    static ASKING: Handler =
-        Handler { manifest: GRANT, migrations: MIGRATIONS, records: Some(ask), compensate: None, routes: &[] };
+    static ASKING: Handler = Handler {
+        manifest: GRANT,
+        migrations: MIGRATIONS,
+        records: Some(ask),
+        compensate: None,
+        completed: None,
+        routes: &[],
+    };
     let mut bench = Bench::new(&ASKING);
     bench.service(service);
     let mut tried = |url: &str, value: Option<&str>| {

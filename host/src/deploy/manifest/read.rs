@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, Retry,
-    Route, Start, names, pattern,
+    Route, SendPart, Start, names, pattern,
 };
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
@@ -53,6 +53,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         retry: retry(&section.section("retry")),
         compensation: compensation(&section.section("compensation")),
         outbound: outbound(&section.section("outbound")),
+        send: send(&section.section("send")),
         origins: section.section("grant").list("http", |v| Origin::parse(v.text()?)),
         circuit: circuit(&section.section("circuit")),
         dead_letter: dead_letter(&section.section("dead-letter")),
@@ -141,6 +142,14 @@ fn outbound(section: &Section<'_>) -> OutboundPart {
         retry_status: section.list("retry-status", |v| v.whole(400..=599)),
         body_limit: section.take("body-limit", |v| v.size(0..=256 << 20)),
         max_calls: section.take("max-calls", |v| v.whole(0..=1_000)),
+    }
+}
+
+fn send(section: &Section<'_>) -> SendPart {
+    SendPart {
+        // A delivery that waits holds its store.
+        timeout: section.take("timeout", |v| v.duration(10 * MILLISECOND..=60 * SECOND)),
+        max_attempts: section.take("max-attempts", |v| v.whole(ATTEMPTS)),
     }
 }
 

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use super::{
     CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry,
-    Spec, Start,
+    SendPart, Spec, Start,
 };
+use crate::kafka::sender;
 use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit};
 use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
@@ -35,6 +36,7 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
             origins: pick(&over.origins, &manifest.origins).unwrap_or_default(),
             ..over.outbound.over(manifest.outbound.over(outbound::Settings::default()))
         },
+        send: over.send.over(manifest.send.over(sender::Settings::default())),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
@@ -119,6 +121,16 @@ impl OutboundPart {
             body_limit: self.body_limit.unwrap_or(below.body_limit),
             max_calls: self.max_calls.unwrap_or(below.max_calls),
             origins: below.origins,
+        }
+    }
+}
+
+impl SendPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: sender::Settings) -> sender::Settings {
+        sender::Settings {
+            timeout: self.timeout.unwrap_or(below.timeout),
+            max_attempts: self.max_attempts.unwrap_or(below.max_attempts),
         }
     }
 }

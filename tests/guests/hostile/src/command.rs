@@ -119,6 +119,16 @@ struct Publish {
     after_ms: Option<u64>,
     /// Due at this time.
     due_ms: Option<i64>,
+    /// Past the outbox: `now` or `async`. A receipt is kept in `once`, as `id: sent EVENT to PARTITION`.
+    send: Option<Send>,
+}
+
+/// How to send past the outbox.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Send {
+    Now,
+    Async,
 }
 
 /// What a command works on.
@@ -275,6 +285,16 @@ impl Publish {
             Some(event_id) => event.id(event_id),
             None => event,
         };
+        match self.send {
+            Some(Send::Async) => return event.send_async().map(drop).map_err(Failure::from),
+            Some(Send::Now) => {
+                let receipt = event.send()?;
+                let row = format!("{}: sent {} to {}", input.id, receipt.id, receipt.partition);
+                sql::execute("INSERT INTO once (id) VALUES (?1)", params![row])?;
+                return Ok(());
+            }
+            None => {}
+        }
         match (self.after_ms, self.due_ms) {
             (Some(after), _) => event.enqueue_after(Duration::from_millis(after)),
             (None, Some(due)) => event.enqueue_at(Time::from_millis(due)),
@@ -285,7 +305,7 @@ impl Publish {
 }
 
 #[allow(clippy::panic, reason = "that is what it is for")]
-fn panic() {
+pub(crate) fn panic() {
     panic!("told to panic");
 }
 

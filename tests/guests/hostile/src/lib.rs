@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tidemill_sdk::compensation::Input as Lost;
 use tidemill_sdk::http::{self, Request, Response};
+use tidemill_sdk::publisher::Receipt;
+use tidemill_sdk::sends::Sent;
 use tidemill_sdk::{Failure, Record, config, delivery, handler, info, params, sql};
 
 use command::{Command, Input};
@@ -21,6 +23,7 @@ handler! {
     migrations: ["migrations/0001_hostile.sql"],
     records: handle,
     compensate: make_good,
+    sends: completed,
     http: {
         "POST /hostile" => post,
         "GET /hostile" => get,
@@ -92,6 +95,20 @@ fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
         }
         _ => Err(Failure::reject("told nothing about it")),
     }
+}
+
+/// Notes in `once` what became of an event. One whose key is `panic` is a trap.
+fn completed(sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
+    let told = match outcome {
+        Ok(receipt) => format!("told {} {}: in partition {}", sent.destination, sent.id, receipt.partition),
+        Err(reason) => format!("told {} {}: {reason}", sent.destination, sent.id),
+    };
+    info!("{told}");
+    sql::execute("INSERT INTO once (id) VALUES (?1)", params![told])?;
+    if sent.key.as_deref() == Some(b"panic") {
+        command::panic();
+    }
+    Ok(())
 }
 
 fn post(request: &Request) -> http::Result {

@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The record itself: it will never be taken.
     Record,
     /// The destination: nothing goes there until somebody mends it.
@@ -17,7 +17,7 @@ pub(super) enum Verdict {
     Passing,
 }
 
-pub(super) fn judge(code: Code) -> Verdict {
+pub(crate) fn judge(code: Code) -> Verdict {
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
             Verdict::Record

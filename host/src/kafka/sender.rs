@@ -1,0 +1,210 @@
+//! Events that go past the outbox: sent inside a delivery that waits for Kafka, or after its commit by one that does not.
+//!
+//! Its invariant: an event is tried for as long as `[send]` says, and what became of it is told once. It keeps nothing on
+//! disk, and knows nothing of deliveries and transactions.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+
+use super::config::{Connection, Reporter};
+use super::verdict::{Verdict, judge};
+use crate::ledger::outbox::{Event, EventKind};
+
+/// How long a daemon that stops waits for what is under way.
+const LAST: Duration = Duration::from_secs(2);
+
+/// `[send]` of a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// `timeout`: how long an event is tried, and how long one delivery may wait for all that it sends. Default 5 s.
+    pub timeout: Duration,
+    /// `max-attempts`: how often a request that Kafka fails is made in all. Default 5.
+    pub max_attempts: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5), max_attempts: 5 }
+    }
+}
+
+/// Where Kafka has put an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: i32,
+    /// The offset within it.
+    pub offset: i64,
+}
+
+/// Why an event was not published, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{topic}: {reason}")]
+pub struct SendError {
+    /// Whether Kafka refuses the event itself; else it, or the topic, is away.
+    pub refused: bool,
+    topic: String,
+    reason: String,
+}
+
+/// What became of an event.
+pub type Outcome = Result<Position, SendError>;
+
+type Then = Box<dyn FnOnce(Result<Position, Code>) + Send + Sync>;
+type Producer = ThreadedProducer<Context>;
+
+/// The producers for sends: one for each way in which they are tried, opened when it is first needed.
+#[derive(Clone)]
+pub struct Sender {
+    connection: Arc<Connection>,
+    producers: Arc<Mutex<HashMap<Settings, Arc<Producer>>>>,
+}
+
+impl Sender {
+    /// Opens nothing yet.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection: Arc::new(connection), producers: Arc::default() }
+    }
+
+    /// Sends an event and waits for what becomes of it, so long at most.
+    ///
+    /// # Errors
+    /// That it is not known to be published. It may still arrive.
+    pub fn send(&self, settings: Settings, event: &Event, patience: Duration) -> Outcome {
+        let (tell, told) = sync_channel(1);
+        self.hand_over(
+            settings,
+            event,
+            Box::new(move |outcome| {
+                let _ = tell.send(outcome);
+            }),
+        );
+        let outcome = match told.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(Code::MessageTimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(Code::Fail),
+        };
+        outcome.map_err(|code| explain(code, settings, &event.topic))
+    }
+
+    /// Sends an event; `then` is told what became of it, on a thread that must not be kept waiting.
+    pub fn start(&self, settings: Settings, event: &Event, then: impl FnOnce(Outcome) + Send + Sync + 'static) {
+        let topic = event.topic.clone();
+        let then = move |outcome: Result<_, _>| then(outcome.map_err(|code| explain(code, settings, &topic)));
+        self.hand_over(settings, event, Box::new(then));
+    }
+
+    fn hand_over(&self, settings: Settings, event: &Event, then: Then) {
+        let producer = match self.producer(settings) {
+            Ok(producer) => producer,
+            Err(error) => {
+                tracing::error!(%error, "open a producer for `send`");
+                return then(Err(Code::Fail));
+            }
+        };
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Then>> =
+            BaseRecord::with_opaque_to(&event.topic, Box::new(then)).headers(event_headers(event));
+        record.key = event.key.as_deref();
+        record.payload = event.value.as_deref();
+        if let Err((error, record)) = producer.send(record) {
+            (record.delivery_opaque)(Err(error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        }
+    }
+
+    fn producer(&self, settings: Settings) -> Result<Arc<Producer>, KafkaError> {
+        let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = producers.get(&settings) {
+            return Ok(producer.clone());
+        }
+        let producer = Arc::new(open(&self.connection, settings)?);
+        producers.insert(settings, producer.clone());
+        Ok(producer)
+    }
+
+    /// Waits a little for what is under way, and gives up the rest.
+    pub fn stop(&self) {
+        for (_, producer) in self.producers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            if producer.flush(LAST).is_err() {
+                tracing::warn!(
+                    events = producer.in_flight_count(),
+                    "events of `send-async` may be lost: Kafka has not taken them"
+                );
+                producer.purge(PurgeConfig::default().queue().inflight());
+            }
+        }
+    }
+}
+
+fn open(connection: &Connection, settings: Settings) -> Result<Producer, KafkaError> {
+    let timeout = settings.timeout.as_millis().to_string();
+    let mut config = connection.client("send");
+    config
+        // An idempotent producer may send no successor of what has timed out.
+        .set("enable.idempotence", "false")
+        .set("acks", "all")
+        .set("message.timeout.ms", &timeout)
+        .set("retries", (settings.max_attempts - 1).to_string())
+        .set("linger.ms", "0")
+        .set("partitioner", "murmur2_random")
+        .set("topic.metadata.propagation.max.ms", &timeout)
+        .set("queue.buffering.max.kbytes", "16384");
+    config.create_with_context(Context(Reporter::new("send")))
+}
+
+/// The event's own headers, and then the host's.
+pub(crate) fn event_headers(event: &Event) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(event.headers.len() + 2);
+    for header in &event.headers {
+        headers = headers.insert(Header { key: &header.name, value: header.value.as_deref() });
+    }
+    if event.kind == EventKind::Event {
+        headers = headers
+            .insert(Header { key: "event-id", value: Some(event.event_id.as_str()) })
+            .insert(Header { key: "event-type", value: Some(event.event_type.as_str()) });
+    }
+    headers
+}
+
+fn explain(code: Code, settings: Settings, topic: &str) -> SendError {
+    let reason = match code {
+        Code::MessageTimedOut => format!("Kafka has not taken it within {:?} (send.timeout)", settings.timeout),
+        Code::QueueFull => "too many sends are under way".to_owned(),
+        code => code.to_string(),
+    };
+    SendError { refused: judge(code) == Verdict::Record, topic: topic.to_owned(), reason }
+}
+
+struct Context(Reporter);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Context {
+    type DeliveryOpaque = Box<Then>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, then: Box<Then>) {
+        then(match result {
+            Ok(message) => Ok(Position { partition: message.partition(), offset: message.offset() }),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Fail)),
+        });
+    }
+}
