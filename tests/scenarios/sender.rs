@@ -31,7 +31,9 @@ fn numbered(of: impl IntoIterator<Item = u32>) -> Vec<String> {
 
 #[test]
 fn s0_5_each_send_is_published_once_also_where_its_delivery_was_in_a_group() {
-    let hostile = Hostile::new(Kafka::shared(), "[handler.hostile.retry]\nmax-attempts = 1");
+    // Groups that a wait for Kafka does not close.
+    let settings = "[handler.hostile.retry]\nmax-attempts = 1\n[store]\ngroup-time = \"1s\"";
+    let hostile = Hostile::new(Kafka::shared(), settings);
     let sends = |n: &u32| n.is_multiple_of(10);
     let command = |n: u32| match n {
         n if sends(&n) => sending(&format!("r{n:03}"), "now"),
