@@ -108,38 +108,90 @@ fn s0_8_an_event_that_kafka_refuses_for_good_is_made_good_by_the_handler_that_en
     store.until("SELECT count(*) FROM tm_pending", 0);
 }
 
-/// Order and payment as a choreography: each reacts to the other's events, and the failed payment takes the order back.
-#[test]
-fn s0_8_a_choreography_takes_back_what_was_begun_elsewhere() {
+/// The hostile handler under these names, each with its topic and where it publishes; no routes.
+fn services(all: &[(&str, &str, &[&str])]) -> Sandbox {
     let sandbox = Sandbox::new();
-    let retry = "[retry]\nmax-attempts = 2\nbackoff = { kind = \"fixed\", interval = \"50ms\" }\n";
-    for (name, from, to) in [("orders", "order-commands", "payments"), ("payment", "payments", "order-commands")] {
+    for (name, from, to) in all {
         sandbox.deploy_bytes(&format!("{name}.wasm"), &tidemill_tests::sandbox::built("hostile"));
+        let publish: String = to.iter().map(|topic| format!("{topic} = \"{topic}\"\n")).collect();
         let text = manifest(
             "hostile",
             &[
                 ("name = \"hostile\"", &format!("name = \"{name}\"")),
                 ("\"hostile-in\"", &format!("\"{from}\"")),
-                ("\"hostile-out\"", &format!("\"{to}\"")),
+                ("out = \"hostile-out\"\n", &publish),
             ],
         );
-        let routes = text.find("[[route]]").unwrap();
-        assert!(text.contains(retry));
-        put_beside(&sandbox, &format!("{name}.toml"), &text[..routes]);
+        put_beside(&sandbox, &format!("{name}.toml"), &text[..text.find("[[route]]").unwrap()]);
     }
-    let topics = ["order-commands", "payments"].map(|topic| format!("[[topic]]\nname = \"{topic}\"\n"));
-    sandbox.write_toml(&topics.concat());
+    let topics: String = all.iter().map(|(_, topic, _)| format!("[[topic]]\nname = \"{topic}\"\n")).collect();
+    let retry = "[defaults.retry]\nmax-attempts = 2\nbackoff = { kind = \"fixed\", interval = \"50ms\" }\n";
+    sandbox.write_toml(&format!("{retry}{topics}"));
+    sandbox
+}
+
+/// Tells another service what to do.
+fn tell(service: &str, id: &str, what: &Value) -> Value {
+    json!({ "do": "publish", "destination": service, "id": id, "value": what })
+}
+
+/// Another state of what a row stands for.
+fn becomes(state: &str, was: &str) -> Value {
+    let update = format!("UPDATE seen SET id = '{state}' WHERE id = '{was}'");
+    json!({ "do": "sql", "row": false, "statements": [update] })
+}
+
+/// Order and payment as a choreography: each reacts to the other's events, and the failed payment takes the order back.
+#[test]
+fn s0_8_a_choreography_takes_back_what_was_begun_elsewhere() {
+    let sandbox = services(&[("order", "orders", &["payments"]), ("payment", "payments", &["orders"])]);
     let daemon = Daemon::start(&sandbox);
     // The order is placed and asks for a payment; that fails; its compensation tells the order, which is cancelled.
-    let cancel = json!({ "do": "sql", "row": false, "statements": ["UPDATE seen SET id = 'order cancelled' WHERE id = 'order placed'"] });
-    let pay = json!({ "do": "fail-n", "until": 99, "id": "paid", "undo": [{ "do": "publish", "id": "payment failed", "value": cancel }] });
-    let place = json!({ "do": "publish", "id": "order placed", "value": pay });
-    daemon.client().produce("order-commands", &Out::new(place.to_string()).key("7"));
-    let orders = Store::open(&sandbox, "orders");
+    let cancel = becomes("order cancelled", "order placed");
+    let pay = json!({ "do": "fail-n", "until": 99, "id": "paid", "undo": [tell("orders", "payment failed", &cancel)] });
+    daemon.client().produce("orders", &Out::new(tell("payments", "order placed", &pay).to_string()).key("7"));
+    let orders = Store::open(&sandbox, "order");
     orders.until("SELECT count(*) FROM seen WHERE id = 'order cancelled'", 1);
     assert_eq!(orders.count("SELECT count(*) FROM seen"), 1);
     assert_eq!(Store::open(&sandbox, "payment").lines("SELECT id FROM seen"), ["payment failed"]);
     eventually(SOON, "the payment's record is a dead letter", || {
         daemon.client().consume_all("payments.DLT").len() == 1
     });
+}
+
+/// Stock, payment and delivery as an orchestration: only the saga knows the steps. It tells each service what to do, is told how
+/// that ended, and takes back what was done, the last step first.
+#[test]
+fn s0_8_an_orchestration_takes_its_steps_back_in_reverse_order() {
+    let sandbox = services(&[
+        ("saga", "replies", &["stock", "payments", "deliveries"]),
+        ("inventory", "stock", &["replies"]),
+        ("payment", "payments", &["replies"]),
+        ("delivery", "deliveries", &["replies"]),
+    ]);
+    let daemon = Daemon::start(&sandbox);
+    // From the end to the beginning, since each command carries what follows it.
+    let taken_back = becomes("saga: cancelled", "saga: took payment back");
+    let released =
+        json!([becomes("stock released", "stock reserved"), tell("replies", "told to release", &taken_back)]);
+    let refunded = json!([
+        becomes("payment refunded", "payment taken"),
+        tell(
+            "replies",
+            "told to refund",
+            &json!([becomes("saga: took payment back", "saga: delivery"), tell("stock", "-", &released)])
+        ),
+    ]);
+    let failed = tell("payments", "saga: told of failure", &refunded);
+    let deliver = json!({ "do": "fail-n", "until": 99, "id": "delivered", "undo": [tell("replies", "delivery failed", &failed)] });
+    let pay = tell("replies", "payment taken", &tell("deliveries", "saga: delivery", &deliver));
+    let reserve = tell("replies", "stock reserved", &tell("payments", "saga: payment", &pay));
+    daemon.client().produce("replies", &Out::new(tell("stock", "saga: stock", &reserve).to_string()).key("7"));
+    let state = |service: &str| Store::open(&sandbox, service).lines("SELECT id FROM seen ORDER BY seq");
+    Store::open(&sandbox, "saga").until("SELECT count(*) FROM seen WHERE id = 'saga: cancelled'", 1);
+    assert_eq!(state("saga"), ["saga: stock", "saga: payment", "saga: cancelled", "saga: told of failure"]);
+    assert_eq!(state("inventory"), ["stock released"]);
+    assert_eq!(state("payment"), ["payment refunded"]);
+    assert_eq!(state("delivery"), ["delivery failed"]);
+    assert_eq!(daemon.client().consume_all("deliveries.DLT").len(), 1);
 }
