@@ -30,7 +30,7 @@ use crate::kafka::sender::Sender;
 use crate::kafka::topics::{Admin, Ensured};
 use crate::outbound::Outbound;
 use crate::relay;
-use crate::settings::{Bootstrap, Http, Settings, Topic};
+use crate::settings::{Acks, Bootstrap, Http, Settings, Topic};
 
 /// How long to wait before topics are looked after again while Kafka does not answer.
 const TOPICS_AGAIN: Duration = Duration::from_secs(2);
@@ -56,6 +56,11 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         Bootstrap::Servers(_) => None,
     };
     let kafka = connection(&settings, embedded.as_deref());
+    if kafka.acks == Acks::Leader {
+        tracing::warn!(
+            "kafka.acks is 1: an event that a broker has acknowledged is lost if that broker fails before others have it"
+        );
+    }
     let admin = Admin::new(kafka.clone(), embedded.clone());
     let (relay, relay_thread) = relay::start(relay::Plan {
         connection: kafka.clone(),
@@ -151,6 +156,7 @@ fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {
     Connection {
         bootstrap,
         librdkafka: settings.kafka.librdkafka.clone(),
+        acks: settings.kafka.acks,
         incarnation: embedded.map(|e| e.incarnation().to_owned()),
     }
 }

@@ -54,8 +54,20 @@ pub struct Settings {
 pub struct Kafka {
     /// `bootstrap`: `embedded` (default) or a list `host:port,host:port`.
     pub bootstrap: Bootstrap,
+    /// `acks`
+    pub acks: Acks,
     /// `[kafka.librdkafka]`: passed through to every client, except the keys that the host owns.
     pub librdkafka: BTreeMap<String, String>,
+}
+
+/// When a broker answers that it has an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acks {
+    /// `"all"` (default): once all in-sync replicas have it.
+    #[default]
+    All,
+    /// `1`: once the partition's leader has it, with which it can be lost.
+    Leader,
 }
 
 /// Where Kafka is.
@@ -249,6 +261,8 @@ pub struct Consumer {
     pub isolation: Isolation,
     /// `high-mark`: records of one lane in memory at which its partition is paused. Default 2,000.
     pub high_mark: usize,
+    /// `commit-interval`: how often Kafka is told offsets that the store has committed. Default 1 s.
+    pub commit_interval: Duration,
     /// `concurrency`: deliveries of a handler under way at once, those that wait for the outside included. Default 64.
     pub concurrency: usize,
     /// `[consumer.librdkafka]`: over those of `[kafka.librdkafka]`.
@@ -264,6 +278,7 @@ impl Default for Consumer {
             static_membership: true,
             isolation: Isolation::ReadCommitted,
             high_mark: 2_000,
+            commit_interval: Duration::from_secs(1),
             concurrency: 64,
             librdkafka: BTreeMap::new(),
         }

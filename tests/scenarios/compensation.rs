@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidemill_tests::{Daemon, Kafka, LONG, Out, SOON, Sandbox, Store, eventually};
 
-use crate::rig::{Hostile, first_on, manifest, put_beside};
+use crate::rig::{Hostile, first_on, services};
 
 fn sandbox(settings: &str) -> Sandbox {
     let sandbox = Sandbox::with(&["hostile"]);
@@ -106,28 +106,6 @@ fn s0_8_an_event_that_kafka_refuses_for_good_is_made_good_by_the_handler_that_en
     assert!(noted.contains("MessageSizeTooLarge"), "{noted}");
     assert_eq!(store.line("SELECT kind, length(value) FROM tm_fallback"), "event|5000", "the event is kept as well");
     store.until("SELECT count(*) FROM tm_pending", 0);
-}
-
-/// The hostile handler under these names, each with its topic and where it publishes; no routes.
-fn services(all: &[(&str, &str, &[&str])]) -> Sandbox {
-    let sandbox = Sandbox::new();
-    for (name, from, to) in all {
-        sandbox.deploy_bytes(&format!("{name}.wasm"), &tidemill_tests::sandbox::built("hostile"));
-        let publish: String = to.iter().map(|topic| format!("{topic} = \"{topic}\"\n")).collect();
-        let text = manifest(
-            "hostile",
-            &[
-                ("name = \"hostile\"", &format!("name = \"{name}\"")),
-                ("\"hostile-in\"", &format!("\"{from}\"")),
-                ("out = \"hostile-out\"\n", &publish),
-            ],
-        );
-        put_beside(&sandbox, &format!("{name}.toml"), &text[..text.find("[[route]]").unwrap()]);
-    }
-    let topics: String = all.iter().map(|(_, topic, _)| format!("[[topic]]\nname = \"{topic}\"\n")).collect();
-    let retry = "[defaults.retry]\nmax-attempts = 2\nbackoff = { kind = \"fixed\", interval = \"50ms\" }\n";
-    sandbox.write_toml(&format!("{retry}{topics}"));
-    sandbox
 }
 
 /// Tells another service what to do.

@@ -22,6 +22,7 @@ mod topics;
 mod reading;
 mod transactions;
 mod members;
+mod groups;
 mod standby;
 mod crash;
 mod dead_letters;

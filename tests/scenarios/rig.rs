@@ -126,6 +126,27 @@ pub(crate) fn manifest(handler: &str, changes: &[(&str, &str)]) -> String {
     text
 }
 
+/// The hostile handler under these names, each with its topic and where it publishes; no routes.
+pub(crate) fn services(all: &[(&str, &str, &[&str])]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    for (name, from, to) in all {
+        sandbox.deploy_bytes(&format!("{name}.wasm"), &sandbox::built("hostile"));
+        let publish: String = to.iter().map(|topic| format!("{topic} = \"{topic}\"\n")).collect();
+        let text = manifest(
+            "hostile",
+            &[
+                ("name = \"hostile\"", &format!("name = \"{name}\"")),
+                ("\"hostile-in\"", &format!("\"{from}\"")),
+                ("out = \"hostile-out\"\n", &publish),
+            ],
+        );
+        put_beside(&sandbox, &format!("{name}.toml"), &text[..text.find("[[route]]").unwrap()]);
+    }
+    let topics: String = all.iter().map(|(_, topic, _)| format!("[[topic]]\nname = \"{topic}\"\n")).collect();
+    sandbox.write_toml(&topics);
+    sandbox
+}
+
 /// Puts a file beside a handler's.
 pub(crate) fn put_beside(sandbox: &Sandbox, file: &str, text: &str) {
     sandbox.deploy_bytes(file, text.as_bytes());

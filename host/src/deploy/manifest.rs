@@ -194,6 +194,8 @@ pub struct ConsumerPart {
     pub isolation: Option<Isolation>,
     /// `high-mark`
     pub high_mark: Option<usize>,
+    /// `commit-interval`
+    pub commit_interval: Option<Duration>,
     /// `concurrency`: deliveries under way at once, those that wait for the outside included.
     pub concurrency: Option<usize>,
     /// `[consumer.librdkafka]`: librdkafka's own names.

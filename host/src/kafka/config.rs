@@ -13,16 +13,20 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 
+use crate::settings::Acks;
+
 /// The same trouble is said once in this time, for each client.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Where Kafka is, and how its clients are set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
     /// `host:port,host:port`
     pub bootstrap: String,
     /// `[kafka.librdkafka]`: librdkafka's own names.
     pub librdkafka: BTreeMap<String, String>,
+    /// When brokers answer what is produced.
+    pub acks: Acks,
     /// The embedded broker's incarnation, if it is one.
     pub incarnation: Option<String>,
 }
@@ -40,6 +44,18 @@ impl Connection {
         }
         client.set("bootstrap.servers", &self.bootstrap);
         client
+    }
+
+    /// Has a producer wait for acknowledgements as the operator wants it. One that waits for the leader alone cannot be idempotent.
+    pub(crate) fn acknowledge(&self, producer: &mut ClientConfig) {
+        match self.acks {
+            Acks::All => producer.set("acks", "all"),
+            Acks::Leader => producer
+                .set("acks", "1")
+                .set("enable.idempotence", "false")
+                .set("enable.gapless.guarantee", "false")
+                .set("max.in.flight", "1"),
+        };
     }
 
     /// The broker that answers admin requests, where the controller does not: the mock cluster behind the embedded
@@ -216,6 +232,7 @@ mod tests {
             bootstrap: "127.0.0.1:9092".to_owned(),
             librdkafka: librdkafka.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             incarnation: incarnation.map(str::to_owned),
+            ..Connection::default()
         }
     }
 

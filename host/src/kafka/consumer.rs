@@ -35,8 +35,6 @@ use crate::record::{Record, Timestamp};
 const BATCH: usize = 500;
 /// Bytes of one lane in memory at which its partition is paused.
 const HIGH_BYTES: usize = 16 << 20;
-/// How often Kafka is told the offsets.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long the poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full lane may drain before its partition is paused.
@@ -216,7 +214,7 @@ impl Poll {
         }
         let opened = self.assignment.open(&self.client, &self.plan);
         self.assignment.press(&self.client, high, HIGH_BYTES, DRAIN);
-        if opened || self.committed.elapsed() >= COMMIT_EVERY {
+        if opened || self.committed.elapsed() >= self.plan.spec.consumer.commit_interval {
             self.committed = Instant::now();
             self.tell();
         }

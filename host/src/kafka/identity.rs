@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn connection(bootstrap: String, incarnation: Option<&str>) -> Connection {
-        Connection { bootstrap, librdkafka: Default::default(), incarnation: incarnation.map(str::to_owned) }
+        Connection { bootstrap, incarnation: incarnation.map(str::to_owned), ..Connection::default() }
     }
 
     #[test]

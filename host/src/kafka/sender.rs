@@ -151,13 +151,13 @@ fn open(connection: &Connection, settings: Settings) -> Result<Producer, KafkaEr
     config
         // An idempotent producer may send no successor of what has timed out.
         .set("enable.idempotence", "false")
-        .set("acks", "all")
         .set("message.timeout.ms", &timeout)
         .set("retries", (settings.max_attempts - 1).to_string())
         .set("linger.ms", "0")
         .set("partitioner", "murmur2_random")
         .set("topic.metadata.propagation.max.ms", &timeout)
         .set("queue.buffering.max.kbytes", "16384");
+    connection.acknowledge(&mut config);
     config.create_with_context(Context(Reporter::new("send")))
 }
 

@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     fn admin(bootstrap: String) -> Admin {
-        let connection = Connection { bootstrap, librdkafka: Default::default(), incarnation: Some("1".to_owned()) };
+        let connection = Connection { bootstrap, incarnation: Some("1".to_owned()), ..Connection::default() };
         Admin::new(connection, None).with_timeout(Duration::from_secs(5))
     }
 

@@ -1,6 +1,6 @@
 //! The producer, and the topics it may have to create for dead letters.
 //!
-//! Idempotent, `acks=all`, and a message never expires while it waits (`message.timeout.ms=0`), since an idempotent
+//! Idempotent unless `kafka.acks` is 1, and a message never expires while it waits (`message.timeout.ms=0`), since an idempotent
 //! producer sends the successors of one that did. After a fatal error a new producer takes its place, and what the
 //! old one reports late is not believed.
 
@@ -262,7 +262,6 @@ fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> R
     let mut config = connection.client("relay");
     config
         .set("enable.idempotence", "true")
-        .set("acks", "all")
         .set("message.timeout.ms", "0")
         // Else what is queued behind a batch that Kafka refuses goes out before anybody hears of it.
         .set("enable.gapless.guarantee", "true")
@@ -274,6 +273,7 @@ fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> R
     if !connection.librdkafka.contains_key("linger.ms") {
         config.set("linger.ms", "0");
     }
+    connection.acknowledge(&mut config);
     if single {
         config.set("batch.num.messages", "1");
     }

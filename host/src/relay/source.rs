@@ -341,14 +341,9 @@ mod tests {
         let path = folder.path().join("store.db");
         let settings = crate::settings::Store { group_max: 1, group_time: Duration::ZERO, synchronous_full: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let connection = crate::kafka::config::Connection {
-            bootstrap: String::new(),
-            librdkafka: BTreeMap::new(),
-            incarnation: None,
-        };
         let outside = executor::Outside {
             outbound: crate::outbound::Outbound::new(runtime.handle().clone()).unwrap(),
-            sender: crate::kafka::sender::Sender::new(connection),
+            sender: crate::kafka::sender::Sender::new(Default::default()),
         };
         let outbox =
             crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1, read_back: false };

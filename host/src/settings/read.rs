@@ -11,8 +11,8 @@ use super::librdkafka::Reach;
 use super::reader::Section;
 use super::value::Value;
 use super::{
-    Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings, Store,
-    Topic,
+    Acks, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings,
+    Store, Topic,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
@@ -56,7 +56,15 @@ fn kafka(section: &Section<'_>) -> Kafka {
         "embedded" => Ok(Bootstrap::Embedded { keep }),
         servers => self::servers(servers).map(Bootstrap::Servers),
     });
+    let acks = section.take("acks", |v| match v.scalar()?.as_str() {
+        "all" | "-1" => Ok(Acks::All),
+        "1" => Ok(Acks::Leader),
+        _ => Err(format!(
+            "{v} is not known here; valid is \"all\" or 1: without an answer the outbox could not know what arrived"
+        )),
+    });
     Kafka {
+        acks: acks.unwrap_or_default(),
         bootstrap: bootstrap.unwrap_or(Bootstrap::Embedded { keep }),
         librdkafka: super::librdkafka::read(&section.section("librdkafka"), Reach::Client),
     }

@@ -209,6 +209,7 @@ pub(crate) fn consumer(section: &Section<'_>, reach: Reach) -> ConsumerPart {
             v.choice(&[("read-committed", Isolation::ReadCommitted), ("read-uncommitted", Isolation::ReadUncommitted)])
         }),
         high_mark: section.take("high-mark", |v| v.whole(1..=10_000_000)),
+        commit_interval: section.take("commit-interval", |v| v.duration(Duration::ZERO..=3_600 * SECOND)),
         concurrency: section.take("concurrency", |v| v.whole(1..=1_000_000)),
         librdkafka: librdkafka::read(&section.section("librdkafka"), reach),
     }

@@ -185,6 +185,7 @@ impl ConsumerPart {
             static_membership: self.static_membership.unwrap_or(below.static_membership),
             isolation: self.isolation.unwrap_or(below.isolation),
             high_mark: self.high_mark.unwrap_or(below.high_mark),
+            commit_interval: self.commit_interval.unwrap_or(below.commit_interval),
             concurrency: self.concurrency.unwrap_or(below.concurrency),
             librdkafka: merge(&self.librdkafka, &below.librdkafka),
         }

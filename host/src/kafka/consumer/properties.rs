@@ -79,6 +79,7 @@ mod tests {
             bootstrap: "127.0.0.1:9092".to_owned(),
             librdkafka: settings.kafka.librdkafka,
             incarnation: embedded.then(|| "1".to_owned()),
+            ..Connection::default()
         };
         let config = properties(&connection, &spec, "host", 1_000);
         config.create_native_config().unwrap();

@@ -41,8 +41,9 @@ enum Action {
     /// Pay the order of the record's id: publish one event if that moves it from `CREATED` to `PAID`, else nothing.
     /// The order is made first if there is none.
     Pay,
-    /// Fail with retry before attempt `until`, optionally asking for `after_ms`.
-    FailN { until: u32, after_ms: Option<u64> },
+    /// Fail with retry before attempt `until`, optionally asking for `after_ms`, and only where the setting `version` is
+    /// this one.
+    FailN { until: u32, after_ms: Option<u64>, version: Option<String> },
     /// Fail with reject.
     Reject { message: Option<String> },
     /// Fail with unavailable, optionally asking for `after_ms`.
@@ -154,9 +155,9 @@ impl Command {
                     paid.run(input)?;
                 }
             }
-            Action::FailN { until, after_ms } => {
+            Action::FailN { until, after_ms, version } => {
                 let attempt = delivery::attempt();
-                if attempt < *until {
+                if attempt < *until && version.as_ref().is_none_or(|version| *version == crate::version()) {
                     return Err(after(Failure::retry(format!("attempt {attempt} fails, {until} will not")), *after_ms));
                 }
             }
