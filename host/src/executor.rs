@@ -2,7 +2,8 @@
 //!
 //! A group is whatever waits when the last one has committed: each delivery in a savepoint of its own, then next
 //! offsets by compare-and-set, then one COMMIT. Nothing leaves this thread before that commit - no answer, no
-//! position, no log line, no word to the relay - and no memory of it moves. It never talks to Kafka.
+//! position, no log line, no word to the relay - and no memory of it moves. It reads nothing from Kafka, and publishes only
+//! what a handler sends past the outbox.
 
 mod group;
 mod backlog;
@@ -136,8 +137,12 @@ struct Member {
     outside: usize,
     /// Requests that do, each by a number of its own.
     outside_requests: HashMap<u64, Waiting>,
+    /// Bytes of events that it has sent, and of which nothing is known.
+    sending: usize,
     /// What it is to be told of events that it has sent.
     sends: VecDeque<Arc<Completed>>,
+    /// Whether the next turn begins with one of them.
+    sends_first: bool,
 }
 
 /// A request that waits for its turn.

@@ -223,7 +223,7 @@ pub struct Limits {
     pub sql_rows: usize,
     /// `sql-bytes`: bytes that one query may return. Default 16 MiB.
     pub sql_bytes: usize,
-    /// `events`: events that one delivery may enqueue. Default 1,000.
+    /// `events`: events that one delivery may enqueue or send. Default 1,000.
     pub events: usize,
     /// `event-bytes`: bytes of all events of one delivery. Default 4 MiB.
     pub event_bytes: usize,

@@ -123,6 +123,47 @@ fn s0_5_a_send_waits_for_kafka_longer_than_the_delivery_may_run() {
 }
 
 #[test]
+fn s0_5_a_record_that_sends_and_then_fails_is_given_up_on_after_an_outage_too() {
+    let hostile = Hostile::new(Kafka::shared(), "");
+    let topic = hostile.sandbox.unique("later");
+    let settings = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    let settings = settings.replace(&format!("out = \"{}\"", hostile.output), &format!("out = \"{topic}\""));
+    let circuit =
+        "[handler.hostile]\nsend = { timeout = \"700ms\" }\ncircuit = { wait = \"100ms\", max-wait = \"200ms\" }";
+    hostile.sandbox.write_toml(&settings.replace("[handler.hostile]", circuit));
+    let daemon = Daemon::start(&hostile.sandbox);
+    // On one partition there is nobody beside it to show that the outage is over.
+    let panics = json!([sending("panics", "now")[0], { "do": "panic" }]);
+    for commands in [panics, json!(sending("behind", "now"))] {
+        hostile.client.produce(&hostile.input, &Out::new(commands.to_string()).partition(0));
+    }
+    daemon.says(&["the circuit opens"]);
+    hostile.client.create_topic(&topic, 1);
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM seen WHERE id = 'behind'", 1);
+    let letter = first_on(&hostile.client, &format!("{}.DLT", hostile.input));
+    let failed: Vec<_> =
+        attempts(&letter).iter().map(|failed| failed["outcome"].as_str().unwrap().to_owned()).collect();
+    let counted: Vec<_> = failed.iter().filter(|outcome| *outcome != "unavailable").collect();
+    assert_eq!(counted, ["trap", "trap"], "{failed:?}");
+    // What was sent stays sent: once for each attempt.
+    assert_eq!(ids(&hostile.client.consume_all(&topic)), ["behind", "panics", "panics"]);
+}
+
+#[test]
+fn s0_5_a_delivery_that_sends_for_too_long_is_to_blame_itself() {
+    let settings = "retry = { max-attempts = 1 }\nsend = { timeout = \"100ms\" }\nlimits = { events = 100000 }\n";
+    let hostile = Hostile::new(Kafka::shared(), settings);
+    let daemon = Daemon::start(&hostile.sandbox);
+    hostile.send(&json!([{ "do": "publish", "id": "flood", "send": "now", "count": 100_000, "key": "k" }]));
+    let letter = first_on(&hostile.client, &format!("{}.DLT", hostile.input));
+    let last = attempts(&letter).pop().unwrap();
+    assert_eq!(last["outcome"], "time-limit", "{last}");
+    assert_eq!(seen(&Store::open(&hostile.sandbox, "hostile")), Vec::<String>::new());
+    drop(daemon);
+}
+
+#[test]
 fn s0_6_an_event_is_sent_after_the_commit_and_its_handler_is_told_what_became_of_it() {
     let hostile = Hostile::new(Kafka::shared(), "[handler.hostile.retry]\nmax-attempts = 1");
     let daemon = Daemon::start(&hostile.sandbox);
@@ -152,13 +193,26 @@ fn s0_6_the_handler_is_told_of_an_event_that_kafka_does_not_take() {
     let store = Store::open(&hostile.sandbox, "hostile");
     produce(&hostile, [&sending("a", "async")[..]]);
     store.until("SELECT count(*) FROM once WHERE id GLOB 'told out a: nowhere-to-be-found: *'", 1);
-    daemon.says(&["WARN", "an event of `send-async` is lost", "nowhere-to-be-found"]);
     // What the delivery did besides stays: nobody waits for the event.
     assert_eq!(seen(&store), ["a|1"]);
     assert_eq!(store.count("SELECT count(*) FROM tm_pending"), 0);
 }
 
-/// At most once, as documented: the gap between the commit and the send, which the outbox does not have.
+#[test]
+fn s0_6_events_that_are_small_enough_go_out_though_their_sum_is_not() {
+    let hostile = Hostile::new(Kafka::shared(), "");
+    let topic = hostile.sandbox.unique("small");
+    hostile.client.create_topic_with(&topic, 1, &[("max.message.bytes", "10000")]);
+    let settings = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    hostile.sandbox.write_toml(&settings.replace(&hostile.output, &topic));
+    let _daemon = Daemon::start(&hostile.sandbox);
+    hostile.send(&json!([{ "do": "publish", "id": "many", "send": "async", "count": 50, "bytes": 2_000 }]));
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM once WHERE id GLOB 'told out *: in partition 0'", 50);
+    assert_eq!(hostile.client.consume_all(&topic).len(), 50);
+}
+
+/// As documented: the gap between the commit and the send, which the outbox does not have.
 #[test]
 fn s0_6_a_daemon_that_ends_after_the_commit_loses_what_it_had_not_sent() {
     let hostile = Hostile::new(Kafka::shared(), "");

@@ -119,7 +119,7 @@ impl<'a> Event<'a> {
         host::send(self.finish()?)
     }
 
-    /// Sends the event once the delivery has committed, past the outbox and without waiting: at most once. Returns its id.
+    /// Sends the event once the delivery has committed, past the outbox and without waiting. It can be lost. Returns its id.
     /// What becomes of it is told to the function that [`handler!`](crate::handler!) names for `sends`.
     pub fn send_async(self) -> Result<String, Error> {
         host::send_async(self.finish()?)

@@ -2,7 +2,8 @@
 //!
 //! A handler that names a function for `sends` in [`handler!`](crate::handler!) is told once for each, in a transaction of its
 //! own: the receipt, or why the event is lost as far as is known. It is not told again where that function fails, and not at
-//! all of what the daemon had under way when it ended.
+//! all of what the daemon had under way when it ended. To try once more later, enqueue: what is sent again at once fails again
+//! at once.
 
 use crate::record::Header;
 

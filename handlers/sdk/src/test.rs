@@ -152,7 +152,8 @@ impl Bench {
         self
     }
 
-    /// Kafka takes nothing from now on, for this reason: a delivery that sends ends there, and nothing of it is kept.
+    /// Kafka takes nothing from now on, for this reason: a delivery that sends ends there as unavailable, and nothing of it is
+    /// kept; what is sent asynchronously is lost, of which [`Bench::completed`] tells the handler.
     pub fn refuse_sends(&mut self, reason: impl Into<String>) -> &mut Self {
         self.refusal = Some(reason.into());
         self

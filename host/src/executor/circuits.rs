@@ -54,16 +54,17 @@ impl Executor {
 
     /// Tries the record behind a probe that failed, and throws what it did away: whether that passes tells an outage from
     /// a record that alone is wrong, also where a lane has nobody beside it.
-    pub(super) fn rehearse(&mut self, group: &mut Group, delivery: &Delivery) -> Result<bool, Abort> {
+    /// `None` where nothing can be known of it.
+    pub(super) fn rehearse(&mut self, group: &mut Group, delivery: &Delivery) -> Result<Option<bool>, Abort> {
         let behind = self.behind(group, delivery).map(Input::Fresh);
         let Some(behind) =
             behind.and_then(|input| self.delivery(delivery.token, delivery.live.clone(), input, delivery.now))
         else {
-            return Ok(false);
+            return Ok(Some(false));
         };
         self.connection().execute("SAVEPOINT delivery", &[])?;
         let context = Context { sender: None, ..self.context(&behind, group) };
-        let Some(connection) = self.connection.take() else { return Ok(false) };
+        let Some(connection) = self.connection.take() else { return Ok(None) };
         let finished = guest::delivery::handle_record(&behind.live.component, connection, context, &behind.record);
         self.connection = Some(finished.connection);
         match finished.result {
@@ -71,14 +72,17 @@ impl Executor {
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(_)) => {
                 self.restart(group)?;
-                return Ok(false);
+                return Ok(Some(false));
             }
-            // A rehearsal neither calls nor sends: nothing is known.
             Ok(()) | Err(Ended::Failed(_) | Ended::Asks(..) | Ended::Sends) => {}
         }
         self.connection().execute("ROLLBACK TO delivery", &[])?;
         self.connection().execute("RELEASE delivery", &[])?;
-        Ok(finished.result.is_ok())
+        // A rehearsal neither calls nor sends.
+        Ok(match finished.result {
+            Err(Ended::Asks(..) | Ended::Sends) => None,
+            result => Some(result.is_ok()),
+        })
     }
 
     /// The record that would be new after this delivery's.

@@ -1,7 +1,7 @@
 //! Events that leave past the outbox after their group's commit, and the deliveries that tell their handler what became of them.
 //!
-//! An event is sent at most once, and its handler is told at most once: what a daemon that ends has not done is not done
-//! later. Nothing is sent before the commit of the group that it belongs to.
+//! Nothing is sent before the commit of the group that it belongs to, and then once; its handler is told once at most. What
+//! a daemon that ends has not done is not done later.
 
 use std::sync::Arc;
 
@@ -10,100 +10,102 @@ use super::group::{Abort, Group, Logged};
 use super::handle::Message;
 use super::outside::hand_over;
 use crate::guest::{self, Context, Ended, Finished, Sending};
-use crate::kafka::sender::Outcome;
-use crate::policy::{self, Failure};
+use crate::kafka::sender;
+use crate::policy::{Failure, Outcome};
 use crate::store::Kind;
 
 /// What became of an event.
 pub(super) struct Completed {
     sending: Sending,
-    outcome: Outcome,
+    outcome: sender::Outcome,
+    /// When that was known, in milliseconds since the Unix epoch.
+    at: i64,
 }
 
 impl Executor {
     /// Sends an event whose group has committed.
-    pub(super) fn send(&self, handler: Arc<str>, sending: Sending) {
-        let Some(member) = self.members.get(&handler) else { return };
-        let (own, outbound) = (self.own.clone(), self.outside.outbound.clone());
-        let event = sending.event.clone();
-        self.outside.sender.start(member.live.environment.spec.send, &event, move |outcome| {
-            let completed = Box::new(Completed { sending, outcome });
-            outbound.spawn(hand_over(own, Message::Completed { handler, completed }));
+    pub(super) fn send(&mut self, handler: Arc<str>, sending: Sending) {
+        let (own, outside) = (self.own.clone(), self.outside.clone());
+        let Some(member) = self.members.get_mut(&handler) else { return };
+        member.sending += sending.event.size();
+        let is_told = member.live.component.hears_of_sends();
+        let (name, settings, event) = (handler.clone(), member.live.environment.spec.send, sending.event.clone());
+        self.outside.sender.start(&name, settings, &event, move |outcome| {
+            if let (Err(error), false) = (&outcome, is_told) {
+                let event_id = sending.event.event_id.as_str();
+                tracing::warn!(%handler, event_id, source = sending.source, "an event of `send-async` is lost: {error}");
+            }
+            let completed = Box::new(Completed { sending, outcome, at: crate::clock::now() });
+            outside.outbound.spawn(hand_over(own, Message::Completed { handler, completed }));
         });
     }
 
     /// It is known what became of an event.
     pub(super) fn receive_completed(&mut self, handler: &Arc<str>, completed: Completed) {
-        if let Err(error) = &completed.outcome {
-            let event_id = completed.sending.event.event_id.as_str();
-            tracing::warn!(%handler, event_id, source = completed.sending.source, "an event of `send-async` is lost: {error}");
-        }
-        if let Some(member) = self.members.get_mut(handler)
-            && member.live.component.hears_of_sends()
-        {
+        let Some(member) = self.members.get_mut(handler) else { return };
+        member.sending = member.sending.saturating_sub(completed.sending.event.size());
+        if member.live.component.hears_of_sends() {
             member.sends.push_back(Arc::new(completed));
         }
     }
 
     /// Tells a handler what became of the oldest event of which this group has not told it.
     pub(super) fn deliver_completed(&mut self, group: &mut Group, handler: &Arc<str>) -> Result<(), Abort> {
-        let told = group.told.get(handler).copied().unwrap_or(0);
-        let Some(completed) = self.members.get(handler).and_then(|member| member.sends.get(told)).cloned() else {
+        let position = group.told.get(handler).copied().unwrap_or(0);
+        let Some(completed) = self.members.get(handler).and_then(|member| member.sends.get(position)).cloned() else {
             return Ok(());
         };
-        let told = match self.tell(group, handler, &completed) {
+        match self.tell(group, handler, &completed) {
             // What the store does not take, though it is well, is the delivery's own fault.
             Err(Abort::Store(error)) if error.kind != Kind::Store => {
                 if !group.solo {
                     return Err(Abort::Broken);
                 }
                 self.restart(group)?;
-                Some(format!("what it wrote cannot be kept: {error}"))
+                let trouble = format!("what it wrote cannot be kept: {error}");
+                group.log.push(completed.logged(handler, Vec::new(), Some(trouble)));
             }
             told => told?,
-        };
-        *group.told.entry(handler.clone()).or_default() += 1;
-        if let Some(trouble) = told {
-            group.log.push(completed.logged(handler, Vec::new(), Some(trouble)));
+        }
+        if !group.closed {
+            *group.told.entry(handler.clone()).or_default() += 1;
         }
         Ok(())
     }
 
-    /// Returns what the operator reads, if the delivery failed.
-    fn tell(&mut self, group: &mut Group, handler: &Arc<str>, completed: &Completed) -> Result<Option<String>, Abort> {
-        let Some(live) = self.members.get(handler).map(|member| member.live.clone()) else { return Ok(None) };
+    fn tell(&mut self, group: &mut Group, handler: &Arc<str>, completed: &Completed) -> Result<(), Abort> {
+        let Some(live) = self.members.get(handler).map(|member| member.live.clone()) else { return Ok(()) };
         self.connection().execute("SAVEPOINT delivery", &[])?;
-        let now = crate::clock::now();
+        let Completed { sending, outcome, at } = completed;
         let context = Context {
             environment: live.environment.clone(),
-            seed: completed.sending.seed.clone(),
-            now,
-            input_time: now,
+            seed: sending.seed.clone(),
+            now: crate::clock::now(),
+            input_time: *at,
             attempt: 1,
             event_id: None,
-            source: completed.sending.source.clone(),
+            source: sending.source.clone(),
             next_outbox_id: Some(group.next_outbox_id),
             answers: Arc::default(),
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
         };
-        let Some(connection) = self.connection.take() else { return Ok(None) };
-        let Completed { sending, outcome } = completed;
+        let Some(connection) = self.connection.take() else { return Ok(()) };
         let Finished { connection, result, log, next_outbox_id, sends } =
             guest::delivery::completed(&live.component, connection, context, sending, outcome);
         self.connection = Some(connection);
-        let failed = match result {
+        let failure = match result {
             Ok(()) if self.connection().violates_deferred_keys() => {
-                Some(Failure::new(policy::Outcome::Trap, "it leaves a deferred foreign key violated"))
+                Some(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
             }
             Ok(()) => None,
             Err(Ended::Asks(..)) => Some(Failure::new(
-                policy::Outcome::Trap,
+                Outcome::Trap,
                 "`completed` cannot call services: enqueue an event, and call when it is read",
             )),
             Err(Ended::Failed(failure)) => Some(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => return Err(Abort::Broken),
+            Err(Ended::Sends) => return self.runs_alone(group),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
                 self.restart(group)?;
@@ -111,16 +113,16 @@ impl Executor {
                 Some(failure)
             }
         };
-        match failed {
+        match &failure {
             None => group.keep(handler, next_outbox_id, sends),
             Some(_) => self.connection().execute("ROLLBACK TO delivery", &[]).map(drop)?,
         }
         self.connection().execute("RELEASE delivery", &[])?;
-        let failed = failed.map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
-        if !log.is_empty() {
-            group.log.push(completed.logged(handler, log, None));
+        let trouble = failure.map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
+        if trouble.is_some() || !log.is_empty() {
+            group.log.push(completed.logged(handler, log, trouble));
         }
-        Ok(failed)
+        Ok(())
     }
 }
 

@@ -28,7 +28,9 @@ impl Executor {
         let probe = self.circuit_is_open(group, delivery);
         let others_pass = match probe {
             false => self.others_pass(delivery),
-            true => treatment != Treatment::Reject && self.rehearse(group, delivery)?,
+            true if treatment == Treatment::Reject => false,
+            // Where the record behind tells nothing, one that failed by itself is to blame: else it would be tried for ever.
+            true => self.rehearse(group, delivery)?.unwrap_or(treatment != Treatment::Unavailable),
         };
         if probe && others_pass {
             self.circuit_passes(group, delivery);

@@ -63,6 +63,10 @@ pub(super) struct Group {
     pub(super) asked: HashMap<Arc<str>, usize>,
     /// What its deliveries send once it has committed.
     pub(super) sends: Vec<(Arc<str>, Sending)>,
+    /// How many bytes that are for each handler.
+    pub(super) sending: HashMap<Arc<str>, usize>,
+    /// Whether nothing more joins it, since the last pick has to run alone.
+    pub(super) closed: bool,
     /// How much each handler was told of what it has sent.
     pub(super) told: HashMap<Arc<str>, usize>,
     pub(super) log: Vec<Logged>,
@@ -92,7 +96,10 @@ impl Group {
     /// What a delivery of the handler leaves behind that is not in the store.
     pub(super) fn keep(&mut self, handler: &Arc<str>, next_outbox_id: Option<i64>, sends: Vec<Sending>) {
         self.next_outbox_id = next_outbox_id.unwrap_or(self.next_outbox_id);
-        self.sends.extend(sends.into_iter().map(|sending| (handler.clone(), sending)));
+        for sending in sends {
+            *self.sending.entry(handler.clone()).or_default() += sending.event.size();
+            self.sends.push((handler.clone(), sending));
+        }
     }
 }
 
@@ -137,6 +144,12 @@ impl Executor {
                 Pick::Completed(handler) => self.deliver_completed(group, handler)?,
             }
             fault::reach(Moment::Delivered);
+            if group.closed {
+                group.picks.pop();
+                self.keep_alone(&pick);
+                self.put_back(&pick);
+                break;
+            }
             self.list_again(group, &pick);
             let full = group.solo
                 || group.picks.len() >= self.settings.group_max
@@ -151,6 +164,11 @@ impl Executor {
         if !self.runs_solo(pick) {
             return true;
         }
+        self.put_back(pick);
+        false
+    }
+
+    fn put_back(&mut self, pick: &Pick) {
         // It was its turn, and it leads the next group.
         if let Some(handler) = self.turn.pop_back() {
             self.turn.push_front(handler);
@@ -162,9 +180,12 @@ impl Executor {
                     member.requests_first = true;
                 }
             }
-            Pick::Completed(_) => {}
+            Pick::Completed(handler) => {
+                if let Some(member) = self.members.get_mut(handler) {
+                    member.sends_first = true;
+                }
+            }
         }
-        false
     }
 
     fn runs_solo(&self, pick: &Pick) -> bool {
@@ -189,9 +210,12 @@ impl Executor {
             self.turn.push_back(handler.clone());
             let full = self.is_full(group, &handler);
             let Some(member) = self.members.get_mut(&handler) else { continue };
-            if member.sends.len() > group.told.get(&handler).copied().unwrap_or(0) {
+            let reports = member.sends.len() > group.told.get(&handler).copied().unwrap_or(0);
+            if reports && member.sends_first {
+                member.sends_first = false;
                 return Some(Pick::Completed(handler));
             }
+            member.sends_first = true;
             let answered = group.answers.get(&handler).map_or(0, Vec::len);
             let request = member.requests.get(answered).is_some_and(|waiting| !full || waiting.aside.is_some());
             if request && member.requests_first {
@@ -218,6 +242,9 @@ impl Executor {
             }
             if request {
                 return Some(Pick::Request(handler));
+            }
+            if reports {
+                return Some(Pick::Completed(handler));
             }
         }
         None
@@ -419,6 +446,7 @@ impl Executor {
         group.circuits.clear();
         group.asked.clear();
         group.sends.clear();
+        group.sending.clear();
         group.next_outbox_id = self.next_outbox_id;
         self.begin()
     }

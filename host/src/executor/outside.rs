@@ -20,6 +20,8 @@ use crate::policy::{Failure, Outcome};
 
 /// How often a delivery may ask, for each call that it may make: a store that changes each time makes it ask anew.
 const ASKED_AGAIN: usize = 4;
+/// Bytes of a handler's `send-async` that may be on their way when a delivery begins.
+const SENDING_MAX: usize = 8 << 20;
 /// How long an answer waits before it is handed over again to an executor whose queue is full.
 const FULL: Duration = Duration::from_millis(10);
 
@@ -39,11 +41,13 @@ pub(super) fn asked_too_often(spec: &Spec) -> Failure {
 }
 
 impl Executor {
-    /// Whether a handler has as many deliveries under way as it may.
+    /// Whether a handler has as many deliveries, or bytes that it sends, under way as it may.
     pub(super) fn is_full(&self, group: &Group, handler: &str) -> bool {
         self.members.get(handler).is_some_and(|member| {
             let asked = group.asked.get(handler).copied().unwrap_or(0);
+            let sending = member.sending + group.sending.get(handler).copied().unwrap_or(0);
             member.outside + member.outside_requests.len() + asked >= member.live.environment.spec.consumer.concurrency
+                || sending >= SENDING_MAX
         })
     }
 

@@ -96,7 +96,7 @@ impl Executor {
             }
             Err(Ended::Failed(failure)) => Some(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => return Err(Abort::Broken),
+            Err(Ended::Sends) => return self.runs_alone(group),
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
                 self.restart(group)?;
@@ -204,6 +204,14 @@ impl Executor {
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
         }
+    }
+
+    /// The delivery sends, and is not alone: it has done nothing, and leads the next group.
+    pub(super) fn runs_alone(&self, group: &mut Group) -> Result<(), Abort> {
+        self.connection().execute("ROLLBACK TO delivery", &[])?;
+        self.connection().execute("RELEASE delivery", &[])?;
+        group.closed = true;
+        Ok(())
     }
 
     /// The record is done (or was before), or given up on: the lane steps past it.

@@ -31,10 +31,11 @@ impl Executor {
                 }
                 tracing::warn!(%handler, path = %request.path, %error, "an answer cannot be kept with its Idempotency-Key");
                 self.restart(group)?;
-                Answered::Now(Err(Refusal::Failed))
+                Some(Answered::Now(Err(Refusal::Failed)))
             }
             answer => answer?,
         };
+        let Some(answer) = answer else { return Ok(()) };
         if matches!(answer, Answered::Later(..)) {
             *group.asked.entry(handler.clone()).or_default() += 1;
         }
@@ -42,14 +43,15 @@ impl Executor {
         Ok(())
     }
 
+    /// `None` if it has to be run again, alone.
     fn answer(
         &mut self,
         group: &mut Group,
         handler: &Arc<str>,
         request: &Arc<Request>,
         aside: Option<Aside>,
-    ) -> Result<Answered, Abort> {
-        let now = |answer| Ok(Answered::Now(answer));
+    ) -> Result<Option<Answered>, Abort> {
+        let now = |answer| Ok(Some(Answered::Now(answer)));
         if Instant::now() >= request.deadline {
             return now(Err(Refusal::Expired));
         }
@@ -78,13 +80,16 @@ impl Executor {
             Err(Ended::Asks(call, position)) => match aside.ask(spec, position) {
                 Some(aside) => {
                     self.connection().execute("RELEASE delivery", &[])?;
-                    return Ok(Answered::Later(aside, call));
+                    return Ok(Some(Answered::Later(aside, call)));
                 }
                 None => Err(asked_too_often(spec)),
             },
             Err(Ended::Failed(failure)) => Err(failure),
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => return Err(Abort::Broken),
+            Err(Ended::Sends) => {
+                self.runs_alone(group)?;
+                return Ok(None);
+            }
             Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
             Err(Ended::Broken(failure)) => {
                 self.restart(group)?;

@@ -173,7 +173,9 @@ impl Executor {
                     passed_at: 0,
                     outside: 0,
                     outside_requests: HashMap::new(),
+                    sending: 0,
                     sends: VecDeque::new(),
+                    sends_first: false,
                 }
             }
         };

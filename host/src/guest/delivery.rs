@@ -1,7 +1,7 @@
 //! One delivery: a fresh instance, its input, its limits, and how it ended.
 //!
-//! Its invariant: whatever the guest does, the connection comes back, the call ends within the time limit, and
-//! the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
+//! Its invariant: whatever the guest does, the connection comes back, the call ends within the time limit (and what it may
+//! wait for Kafka), and the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -200,10 +200,12 @@ impl sender::Host for State {
         };
         let Some(sender) = self.context.sender.clone() else { return self.end(Ended::Sends) };
         let settings = self.context.environment.spec.send;
-        let client = self.context.deadline.map_or(settings.timeout, |at| at.saturating_duration_since(Instant::now()));
-        let patience = settings.timeout.saturating_sub(self.waited).min(client);
         let began = Instant::now();
-        let outcome = sender.send(settings, &event, patience);
+        if self.waited >= settings.timeout || self.context.deadline.is_some_and(|deadline| began >= deadline) {
+            let message = format!("its sends have taken {:?}, of {:?} (send.timeout)", self.waited, settings.timeout);
+            return self.end(Ended::Failed(Failure::new(Outcome::TimeLimit, message)));
+        }
+        let outcome = sender.send(&self.context.environment.spec.name, settings, &event);
         self.has_waited(began.elapsed());
         self.count(&event);
         self.sent = true;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -26,7 +26,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// `[send]` of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// `timeout`: how long an event is tried, and how long one delivery may wait for all that it sends. Default 5 s.
+    /// `timeout`: how long an event is tried, and how long one delivery may have waited before it sends another. Default 5 s.
     pub timeout: Duration,
     /// `max-attempts`: how often a request that Kafka fails is made in all. Default 5.
     pub max_attempts: u32,
@@ -61,13 +61,18 @@ pub struct SendError {
 pub type Outcome = Result<Position, SendError>;
 
 type Then = Box<dyn FnOnce(Result<Position, Code>) + Send + Sync>;
-type Producer = ThreadedProducer<Context>;
 
-/// The producers for sends: one for each way in which they are tried, opened when it is first needed.
+/// The producers for sends: one for each handler, so that none has to do with what another sends, opened at its first.
 #[derive(Clone)]
 pub struct Sender {
     connection: Arc<Connection>,
-    producers: Arc<Mutex<HashMap<Settings, Arc<Producer>>>>,
+    producers: Arc<Mutex<HashMap<(String, Settings), Arc<Open>>>>,
+}
+
+struct Open {
+    producer: ThreadedProducer<Context>,
+    /// Kafka has let an event wait in vain: until then no delivery waits again.
+    away_until: Mutex<Option<Instant>>,
 }
 
 impl Sender {
@@ -76,64 +81,66 @@ impl Sender {
         Self { connection: Arc::new(connection), producers: Arc::default() }
     }
 
-    /// Sends an event and waits for what becomes of it, so long at most.
+    /// Sends an event of a handler and waits for what becomes of it, for `timeout` at most. Where the one before has waited
+    /// in vain it is not tried, for as long again: a store that deliveries hold must serve others in between.
     ///
     /// # Errors
     /// That it is not known to be published. It may still arrive.
-    pub fn send(&self, settings: Settings, event: &Event, patience: Duration) -> Outcome {
+    pub fn send(&self, handler: &str, settings: Settings, event: &Event) -> Outcome {
+        let failed = |code| explain(code, settings, &event.topic);
+        let open = self.open(handler, settings).map_err(failed)?;
+        let mut away_until = open.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if away_until.is_some_and(|until| Instant::now() < until) {
+            return Err(failed(Code::MessageTimedOut));
+        }
         let (tell, told) = sync_channel(1);
-        self.hand_over(
-            settings,
-            event,
-            Box::new(move |outcome| {
-                let _ = tell.send(outcome);
-            }),
-        );
-        let outcome = match told.recv_timeout(patience) {
+        open.hand_over(event, move |outcome| {
+            let _ = tell.send(outcome);
+        });
+        let outcome = match told.recv_timeout(settings.timeout) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => Err(Code::MessageTimedOut),
             Err(RecvTimeoutError::Disconnected) => Err(Code::Fail),
         };
-        outcome.map_err(|code| explain(code, settings, &event.topic))
+        *away_until = (outcome == Err(Code::MessageTimedOut)).then(|| Instant::now() + settings.timeout);
+        outcome.map_err(failed)
     }
 
-    /// Sends an event; `then` is told what became of it, on a thread that must not be kept waiting.
-    pub fn start(&self, settings: Settings, event: &Event, then: impl FnOnce(Outcome) + Send + Sync + 'static) {
+    /// Sends an event of a handler; `then` is told what became of it, on a thread that must not be kept waiting.
+    pub fn start(
+        &self,
+        handler: &str,
+        settings: Settings,
+        event: &Event,
+        then: impl FnOnce(Outcome) + Send + Sync + 'static,
+    ) {
         let topic = event.topic.clone();
         let then = move |outcome: Result<_, _>| then(outcome.map_err(|code| explain(code, settings, &topic)));
-        self.hand_over(settings, event, Box::new(then));
-    }
-
-    fn hand_over(&self, settings: Settings, event: &Event, then: Then) {
-        let producer = match self.producer(settings) {
-            Ok(producer) => producer,
-            Err(error) => {
-                tracing::error!(%error, "open a producer for `send`");
-                return then(Err(Code::Fail));
-            }
-        };
-        let mut record: BaseRecord<'_, [u8], [u8], Box<Then>> =
-            BaseRecord::with_opaque_to(&event.topic, Box::new(then)).headers(event_headers(event));
-        record.key = event.key.as_deref();
-        record.payload = event.value.as_deref();
-        if let Err((error, record)) = producer.send(record) {
-            (record.delivery_opaque)(Err(error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        match self.open(handler, settings) {
+            Ok(open) => open.hand_over(event, then),
+            Err(code) => then(Err(code)),
         }
     }
 
-    fn producer(&self, settings: Settings) -> Result<Arc<Producer>, KafkaError> {
+    fn open(&self, handler: &str, settings: Settings) -> Result<Arc<Open>, Code> {
         let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = producers.get(&settings) {
-            return Ok(producer.clone());
+        let key = (handler.to_owned(), settings);
+        if let Some(open) = producers.get(&key) {
+            return Ok(open.clone());
         }
-        let producer = Arc::new(open(&self.connection, settings)?);
-        producers.insert(settings, producer.clone());
-        Ok(producer)
+        let producer = produce(&self.connection, settings).map_err(|error| {
+            tracing::error!(handler, %error, "open a producer for `send`");
+            Code::Fail
+        })?;
+        let open = Arc::new(Open { producer, away_until: Mutex::default() });
+        producers.insert(key, open.clone());
+        Ok(open)
     }
 
     /// Waits a little for what is under way, and gives up the rest.
     pub fn stop(&self) {
-        for (_, producer) in self.producers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, open) in self.producers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            let producer = &open.producer;
             if producer.flush(LAST).is_err() {
                 tracing::warn!(
                     events = producer.in_flight_count(),
@@ -145,7 +152,20 @@ impl Sender {
     }
 }
 
-fn open(connection: &Connection, settings: Settings) -> Result<Producer, KafkaError> {
+impl Open {
+    fn hand_over(&self, event: &Event, then: impl FnOnce(Result<Position, Code>) + Send + Sync + 'static) {
+        let then: Box<Then> = Box::new(Box::new(then));
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Then>> =
+            BaseRecord::with_opaque_to(&event.topic, then).headers(event_headers(event));
+        record.key = event.key.as_deref();
+        record.payload = event.value.as_deref();
+        if let Err((error, record)) = self.producer.send(record) {
+            (record.delivery_opaque)(Err(error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        }
+    }
+}
+
+fn produce(connection: &Connection, settings: Settings) -> Result<ThreadedProducer<Context>, KafkaError> {
     let timeout = settings.timeout.as_millis().to_string();
     let mut config = connection.client("send");
     config
@@ -156,7 +176,10 @@ fn open(connection: &Connection, settings: Settings) -> Result<Producer, KafkaEr
         .set("linger.ms", "0")
         .set("partitioner", "murmur2_random")
         .set("topic.metadata.propagation.max.ms", &timeout)
-        .set("queue.buffering.max.kbytes", "16384");
+        // What Kafka says is then about one event.
+        .set("batch.num.messages", "1")
+        // Who sends is bounded by the executor.
+        .set("queue.buffering.max.messages", "0");
     connection.acknowledge(&mut config);
     config.create_with_context(Context(Reporter::new("send")))
 }
@@ -178,7 +201,6 @@ pub(crate) fn event_headers(event: &Event) -> OwnedHeaders {
 fn explain(code: Code, settings: Settings, topic: &str) -> SendError {
     let reason = match code {
         Code::MessageTimedOut => format!("Kafka has not taken it within {:?} (send.timeout)", settings.timeout),
-        Code::QueueFull => "too many sends are under way".to_owned(),
         code => code.to_string(),
     };
     SendError { refused: judge(code) == Verdict::Record, topic: topic.to_owned(), reason }

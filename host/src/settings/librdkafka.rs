@@ -14,7 +14,7 @@ use super::value::Value;
 use crate::kafka::config::check_property;
 
 /// The properties that the host owns, and what to write instead or why there is nothing to write.
-const OWNED: [(&str, &str); 34] = [
+const OWNED: [(&str, &str); 36] = [
     ("bootstrap.servers", "set `kafka.bootstrap`"),
     ("metadata.broker.list", "set `kafka.bootstrap`"),
     ("group.id", "every handler has a group of its own: set `group` in its manifest or under [handler.NAME]"),
@@ -46,6 +46,8 @@ const OWNED: [(&str, &str); 34] = [
     ("max.in.flight.requests.per.connection", "more would break the order of a key"),
     ("transactional.id", "effects commit in the store, not in a Kafka transaction"),
     ("queuing.strategy", "the relay publishes in commit order"),
+    ("queue.buffering.max.ms", "set `linger.ms`"),
+    ("delivery.report.only.error", "the host hears of each event"),
     ("enable.gapless.guarantee", "the relay handles gaps itself"),
     ("partitioner", "a key must stay on its partition"),
     ("test.mock.num.brokers", "set `kafka.bootstrap = \"embedded\"`"),

@@ -113,7 +113,13 @@ pub(crate) fn send(event: Enqueued) -> Result<Receipt, publisher::Error> {
 }
 
 pub(crate) fn send_async(event: Enqueued) -> Result<String, publisher::Error> {
-    put(event, None, Via::SendAsync)
+    let id = put(event, None, Via::SendAsync)?;
+    with(|delivery| {
+        if delivery.refusal.is_some() {
+            delivery.events.pop();
+        }
+    });
+    Ok(id)
 }
 
 fn put(event: Enqueued, due: Option<Time>, via: Via) -> Result<String, publisher::Error> {
@@ -129,7 +135,8 @@ fn put(event: Enqueued, due: Option<Time>, via: Via) -> Result<String, publisher
             );
         };
         let id = event.id.unwrap_or_else(|| delivery.next_id());
-        if id.is_empty() || delivery.events.iter().any(|other| other.id == id) {
+        let twice = |other: &Published| other.id == id && (via, other.via) == (Via::Outbox, Via::Outbox);
+        if id.is_empty() || delivery.events.iter().any(twice) {
             return refused(ErrorKind::Id, format!("the event id `{id}` is empty or used already"));
         }
         delivery.events.push(Published {
