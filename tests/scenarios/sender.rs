@@ -189,7 +189,7 @@ fn s0_6_the_handler_is_told_of_an_event_that_kafka_does_not_take() {
     hostile
         .sandbox
         .write_toml(&settings.replace(&format!("out = \"{}\"", hostile.output), "out = \"nowhere-to-be-found\""));
-    let daemon = Daemon::start(&hostile.sandbox);
+    let _daemon = Daemon::start(&hostile.sandbox);
     let store = Store::open(&hostile.sandbox, "hostile");
     produce(&hostile, [&sending("a", "async")[..]]);
     store.until("SELECT count(*) FROM once WHERE id GLOB 'told out a: nowhere-to-be-found: *'", 1);

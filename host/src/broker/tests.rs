@@ -43,8 +43,8 @@ fn find(running: &Running, keep: bool) -> Embedded {
 fn connection(embedded: &Embedded) -> Connection {
     Connection {
         bootstrap: embedded.bootstrap().to_owned(),
-        librdkafka: Default::default(),
         incarnation: Some(embedded.incarnation().to_owned()),
+        ..Connection::default()
     }
 }
 

@@ -66,8 +66,11 @@ type Then = Box<dyn FnOnce(Result<Position, Code>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Sender {
     connection: Arc<Connection>,
-    producers: Arc<Mutex<HashMap<(String, Settings), Arc<Open>>>>,
+    open: Arc<Mutex<HashMap<Key, Arc<Open>>>>,
 }
+
+/// A handler's name, and how it sends.
+type Key = (String, Settings);
 
 struct Open {
     producer: ThreadedProducer<Context>,
@@ -78,7 +81,7 @@ struct Open {
 impl Sender {
     /// Opens nothing yet.
     pub fn new(connection: Connection) -> Self {
-        Self { connection: Arc::new(connection), producers: Arc::default() }
+        Self { connection: Arc::new(connection), open: Arc::default() }
     }
 
     /// Sends an event of a handler and waits for what becomes of it, for `timeout` at most. Where the one before has waited
@@ -123,9 +126,9 @@ impl Sender {
     }
 
     fn open(&self, handler: &str, settings: Settings) -> Result<Arc<Open>, Code> {
-        let mut producers = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (handler.to_owned(), settings);
-        if let Some(open) = producers.get(&key) {
+        if let Some(open) = all.get(&key) {
             return Ok(open.clone());
         }
         let producer = produce(&self.connection, settings).map_err(|error| {
@@ -133,13 +136,13 @@ impl Sender {
             Code::Fail
         })?;
         let open = Arc::new(Open { producer, away_until: Mutex::default() });
-        producers.insert(key, open.clone());
+        all.insert(key, open.clone());
         Ok(open)
     }
 
     /// Waits a little for what is under way, and gives up the rest.
     pub fn stop(&self) {
-        for (_, open) in self.producers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, open) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             let producer = &open.producer;
             if producer.flush(LAST).is_err() {
                 tracing::warn!(
