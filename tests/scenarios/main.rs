@@ -41,3 +41,4 @@ mod clock;
 mod contract;
 mod bad_files;
 mod bad_starts;
+mod readme;
