@@ -9,7 +9,7 @@ SHELL := /bin/bash
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-HANDLERS ?= order notification
+HANDLERS ?= order notification coupon checkout billing
 GUESTS := $(patsubst tests/guests/%/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml))
 ARGS ?=
 WASM := target/wasm32-wasip2/release

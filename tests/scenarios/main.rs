@@ -23,6 +23,7 @@ mod reading;
 mod transactions;
 mod members;
 mod groups;
+mod commerce;
 mod standby;
 mod crash;
 mod dead_letters;

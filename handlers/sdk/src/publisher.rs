@@ -30,6 +30,14 @@ pub struct Event<'a> {
     value: Payload<'a>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<T> {
+    event_id: String,
+    event_type: String,
+    payload: T,
+}
+
 type Written = Result<Option<Vec<u8>>, serde_json::Error>;
 
 enum Payload<'a> {
@@ -84,6 +92,13 @@ impl<'a> Event<'a> {
     pub fn json_with_id<T: Serialize>(mut self, value: impl FnOnce(&str) -> T + 'a) -> Self {
         self.value = Payload::WithId(Box::new(|id| serde_json::to_vec(&value(id)).map(Some)));
         self
+    }
+
+    /// The value, as JSON in an envelope: `{"eventId": "...", "eventType": "...", "payload": ...}`. A reader matches its type with
+    /// `#[serde(tag = "eventType", content = "payload")]` on an enum.
+    pub fn envelope<T: Serialize + 'a>(self, payload: T) -> Self {
+        let event_type = self.event_type.clone();
+        self.json_with_id(move |event_id| Envelope { event_id: event_id.to_owned(), event_type, payload })
     }
 
     /// The value, as bytes.
