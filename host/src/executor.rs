@@ -15,7 +15,7 @@ mod outside;
 mod request;
 mod completed;
 mod switch;
-mod event_id;
+pub mod event_id;
 mod upkeep;
 pub mod positions;
 pub mod readers;

@@ -9,4 +9,4 @@ pub mod dead_letter;
 pub mod sender;
 pub(crate) mod verdict;
 
-pub(crate) use native::headers;
+pub use native::headers;

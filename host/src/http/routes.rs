@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 
 use crate::deploy::manifest::Route;
+use crate::deploy::manifest::names::PARAMS_MAX;
 use crate::record::{Answer, Request};
 
 /// The first segments of paths that the host keeps for itself.
@@ -288,6 +289,9 @@ fn malformed(method: &str, path: &str) -> Option<&'static str> {
     // A path is matched as it comes over the wire, where nothing else can stand; `matchit` counts in bytes.
     if !path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#')) {
         return Some("a path is plain ASCII without blanks, `?` and `#`; write other characters percent-encoded");
+    }
+    if path.matches('{').count() > PARAMS_MAX {
+        return Some("a path has at most 25 parameters");
     }
     None
 }

@@ -9,6 +9,9 @@ use super::{EventId, Route};
 /// What a dead letter topic's name holds in the place of the source topic's.
 const TOPIC: &str = "{topic}";
 
+/// Parameters that a route's path may have: `matchit` panics at one more.
+pub(crate) const PARAMS_MAX: usize = 25;
+
 /// Methods that a route may have.
 pub(crate) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
@@ -108,6 +111,9 @@ pub(crate) fn path(text: &str) -> Result<String, String> {
     if rest.contains('}') {
         return Err(format!("\"{text}\": a }} has no {{"));
     }
+    if names.len() > PARAMS_MAX {
+        return Err(format!("\"{text}\": a path has at most {PARAMS_MAX} parameters"));
+    }
     matchit::Router::new().insert(text, ()).map_err(|error| format!("\"{text}\": {error}"))?;
     Ok(text.to_owned())
 }
@@ -178,6 +184,9 @@ mod tests {
         for bad in ["", "api", "/a b", "/a?x", "/{", "/}", "/{}", "/{*rest}", "/{{a}}", "/{a}/{a}", "/{a}{b}", "/é"] {
             assert!(path(bad).is_err(), "{bad}");
         }
+        let many = |count: usize| (0..count).map(|n| format!("/{{p{n}}}")).collect::<String>();
+        assert!(path(&many(25)).is_ok());
+        assert!(path(&many(26)).unwrap_err().contains("at most 25 parameters"));
     }
 
     #[test]

@@ -10,11 +10,15 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 /// Every character that a topic's name can have, in the order in which a bracket expression may hold them.
 const ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz.-";
 
-/// How many characters an expression may stand for when its repetitions are written out.
-const LARGEST: usize = 10_000;
+/// How many characters an expression may stand for when its repetitions are written out. The C library does write them
+/// out, and takes up to a second to match some expressions of this size.
+const LARGEST: usize = 1_000;
 
 /// Checks a pattern and writes it as a POSIX extended expression.
-pub(crate) fn translate(pattern: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Why no topic can be chosen by it.
+pub fn translate(pattern: &str) -> Result<String, String> {
     if !pattern.starts_with('^') {
         return Err(format!("\"{pattern}\" must start with ^"));
     }
@@ -48,7 +52,8 @@ pub(crate) fn translate(pattern: &str) -> Result<String, String> {
 fn cost(hir: &Hir) -> usize {
     match hir.kind() {
         HirKind::Repetition(repetition) => {
-            let times = repetition.max.unwrap_or(repetition.min).max(1);
+            // Without an end the C library writes it out once more, to be repeated.
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
             cost(&repetition.sub).saturating_mul(usize::try_from(times).unwrap_or(usize::MAX))
         }
         HirKind::Literal(literal) => literal.0.len(),
@@ -78,6 +83,10 @@ fn write(hir: &Hir, out: &mut String) -> Result<(), &'static str> {
         HirKind::Repetition(repetition) => {
             if repetition.min.max(repetition.max.unwrap_or(0)) > 255 {
                 return Err("repeats something more than 255 times");
+            }
+            // Repetitions of nothing make the C library's work grow without bounds.
+            if repetition.sub.properties().minimum_len() == Some(0) {
+                return Err("repeats something that may be empty; leave out the inner or the outer repetition");
             }
             group(&repetition.sub, out)?;
             match (repetition.min, repetition.max) {
@@ -185,6 +194,11 @@ mod tests {
             ("^a b", "no topic's name"),
             ("^a{256}", "more than 255"),
             ("^((a{200}){200}){200}", "repeats too much"),
+            // The C library writes each + out twice, so that so many took all of the memory.
+            ("^a++++++++++++++++++++", "repeats too much"),
+            ("^((((a{9,}){9,}){9,}){9,})", "repeats too much"),
+            // The C library did not come to an end with this one.
+            ("^(((ab|c)*)*){0,22}$", "may be empty"),
             ("^a|b", "as a whole"),
             ("^*a", "as a whole"),
             ("^(?=a)b", "not a regular expression"),

@@ -134,6 +134,7 @@ fn a_bad_pattern_is_refused_with_the_reason() {
     for (route, reason) in [
         ("get /x", "capital letters"),
         (" /x", "capital letters"),
+        (&format!("GET {}", "/{p}".repeat(26)), "25 parameters"),
         ("GET x", "starts with `/`"),
         ("GET /주문", "percent-encoded"),
         ("GET /a?b=c", "percent-encoded"),
