@@ -73,19 +73,22 @@ fn settings(rig: &Rig, order: &str, service: &Service) -> String {
          backoff = {{ kind = \"exponential\", interval = \"20ms\", max = \"100ms\", jitter = 0.5 }}",
         service.url()
     );
-    rig.settings(&more)
+    // Less than the clock is set by, and more than a repeated record takes.
+    format!("{}[inbox]\nkeep = \"10m\"\n", rig.settings(&more))
 }
 
-/// Produces records, and some of them again; returns how many in all.
+/// Produces records, and some of them and of those of the round before again; returns how many in all.
 fn produce(rig: &Rig, numbers: std::ops::Range<u64>, service: &str, salt: u64) -> JoinHandle<u64> {
     let (client, topic, url): (Client, _, _) = (rig.client.clone(), rig.input.clone(), service.to_owned());
     std::thread::spawn(move || {
         let mut produced = 0;
-        let chunk = (numbers.end - numbers.start).div_ceil(4);
+        let round = numbers.end - numbers.start;
+        let chunk = round.div_ceil(4);
         for start in numbers.clone().step_by(chunk as usize) {
             let chunk = start..(start + chunk).min(numbers.end);
-            let again = |n: &u64| mix(*n ^ salt).is_multiple_of(20) && kind(*n).is_applied();
-            let again: Vec<u64> = chunk.clone().filter(again).collect();
+            let again = |n: &u64| mix(*n ^ salt).is_multiple_of(30) && kind(*n).is_applied();
+            let before = chunk.clone().filter_map(|n| n.checked_sub(round));
+            let again: Vec<u64> = chunk.clone().chain(before).filter(again).collect();
             produced += chunk.end - chunk.start + again.len() as u64;
             client.produce_all(&topic, chunk.chain(again).map(|n| record(n, &url)));
             pass(Duration::from_millis(50));
