@@ -1,29 +1,87 @@
 //! Host time: the highest wall-clock time seen, plus the monotonic time since.
 //!
-//! It never goes back, and a clock that is set forward and back again neither loses nor delays anything for
-//! longer than the error lasted. Logic takes the time as an argument; only wiring reads this.
+//! It never goes back, and goes on from what waits in a store that is opened: a clock that is set forward and back again, or
+//! is behind at a start, loses nothing and delays nothing. Logic takes the time as an argument; only wiring reads this.
 
-use std::sync::Mutex;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-static HIGHEST: Mutex<Option<(i64, Instant)>> = Mutex::new(None);
+/// Both clocks: the wall's, in milliseconds since the Unix epoch, and the monotonic one.
+type Told = (i64, Instant);
+
+static CLOCK: Mutex<Clock> = Mutex::new(Clock { highest: None });
 
 /// Now, in milliseconds since the Unix epoch. Never less than what an earlier call returned.
 pub fn now() -> i64 {
-    let wall =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
-    let monotonic = Instant::now();
-    let mut highest = HIGHEST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let now = match *highest {
-        Some((at, since)) => {
-            let elapsed = i64::try_from(monotonic.saturating_duration_since(since).as_millis()).unwrap_or(i64::MAX);
-            wall.max(at.saturating_add(elapsed))
+    lock().now(told())
+}
+
+/// Goes on from this time, in milliseconds since the Unix epoch, if the clock is behind it: by how much is returned.
+pub fn go_on_from(at: i64) -> Option<Duration> {
+    lock().go_on_from(at, told())
+}
+
+fn lock() -> MutexGuard<'static, Clock> {
+    CLOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn told() -> Told {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), Instant::now())
+}
+
+struct Clock {
+    highest: Option<Told>,
+}
+
+impl Clock {
+    fn now(&mut self, (wall, monotonic): Told) -> i64 {
+        let now = match self.highest {
+            Some((at, since)) => {
+                let elapsed = i64::try_from(monotonic.saturating_duration_since(since).as_millis()).unwrap_or(i64::MAX);
+                wall.max(at.saturating_add(elapsed))
+            }
+            None => wall,
+        };
+        // The base moves only when the wall clock is ahead, so that rounding down does not add up.
+        if self.highest.is_none_or(|_| now == wall) {
+            self.highest = Some((now, monotonic));
         }
-        None => wall,
-    };
-    // The base moves only when the wall clock is ahead, so that rounding down does not add up.
-    if highest.is_none_or(|_| now == wall) {
-        *highest = Some((now, monotonic));
+        now
     }
-    now
+
+    fn go_on_from(&mut self, at: i64, told: Told) -> Option<Duration> {
+        let behind = u64::try_from(at.saturating_sub(self.now(told))).ok().filter(|behind| *behind > 0)?;
+        self.highest = Some((at, told.1));
+        Some(Duration::from_millis(behind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    #[test]
+    fn it_follows_a_clock_that_is_set_forward_and_goes_on_by_itself_when_it_is_set_back() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut clock = Clock { highest: None };
+        let told = [(1_000, 0, 1_000), (1_000 + DAY, 10, 1_000 + DAY), (1_020, 20, 1_010 + DAY), (0, 30, 1_020 + DAY)];
+        for (wall, monotonic, now) in told {
+            assert_eq!(clock.now((wall, after(monotonic))), now, "the wall clock says {wall}");
+        }
+        assert_eq!(clock.now((2 * DAY, after(40))), 2 * DAY);
+    }
+
+    #[test]
+    fn it_goes_on_from_a_later_time_and_from_no_earlier_one() {
+        let start = Instant::now();
+        let mut clock = Clock { highest: None };
+        assert_eq!(clock.go_on_from(999, (1_000, start)), None);
+        assert_eq!(clock.go_on_from(1_000 + DAY, (1_000, start)), Some(Duration::from_secs(86_400)));
+        assert_eq!(clock.now((1_050, start + Duration::from_millis(50))), 1_050 + DAY);
+        assert_eq!(clock.go_on_from(DAY, (1_060, start)), None);
+    }
 }

@@ -81,6 +81,13 @@ pub fn spawn(
     let connection = Connection::open_writer(path, settings.synchronous_full)
         .with_context(|| format!("open store {}", path.display()))?;
     let identity = ledger::schema::prepare(&connection).with_context(|| format!("open store {}", path.display()))?;
+    if let Some(behind) = ledger::clock::latest(&connection)?.and_then(crate::clock::go_on_from) {
+        tracing::warn!(
+            store = name,
+            ?behind,
+            "the clock is behind what was written to the store and waits there: time goes on from that, until it is done and the daemon is started again"
+        );
+    }
     let upkeep = Upkeep::open(&connection, keep, crate::clock::now(), Instant::now())?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;

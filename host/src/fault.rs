@@ -1,12 +1,15 @@
 //! Moments at which a test has the daemon killed, as the kernel or a power cut would.
 //!
-//! `TIDEMILL_TEST_KILL_AT=committed:37` ends the process without a word when it comes to that moment for the 37th time. Without the
-//! variable a moment costs one look at a value that never changes, and nothing here does anything.
+//! `TIDEMILL_TEST_KILL_AT=committed:37` ends the process without a word when it comes to that moment for the 37th time.
+//! `TIDEMILL_TEST_ABORT_ON=NAME` lets each record with that header end it, as a fault of the sandbox would that takes the process along.
+//! Without the variables a moment costs one look at a value that never changes, and nothing here does anything.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
+
+use crate::record::Record;
 
 /// A moment that is worth being killed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,16 @@ pub fn reach(moment: Moment) {
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {
         let _ = kill_process(getpid(), Signal::KILL);
+    }
+}
+
+/// Ends the process if this record, which is about to run, has the header that the variable names.
+pub fn run(record: &Record) {
+    static HEADER: OnceLock<Option<String>> = OnceLock::new();
+    if let Some(name) = HEADER.get_or_init(|| std::env::var("TIDEMILL_TEST_ABORT_ON").ok())
+        && record.headers.iter().any(|header| header.name == *name)
+    {
+        std::process::abort();
     }
 }
 

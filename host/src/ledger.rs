@@ -5,6 +5,7 @@
 
 pub mod schema;
 pub mod age;
+pub mod clock;
 pub mod offset;
 pub mod inbox;
 pub mod pending;

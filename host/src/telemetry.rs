@@ -15,7 +15,9 @@ use crate::settings::Log;
 /// The filter is not valid, or logging was started before.
 pub fn init(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.level).with_context(|| format!("read the log filter \"{}\"", log.level))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is passed over. It would otherwise be told to the same standard error, by a macro that panics.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = if log.json {
         lines.json().flatten_event(true).try_init()
     } else {

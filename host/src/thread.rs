@@ -11,10 +11,13 @@ pub fn spawn(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> st
     let name = name.into();
     Builder::new().name(name.clone()).spawn(move || {
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            tracing::error!(
-                thread = name,
-                "a thread has panicked: this is a bug in Tidemill. The daemon stops; nothing committed is lost"
-            );
+            // It ends, whether this can be said or not.
+            let _ = catch_unwind(|| {
+                tracing::error!(
+                    thread = name,
+                    "a thread has panicked: this is a bug in Tidemill. The daemon stops; nothing committed is lost"
+                );
+            });
             std::process::abort();
         }
     })

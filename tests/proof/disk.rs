@@ -117,8 +117,25 @@ fn s4_2_no_request_is_answered_before_its_commit() {
     daemon.terminate();
 }
 
+/// The log may be on the same disk: what cannot be said is not said, and no thread ends for it.
+#[test]
+fn s4_2_a_log_that_cannot_be_written_stops_nothing() {
+    let rig = Rig::new(Kafka::shared());
+    let mut daemon = rig.start();
+    let (mut answered, mut asked) = (Vec::new(), 0);
+    for n in 0..3 {
+        limit(&daemon, Some(0));
+        rig.produce(n..n + 1);
+        until_refused(&daemon, &mut asked, &mut answered);
+        limit(&daemon, None);
+        rig.store().until("SELECT count(*) FROM seen WHERE topic IS NOT NULL", n as i64 + 1);
+    }
+    daemon.terminate();
+    assert!(!daemon.log().contains("panicked"));
+}
+
 /// Limits the size of the daemon's files.
-fn limit(daemon: &Daemon, current: Option<u64>) {
+pub(crate) fn limit(daemon: &Daemon, current: Option<u64>) {
     let pid = Pid::from_raw(daemon.pid() as i32);
     prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
 }

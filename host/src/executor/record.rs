@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::group::{Abort, Group, Logged};
 use super::{Executor, Live, event_id};
+use crate::fault;
 use crate::guest::{self, Context, Ended};
 use crate::id::{InputId, Seed};
 use crate::lane::Token;
@@ -80,7 +81,10 @@ impl Executor {
             Some(Purpose::Compensate { reason, event }) => {
                 guest::delivery::compensate(component, connection, context, record, event.as_ref(), reason)
             }
-            _ => guest::delivery::handle_record(component, connection, context, record),
+            _ => {
+                fault::run(record);
+                guest::delivery::handle_record(component, connection, context, record)
+            }
         };
         self.connection = Some(finished.connection);
         let failure = match finished.result {

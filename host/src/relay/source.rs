@@ -222,7 +222,7 @@ impl Source {
     fn hold(&mut self, id: i64, topic: &Arc<str>, place: Option<Place>, error: &str) {
         if !self.holds.contains_key(topic) {
             tracing::warn!(store = %self.executor.name(), %topic, error,
-                "events for this topic wait: create it or grant WRITE on it; they are sent once it takes them");
+                "events for this topic wait: create it or grant WRITE on it, or set the clock right, as the error says; they are sent once it takes them");
         }
         let until = Instant::now() + HOLD;
         let hold = self.held(topic, until);
