@@ -2,6 +2,8 @@
 
 pub mod config;
 mod native;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod wait;
 pub mod identity;
 pub mod topics;
 pub mod consumer;

@@ -1,6 +1,5 @@
 /* Another wall clock for the process that preloads this: the real one, and the seconds in the file TIDEMILL_TEST_CLOCK
- * (eight bytes, which may change at any time). Monotonic clocks stay as they are. Waits until a time of the wall clock, which is how
- * librdkafka waits for so many milliseconds, last as long as they would. */
+ * (eight bytes, which may change at any time). Monotonic clocks stay as they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -9,14 +8,11 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
 static const volatile int64_t *ahead;
 static int (*real)(clockid_t, struct timespec *);
-/* What this thread was told last: its waits go by that. */
-static _Thread_local int64_t told;
 
 __attribute__((constructor)) static void begin(void) {
     real = dlsym(RTLD_NEXT, "clock_gettime");
@@ -30,7 +26,7 @@ __attribute__((constructor)) static void begin(void) {
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = real ? real(clock, now) : (int)syscall(SYS_clock_gettime, clock, now);
-    if (!failed && ahead && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += told = *ahead;
+    if (!failed && ahead && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += *ahead;
     return failed;
 }
 
@@ -47,10 +43,4 @@ time_t time(time_t *out) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (out) *out = now.tv_sec;
     return now.tv_sec;
-}
-
-int cnd_timedwait(cnd_t *restrict cnd, mtx_t *restrict mutex, const struct timespec *restrict until) {
-    static int (*next)(cnd_t *, mtx_t *, const struct timespec *);
-    if (!next) next = dlsym(RTLD_NEXT, "cnd_timedwait");
-    return next(cnd, mutex, &(struct timespec){ until->tv_sec - told, until->tv_nsec });
 }

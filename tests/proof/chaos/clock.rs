@@ -1,8 +1,7 @@
 //! The daemon's wall clock, and nobody else's: a small library, preloaded, adds to the real time what a file says.
 //!
-//! So it is not only the host that sees another time, but librdkafka too, which stamps what it produces. libfaketime would
-//! do, but for librdkafka's waits: those of glibc's `cnd_timedwait` would last as long as the clock is ahead. Monotonic time
-//! stays as it is, and so does the machine's clock.
+//! So it is not only the host that sees another time, but librdkafka too, which stamps what it produces and waits until times.
+//! Monotonic time stays as it is, and so does the machine's clock.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
