@@ -10,6 +10,10 @@ use crate::record::Record;
 
 /// The longest id that the inbox takes, in bytes; a longer one is hashed.
 const MAX: usize = 200;
+/// Before the hash of one.
+const HASHED: &str = "sha256:";
+/// Before the digits of bytes that are not UTF-8.
+const HEX: &str = "hex:";
 
 /// The record's event id, if the inbox is to know it by more than its offset.
 pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
@@ -25,21 +29,25 @@ pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
             let json: Json = serde_json::from_slice(record.value.as_deref()?).ok()?;
             match json.pointer(pointer)? {
                 Json::String(text) => Some(text.clone()),
-                Json::Number(number) => Some(number.to_string()),
+                // Others were rounded when they were read: two ids could have become one.
+                Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
                 _ => None,
             }
         }
     }?;
     match id.len() {
         0 => None,
-        1..=MAX => Some(id),
-        _ => Some(format!("sha256:{}", crate::id::sha256_hex(id.as_bytes()))),
+        1..=MAX if !id.starts_with(HASHED) => Some(id),
+        _ => Some(format!("{HASHED}{}", crate::id::sha256_hex(id.as_bytes()))),
     }
 }
 
 /// Bytes as text, so that no two differ in one and agree in the other.
 fn text(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).map_or_else(|_| format!("hex:{}", crate::id::hex(bytes)), str::to_owned)
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.starts_with(HEX) => text.to_owned(),
+        _ => format!("{HEX}{}", crate::id::hex(bytes)),
+    }
 }
 
 #[cfg(test)]
@@ -82,8 +90,27 @@ mod tests {
         // A CloudEvent in structured mode.
         check(&pointer("/id"), r#"{"specversion":"1.0","id":"c-1","source":"/s","type":"t"}"#, Some("c-1"));
         check(&EventId::Offset, r#"{"eventId":"e-1"}"#, None);
+        // JSON's numbers have any number of digits, of which f64 keeps 17.
+        check(&pointer("/id"), r#"{"id":-9007199254740993}"#, Some("-9007199254740993"));
+        check(&pointer("/id"), r#"{"id":100000000000000000001}"#, None);
+        check(&pointer("/id"), r#"{"id":1.5}"#, None);
         let long = "x".repeat(201);
         let hashed = format!("sha256:{}", crate::id::sha256_hex(long.as_bytes()));
         check(&pointer("/eventId"), &format!(r#"{{"eventId":"{long}"}}"#), Some(&hashed));
+    }
+
+    #[test]
+    fn no_id_is_what_becomes_of_another() {
+        let find = |id: &[u8]| {
+            let header = Header { name: "id".into(), value: Some(Bytes::copy_from_slice(id)) };
+            let (topic, timestamp) = ("t".into(), Timestamp::None);
+            let record =
+                Record { topic, partition: 0, offset: 0, timestamp, key: None, value: None, headers: vec![header] };
+            super::find(&EventId::Header("id".into()), &record)
+        };
+        for id in [&b"\xff\x01"[..], &[b'x'; 201], &[0xff; 101]] {
+            let made = find(id).unwrap_or_default();
+            assert_ne!(find(made.as_bytes()).as_ref(), Some(&made), "{id:?}");
+        }
     }
 }
