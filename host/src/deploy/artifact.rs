@@ -14,6 +14,8 @@ use crate::guest::engine::COMPONENT_MAX;
 use crate::ledger::deployment::Migration;
 use crate::settings::Settings;
 
+/// What WebAssembly begins with.
+const MAGIC: &[u8] = b"\0asm";
 /// The custom section that holds `handler.toml`.
 const MANIFEST_SECTION: &str = "tidemill:manifest";
 /// The custom section that holds the migrations: for each, the length of its name (u32, little-endian), the name, the
@@ -112,7 +114,8 @@ fn read_folder(folder: &Path) -> Result<Vec<Migration>> {
 fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
     match bytes {
         [] => bail!("the file is empty: perhaps it is still being copied"),
-        _ if !bytes.starts_with(b"\0asm") => bail!("this is not WebAssembly: build the handler for wasm32-wasip2"),
+        _ if MAGIC.starts_with(bytes) => bail!("the file is cut off: perhaps it is still being copied"),
+        _ if !bytes.starts_with(MAGIC) => bail!("this is not WebAssembly: build the handler for wasm32-wasip2"),
         _ if Parser::is_core_wasm(bytes) => {
             bail!("this is a core module, not a component: build the handler for wasm32-wasip2")
         }
@@ -171,6 +174,9 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(b"", "empty");
+        for cut in 1..8 {
+            check(b"\0asm\x0d\0\x01\0".get(..cut).unwrap(), "perhaps it is still being copied");
+        }
         check(b"#!/bin/sh", "not WebAssembly");
         check(b"\0asm\x01\0\0\0", "core module");
         check(b"\0asm\x0d\0\x01\0\x01\x50abc", "cut off");
