@@ -64,7 +64,7 @@ impl Origin {
         let bad =
             || format!("\"{text}\" is not an origin; write it like \"https://payments.example.com\", without a path");
         let url = Url::parse(text).map_err(|_| bad())?;
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !text.contains('@');
         // A star is a host's name like any other, and would be taken for more.
         let http = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.contains('*'));
         if bare && http { Ok(Self(url.origin().ascii_serialization())) } else { Err(bad()) }
@@ -319,6 +319,8 @@ mod tests {
             "ftp://a.example",
             "https://a.example/path",
             "https://u@a.example",
+            "https://:p@a.example",
+            "https://@a.example",
             "https://a.example?q",
             "https://*",
         ] {
