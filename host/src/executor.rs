@@ -13,7 +13,7 @@ mod circuits;
 mod outside;
 mod request;
 mod switch;
-mod event_id;
+pub mod event_id;
 mod upkeep;
 pub mod positions;
 pub mod readers;

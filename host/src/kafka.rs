@@ -7,4 +7,4 @@ pub mod topics;
 pub mod consumer;
 pub mod dead_letter;
 
-pub(crate) use native::headers;
+pub use native::headers;

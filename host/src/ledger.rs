@@ -13,6 +13,6 @@ pub mod outbox;
 pub mod fallback;
 pub mod request;
 pub mod deployment;
-mod encoding;
+pub mod encoding;
 
 pub use schema::Identity;

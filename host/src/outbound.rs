@@ -159,6 +159,11 @@ impl Call {
         let timeout = request.timeout.unwrap_or(settings.timeout).min(settings.timeout);
         Ok(Self { method, url, headers, body: request.body.into(), timeout, fingerprint })
     }
+
+    /// Where it goes.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
 }
 
 fn fingerprint(request: &Request) -> [u8; 32] {

@@ -111,7 +111,10 @@ fn read_folder(folder: &Path) -> Result<Vec<Migration>> {
 }
 
 /// The manifest and the migrations inside a component or a module in it.
-fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
+///
+/// # Errors
+/// What is wrong with the file, and what to do.
+pub fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
     match bytes {
         [] => bail!("the file is empty: perhaps it is still being copied"),
         _ if MAGIC.starts_with(bytes) => bail!("the file is cut off: perhaps it is still being copied"),

@@ -4,7 +4,7 @@
 //! defaults, the manifest and the operator's overrides are laid over each other. Reading runs nothing.
 
 pub(crate) mod names;
-mod pattern;
+pub mod pattern;
 pub(crate) mod read;
 mod resolve;
 

@@ -16,7 +16,7 @@ const HASHED: &str = "sha256:";
 const HEX: &str = "hex:";
 
 /// The record's event id, if the inbox is to know it by more than its offset.
-pub(super) fn find(rule: &EventId, record: &Record) -> Option<String> {
+pub fn find(rule: &EventId, record: &Record) -> Option<String> {
     let id = match rule {
         EventId::Offset => None,
         EventId::Key => Some(text(record.key.as_deref()?)),

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -58,7 +59,7 @@ pub struct Bound {
 }
 
 /// What all connections share.
-struct Front {
+pub struct Front {
     routes: Arc<Routes>,
     verifier: Verifier,
     settings: Http,
@@ -102,16 +103,9 @@ impl Bound {
     /// The listener cannot be used at all.
     pub async fn serve(self, routes: Arc<Routes>, verifier: Verifier, cancel: CancellationToken) -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener).context("register the listener")?;
-        let waiting = self.settings.max_waiting.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS);
-        let seats = Arc::new(Semaphore::new(waiting + SPARE_CONNECTIONS));
-        let front = Arc::new(Front {
-            routes,
-            verifier,
-            settings: self.settings,
-            waiting: Arc::new(Semaphore::new(waiting)),
-            in_flight: Arc::default(),
-            cancel: cancel.clone(),
-        });
+        let deadline = self.settings.deadline;
+        let front = Arc::new(Front::new(routes, verifier, self.settings, cancel.clone()));
+        let seats = Arc::new(Semaphore::new(front.waiting.available_permits() + SPARE_CONNECTIONS));
         let connections = TaskTracker::new();
         let accept = async {
             loop {
@@ -119,6 +113,7 @@ impl Bound {
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         let front = Arc::clone(&front);
+                        prepare(&stream, deadline);
                         connections.spawn(async move {
                             connection(front, stream).await;
                             drop(seat);
@@ -146,8 +141,7 @@ impl Bound {
 }
 
 /// Serve one connection to its end.
-async fn connection(front: Arc<Front>, stream: TcpStream) {
-    prepare(&stream, front.settings.deadline);
+pub async fn connection(front: Arc<Front>, stream: impl AsyncRead + AsyncWrite + Unpin) {
     let busy = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request| {
         let (front, busy) = (Arc::clone(&front), Arc::clone(&busy));
@@ -219,6 +213,13 @@ async fn answer(front: &Front, request: hyper::Request<Incoming>) -> Reply {
 }
 
 impl Front {
+    /// With no connection yet.
+    pub fn new(routes: Arc<Routes>, verifier: Verifier, settings: Http, cancel: CancellationToken) -> Self {
+        let waiting = settings.max_waiting.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS);
+        let waiting = Arc::new(Semaphore::new(waiting));
+        Self { routes, verifier, settings, waiting, in_flight: Arc::default(), cancel }
+    }
+
     /// `body` is taken once it was read to its end.
     async fn handle(&self, parts: &Parts, body: &mut Option<Incoming>, deadline: Instant) -> Result<Reply, Problem> {
         request::check_host(parts)?;

@@ -55,7 +55,7 @@ impl Failure {
 }
 
 /// A record's headers. Kafka's names are UTF-8, but no broker checks that: bytes that are not become U+FFFD.
-pub(crate) fn headers(of: &BorrowedHeaders) -> Vec<Header> {
+pub fn headers(of: &BorrowedHeaders) -> Vec<Header> {
     let headers = ptr::from_ref(of).cast();
     // SAFETY: `BorrowedHeaders` is rust-rdkafka's name for librdkafka's headers, at whose address it is. What is got
     // from them points into the message, which `of` borrows, and is copied here.

@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 use crate::record::Header;
 use crate::store::{Error, Kind};
 
-pub(super) fn write_headers(headers: &[Header]) -> String {
+/// Headers as a column's text.
+pub fn write_headers(headers: &[Header]) -> String {
     let pairs = headers.iter().map(|h| (h.name.as_str(), h.value.as_deref()));
     write_pairs(pairs)
 }
@@ -24,7 +25,11 @@ pub(super) fn write_pairs<'a>(pairs: impl Iterator<Item = (&'a str, Option<&'a [
     Json::Array(list).to_string()
 }
 
-pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Error> {
+/// A column's text as headers.
+///
+/// # Errors
+/// It is no such text.
+pub fn read_headers(text: &str) -> Result<Vec<Header>, Error> {
     let broken = || Error::new(Kind::Other, format!("a headers column of the ledger cannot be read: {text}"));
     let list: Vec<(String, Json)> = serde_json::from_str(text).map_err(|_| broken())?;
     list.into_iter()

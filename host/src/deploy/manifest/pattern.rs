@@ -15,7 +15,10 @@ const ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopq
 const LARGEST: usize = 1_000;
 
 /// Checks a pattern and writes it as a POSIX extended expression.
-pub(crate) fn translate(pattern: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Why no topic can be chosen by it.
+pub fn translate(pattern: &str) -> Result<String, String> {
     if !pattern.starts_with('^') {
         return Err(format!("\"{pattern}\" must start with ^"));
     }
