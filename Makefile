@@ -1,10 +1,11 @@
 # Everything that a contributor calls. `make` alone lists it.
 #
-# Settings: HANDLERS (which example handlers to build), ARGS (passed on to `make run`, `make proof`, `make bench`).
+# Settings: HANDLERS (which example handlers to build), ARGS (passed on to `make run`, `make proof`, `make bench`), TARGETS
+# and RUNS (for `make fuzz`).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-lint build host handlers guests run test proof bench lint clean
+.PHONY: help setup setup-tests setup-lint build host handlers guests run test proof fuzz bench lint clean
 
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -12,7 +13,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 HANDLERS ?= order notification
 GUESTS := $(patsubst tests/guests/%/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml))
 ARGS ?=
+TARGETS ?=
 WASM := target/wasm32-wasip2/release
+# The profile and the folder of the workspace, so that clippy finds what it has checked for that already.
+AS_THE_HOST := CARGO_TARGET_DIR=target CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=false \
+  CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=false
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,21 +64,25 @@ proof: setup-tests ## run the long tests: many rounds of faults under load
 	@$(MAKE) --no-print-directory host handlers guests
 	@TIDEMILL_PROOF=full cargo test --release --locked -p tidemill-tests proof -- --nocapture $(ARGS)
 
+fuzz: setup ## give RUNS (50000) inputs to each of TARGETS (all): what reads records, files, requests and the ledger
+	@tests/fuzz/run $(TARGETS)
+
 bench: setup-tests ## measure, and print the figures
 	@$(MAKE) --no-print-directory host handlers guests
 	@cargo run --release --locked -p tidemill-tests --bin bench -- $(ARGS)
 
 lint: setup setup-lint ## check format, clippy, licences and sources
 	@cargo fmt --all --check
-	@for each in handlers tests/guests; do cargo fmt --manifest-path $$each/Cargo.toml --all --check; done
+	@for each in handlers tests/fuzz tests/guests; do cargo fmt --manifest-path $$each/Cargo.toml --all --check; done
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@cargo clippy --locked --manifest-path handlers/Cargo.toml --all-targets -- -D warnings
 	@.ci/wasm-cargo clippy --release --locked --manifest-path tests/guests/Cargo.toml -- -D warnings
-	@for each in . handlers tests/guests; do \
+	@$(AS_THE_HOST) cargo clippy --release --locked --manifest-path tests/fuzz/Cargo.toml -- -D warnings
+	@for each in . handlers tests/fuzz tests/guests; do \
 	  cargo deny --log-level error --manifest-path $$each/Cargo.toml --config .deny.toml check licenses bans sources; done
 
 clean: ## remove what was built; data folders stay
-	@rm -rf target handlers/target tests/guests/target
+	@rm -rf target handlers/target tests/fuzz/target tests/guests/target
 
 define newline
 
