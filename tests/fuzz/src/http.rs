@@ -42,11 +42,11 @@ pub(crate) fn tokens(bytes: &[u8]) {
     let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
     match VERIFIER.verify(Some(format!("Bearer {signed}.{signature}").as_bytes())) {
         Ok(user) => {
-            let header: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(header)).unwrap();
+            let json = |bytes: &[u8]| serde_json::from_str::<serde_json::Value>(&String::from_utf8_lossy(bytes));
+            // What nobody asks for may hold any text, and numbers that no type here can.
+            let (Ok(header), Ok(claims)) = (json(header), json(claims)) else { return };
             assert_eq!(header["alg"], "HS256");
             assert!(header["crit"].is_null());
-            // Claims that nobody asks for may be any text.
-            let claims: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(claims)).unwrap();
             assert_eq!(claims["sub"].as_str().map_or_else(|| claims["sub"].to_string(), str::to_owned), user);
             assert!(!user.is_empty());
             // These tests are newer than the year 2025.
