@@ -151,6 +151,8 @@ impl Relay {
             if swept.elapsed() >= self.sweep {
                 swept = Instant::now();
                 self.sources.values_mut().for_each(Source::look_again);
+                let stuck = self.sources.values().flat_map(Source::stuck).collect();
+                self.outlet.identify(&stuck);
             }
             self.turn();
         }

@@ -2,7 +2,7 @@
 
 use tidemill_tests::{Daemon, Kafka, Sandbox, Store, eventually};
 
-use crate::rig::{PARTITIONS, Rig, once_each};
+use crate::rig::{PARTITIONS, Rig, in_order_for_each_key, once_each};
 
 /// Invariant 2: offsets of a topic that is gone mean nothing on the one that has its name now. The partition stops and
 /// says what to do; after `tidemill adopt` every record of the new topic is read, whatever the offsets were.
@@ -59,6 +59,41 @@ fn s3_4_a_topic_made_again_with_fewer_records_is_not_read_at_old_offsets() {
 #[test]
 fn s3_4_a_topic_made_again_with_more_records_is_not_read_at_old_offsets() {
     made_again(100, 600);
+}
+
+/// The same with leaders that have changed often: then librdkafka takes what it hears of the new topic for old, and by itself
+/// would neither read from it nor publish to it.
+#[test]
+fn s3_4_a_topic_made_again_after_many_leaders_is_noticed_by_a_running_daemon() {
+    let kafka = Kafka::start(3);
+    let rig = Rig::new(&kafka);
+    let mut daemon = rig.start();
+    rig.produce(0..300);
+    rig.settle(300);
+    for broker in [1, 2, 3, 1, 2, 3] {
+        kafka.kill_one(broker);
+        kafka.resume_one(broker);
+    }
+    rig.produce(300..600);
+    rig.settle(600);
+    let again = |topic: &str| {
+        rig.client.delete_topic(topic);
+        rig.client.create_topic(topic, PARTITIONS);
+    };
+    again(&rig.output);
+    rig.produce(600..900);
+    let store = rig.store();
+    store.until("SELECT count(*) FROM seen", 900);
+    store.until("SELECT count(*) FROM tm_outbox", 0);
+    let of_the_last = |id: &String| id[1..].parse::<u64>().unwrap() >= 600;
+    let events = rig.client.consume_all(&rig.output);
+    let ids: Vec<String> = in_order_for_each_key(&events).into_iter().filter(of_the_last).collect();
+    once_each(&ids, (600..900).map(|n| format!("r{n}")));
+    again(&rig.input);
+    rig.produce(900..1_000);
+    daemon.says(&["ERROR", &rig.input, "deleted and made again", "tidemill adopt"]);
+    assert_eq!(store.count("SELECT count(*) FROM seen"), 900);
+    daemon.terminate();
 }
 
 /// Invariant 2: two hosts with stores of their own would each apply a part of the records. The second one refuses.

@@ -29,12 +29,16 @@ use super::native;
 use crate::deploy::manifest::Spec;
 use crate::executor::Handle;
 use crate::executor::positions::Positions;
+use crate::kafka::identity;
 use crate::record::{Record, Timestamp};
 
 /// Records taken from librdkafka before they are handed over.
 const BATCH: usize = 500;
 /// Bytes of one lane in memory at which its partition is paused.
 const HIGH_BYTES: usize = 16 << 20;
+/// How often the ids of the topics that are read are looked at, and how long that may take.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(10);
+const IDENTIFY_WITHIN: Duration = Duration::from_secs(1);
 /// How long the poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full lane may drain before its partition is paused.
@@ -159,6 +163,7 @@ struct Poll {
     client: BaseConsumer<Rebalancer>,
     assignment: Assignment,
     committed: Instant,
+    identified: Instant,
     tell_again_at: Option<Instant>,
     said: HashMap<String, Instant>,
     /// The client has failed for good.
@@ -172,6 +177,7 @@ impl Poll {
             client,
             assignment: Assignment::default(),
             committed: Instant::now(),
+            identified: Instant::now(),
             tell_again_at: None,
             said: HashMap::new(),
             fatal: false,
@@ -218,7 +224,28 @@ impl Poll {
             self.committed = Instant::now();
             self.tell();
         }
+        if self.identified.elapsed() >= IDENTIFY_EVERY && !self.plan.connection.is_embedded() {
+            self.identify();
+            self.identified = Instant::now();
+        }
         Ok(())
+    }
+
+    /// A topic that was made again under its name has other offsets. librdkafka would go on at the old ones, or, with leader epochs
+    /// behind those that it knows, stand still.
+    fn identify(&mut self) {
+        let topics = self.assignment.topics();
+        if topics.is_empty() {
+            return;
+        }
+        // Without an answer it is asked again.
+        let found = identity::topic_ids(self.client.client(), &self.plan.connection, &topics, IDENTIFY_WITHIN);
+        let found = found.unwrap_or_default();
+        if let Some(topic) = self.assignment.made_again(&found) {
+            tracing::warn!(handler = %self.plan.spec.name, topic, "the topic is another one than that which is read: partitions are looked at anew");
+            let tokens = self.assignment.reopen(&self.client);
+            let _ = self.plan.executor.close(tokens);
+        }
     }
 
     fn tell(&mut self) {

@@ -29,6 +29,8 @@ const WINDOW: usize = 5_000;
 const BATCH: usize = 500;
 /// About how many bytes of rows are read at a time.
 const BATCH_BYTES: usize = 8 << 20;
+/// How long a row is out until somebody asks whether its topic is still the same.
+const STUCK: Duration = Duration::from_secs(10);
 /// How long a topic that refused is left alone.
 const HOLD: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,7 @@ struct Flying {
     event_id: Option<String>,
     /// What is said of it is said of no other.
     alone: bool,
+    since: Instant,
 }
 
 pub(super) struct Source {
@@ -91,6 +94,12 @@ impl Source {
     /// Rows that are out and not done with.
     pub(super) fn open(&self) -> usize {
         self.flying.len() + self.unread.len()
+    }
+
+    /// Topics whose rows have been out for long.
+    pub(super) fn stuck(&self) -> impl Iterator<Item = Arc<str>> {
+        let long = |row: &&Flying| row.since.elapsed() > STUCK;
+        self.flying.values().filter(long).map(|row| row.topic.clone())
     }
 
     pub(super) fn woken(&mut self) {
@@ -270,7 +279,14 @@ impl Source {
         }
         let topic: Arc<str> = row.event.topic.as_str().into();
         let event_id = (row.event.kind == EventKind::Event).then(|| row.event.event_id.clone());
-        let mut flying = Flying { topic: topic.clone(), kind: row.event.kind, place: row.place(), event_id, alone };
+        let mut flying = Flying {
+            topic: topic.clone(),
+            kind: row.event.kind,
+            place: row.place(),
+            event_id,
+            alone,
+            since: Instant::now(),
+        };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
             Sent::Full => {
@@ -352,8 +368,14 @@ mod tests {
             executor::spawn("test", &path, &settings, &outbox, keep, Box::new(|| {}), outside).unwrap();
         let mut source = Source::new(path, executor.clone(), Arc::default());
         let topic: Arc<str> = "t".into();
-        let flying =
-            |place| Flying { topic: topic.clone(), kind: EventKind::Event, place, event_id: None, alone: false };
+        let flying = |place| Flying {
+            topic: topic.clone(),
+            kind: EventKind::Event,
+            place,
+            event_id: None,
+            alone: false,
+            since: Instant::now(),
+        };
         source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
         (source.after, source.due_after) = (99, Place { due: 80, id: 1 });
         source.hold(20, &topic, None, "thrown away");

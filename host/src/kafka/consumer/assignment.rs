@@ -16,6 +16,7 @@ use super::Plan;
 use super::look::look;
 use super::rebalancer::{Rebalancer, list_of};
 use crate::executor::{Handle, Open, Opened};
+use crate::kafka::identity::TopicId;
 use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
 use crate::record::Record;
@@ -45,6 +46,8 @@ struct Reader {
 #[derive(Default)]
 pub(super) struct Assignment {
     readers: HashMap<Arc<str>, HashMap<i32, Reader>>,
+    /// The ids of the topics that are read.
+    topic_ids: HashMap<Arc<str>, String>,
     /// Partitions that wait to be opened.
     expected: Vec<(String, i32)>,
     /// Not before this is the cluster asked again, and how long the next wait is.
@@ -108,6 +111,19 @@ impl Assignment {
         self.readers.drain().flat_map(|(_, readers)| readers.into_values()).map(|reader| reader.token).collect()
     }
 
+    /// The topics that are read.
+    pub(super) fn topics(&self) -> Vec<&str> {
+        self.readers.iter().filter(|(_, readers)| !readers.is_empty()).map(|(topic, _)| &**topic).collect()
+    }
+
+    /// The first of these topics that is read, and was another one when it was opened.
+    pub(super) fn made_again<'a>(&self, ids: &'a HashMap<String, TopicId>) -> Option<&'a str> {
+        let another = |(topic, id): &(&String, &TopicId)| {
+            self.topic_ids.get(topic.as_str()).is_some_and(|known| known != id.as_str())
+        };
+        ids.iter().find(another).map(|(topic, _)| topic.as_str())
+    }
+
     /// Gives all partitions up on the client and expects them anew; returns their old lanes.
     pub(super) fn reopen(&mut self, client: &BaseConsumer<Rebalancer>) -> Vec<Token> {
         let held: Vec<(String, i32)> = match client.assignment() {
@@ -164,6 +180,9 @@ impl Assignment {
         let complete = tried == self.expected.len() && seen.iter().all(Option::is_some);
         let known = self.expected.iter().zip(seen).filter_map(|(named, seen)| Some((named.clone(), seen?)));
         let (named, seen): (Vec<(String, i32)>, Vec<Seen>) = known.unzip();
+        for ((topic, _), seen) in named.iter().zip(&seen) {
+            self.topic_ids.insert(topic.as_str().into(), seen.topic_id.clone());
+        }
         let meters: Vec<Arc<Meter>> = named.iter().map(|_| Arc::default()).collect();
         let lanes = named.iter().zip(&meters).zip(seen).map(|(((topic, partition), meter), seen)| Open {
             topic: topic.as_str().into(),
