@@ -129,7 +129,7 @@ fn what_a_service_does_wrong_is_an_answer_or_an_error_and_never_a_redirect() {
         &json!({ "do": "call", "url": "http://127.0.0.1:1/", "row": false }),
         "Denied: http://127.0.0.1:1 is not granted",
     );
-    rejected(&json!({ "do": "call", "url": service.url() }), "Late: the delivery has written already");
+    rejected(&json!({ "do": "call", "url": service.url() }), "Late: the delivery has written or sent already");
     rejected(&json!([{ "do": "publish", "row": false }, { "do": "call", "url": service.url() }]), "Late:");
     service.close();
     rejected(&json!({ "do": "call", "url": service.url(), "timeout_ms": 50, "row": false }), "Timeout: POST");
