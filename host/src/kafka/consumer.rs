@@ -36,9 +36,6 @@ use crate::record::{Record, Timestamp};
 const BATCH: usize = 500;
 /// Bytes of one lane in memory at which its partition is paused.
 const HIGH_BYTES: usize = 16 << 20;
-/// How often the ids of the topics that are read are looked at, and how long that may take.
-const IDENTIFY_EVERY: Duration = Duration::from_secs(10);
-const IDENTIFY_WITHIN: Duration = Duration::from_secs(1);
 /// How long the poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full lane may drain before its partition is paused.
@@ -224,7 +221,7 @@ impl Poll {
             self.committed = Instant::now();
             self.tell();
         }
-        if self.identified.elapsed() >= IDENTIFY_EVERY && !self.plan.connection.is_embedded() {
+        if self.identified.elapsed() >= identity::LOOK_EVERY && !self.plan.connection.is_embedded() {
             self.identify();
             self.identified = Instant::now();
         }
@@ -239,7 +236,7 @@ impl Poll {
             return;
         }
         // Without an answer it is asked again.
-        let found = identity::topic_ids(self.client.client(), &self.plan.connection, &topics, IDENTIFY_WITHIN);
+        let found = identity::topic_ids(self.client.client(), &self.plan.connection, &topics, identity::LOOK_WITHIN);
         let found = found.unwrap_or_default();
         if let Some(topic) = self.assignment.made_again(&found) {
             tracing::warn!(handler = %self.plan.spec.name, topic, "the topic is another one than that which is read: partitions are looked at anew");

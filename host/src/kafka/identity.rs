@@ -5,12 +5,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 
 use super::config::Connection;
 use super::native;
+
+/// How often ids are looked at while topics are used, and how long an answer may take.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Names one life of a topic: another one after the topic was deleted and made again.
 ///
@@ -108,6 +112,52 @@ pub fn topic_ids<C: ClientContext>(
         }
     }
     Ok(ids)
+}
+
+/// The topics that a producer sends to, each with its id: to see that one was made again under its name.
+///
+/// With leader epochs behind those that it knows of the old topic, librdkafka would look for the new one's leader for ever.
+#[derive(Debug, Default)]
+pub struct Known {
+    ids: HashMap<String, Option<TopicId>>,
+    ask_at: Option<Instant>,
+}
+
+impl Known {
+    /// Something was sent to this topic.
+    pub fn note(&mut self, topic: &str) {
+        if !self.ids.contains_key(topic) {
+            self.ids.insert(topic.to_owned(), None);
+        }
+    }
+
+    /// Asks for ids that are not known yet, and again for those of topics where nothing arrives. Returns one that is another now.
+    /// It asks seldom, and waits a second at most.
+    pub fn made_again<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        connection: &Connection,
+        stuck: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let wanted = |(topic, id): &(&String, &Option<TopicId>)| id.is_none() || stuck(topic);
+        let topics: Vec<String> = self.ids.iter().filter(wanted).map(|(topic, _)| topic.clone()).collect();
+        let early = self.ask_at.is_some_and(|at| Instant::now() < at);
+        if topics.is_empty() || early || connection.is_embedded() {
+            return None;
+        }
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let found = topic_ids(client, connection, &names, LOOK_WITHIN);
+        let again = found.is_err() || names.iter().any(|topic| stuck(topic));
+        self.ask_at = again.then(|| Instant::now() + LOOK_EVERY);
+        let mut another = None;
+        for (topic, id) in found.unwrap_or_default() {
+            let before = self.ids.insert(topic.clone(), Some(id.clone())).flatten();
+            if before.is_some_and(|before| before != id) {
+                another = Some(topic);
+            }
+        }
+        another
+    }
 }
 
 /// The cluster's id. For the embedded broker this is known without asking.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -17,6 +17,7 @@ use rdkafka::producer::{
 };
 
 use super::config::{Connection, Reporter};
+use super::identity::Known;
 use super::verdict::{Verdict, judge};
 use crate::ledger::outbox::{Event, EventKind};
 
@@ -74,8 +75,15 @@ type Key = (String, Settings);
 
 struct Open {
     producer: ThreadedProducer<Context>,
+    /// What those deliveries know that wait for it, one at a time.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
     /// Kafka has let an event wait in vain: until then no delivery waits again.
-    away_until: Mutex<Option<Instant>>,
+    away_until: Option<Instant>,
+    known: Known,
 }
 
 impl Sender {
@@ -92,8 +100,8 @@ impl Sender {
     pub fn send(&self, handler: &str, settings: Settings, event: &Event) -> Outcome {
         let failed = |code| explain(code, settings, &event.topic);
         let open = self.open(handler, settings).map_err(failed)?;
-        let mut away_until = open.away_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if away_until.is_some_and(|until| Instant::now() < until) {
+        let mut waiting = open.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.away_until.is_some_and(|until| Instant::now() < until) {
             return Err(failed(Code::MessageTimedOut));
         }
         let (tell, told) = sync_channel(1);
@@ -105,7 +113,14 @@ impl Sender {
             Err(RecvTimeoutError::Timeout) => Err(Code::MessageTimedOut),
             Err(RecvTimeoutError::Disconnected) => Err(Code::Fail),
         };
-        *away_until = (outcome == Err(Code::MessageTimedOut)).then(|| Instant::now() + settings.timeout);
+        let in_vain = outcome == Err(Code::MessageTimedOut);
+        waiting.away_until = in_vain.then(|| Instant::now() + settings.timeout);
+        waiting.known.note(&event.topic);
+        let client = open.producer.client();
+        if waiting.known.made_again(client, &self.connection, |topic| in_vain && topic == event.topic).is_some() {
+            // The next event goes by a producer that does not know the old topic.
+            self.all().retain(|_, other| !Arc::ptr_eq(other, &open));
+        }
         outcome.map_err(failed)
     }
 
@@ -126,7 +141,7 @@ impl Sender {
     }
 
     fn open(&self, handler: &str, settings: Settings) -> Result<Arc<Open>, Code> {
-        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         let key = (handler.to_owned(), settings);
         if let Some(open) = all.get(&key) {
             return Ok(open.clone());
@@ -135,14 +150,18 @@ impl Sender {
             tracing::error!(handler, %error, "open a producer for `send`");
             Code::Fail
         })?;
-        let open = Arc::new(Open { producer, away_until: Mutex::default() });
+        let open = Arc::new(Open { producer, waiting: Mutex::default() });
         all.insert(key, open.clone());
         Ok(open)
     }
 
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits a little for what is under way, and gives up the rest.
     pub fn stop(&self) {
-        for (_, open) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, open) in self.all().drain() {
             let producer = &open.producer;
             if producer.flush(LAST).is_err() {
                 tracing::warn!(

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rdkafka::client::ClientContext;
@@ -20,16 +20,12 @@ use rdkafka::producer::{
 
 use super::Message;
 use crate::kafka::config::{Connection, Reporter};
-use crate::kafka::identity::{self, TopicId};
+use crate::kafka::identity::Known;
 use crate::kafka::sender::event_headers;
 use crate::kafka::topics::{Admin, BROKER_DEFAULT_REPLICAS, Ensured, TopicError};
 use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Waiting};
 use crate::settings::Topic;
-
-/// How often the ids of topics are asked for while rows do not arrive, and how long an answer may take.
-const IDENTIFY_EVERY: Duration = Duration::from_secs(10);
-const IDENTIFY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Names a row on its way through the producer.
 pub(super) struct Ticket {
@@ -99,10 +95,8 @@ pub(super) struct Outlet {
     single: Option<ThreadedProducer<Context>>,
     generation: u64,
     broken: bool,
-    /// The topics that this producer has sent to, each with its id once that is known.
-    topic_ids: HashMap<String, Option<TopicId>>,
-    /// When their ids are asked for next.
-    identify_at: Instant,
+    /// The topics that this producer has sent to.
+    known: Known,
     /// Partitions of the dead letter topics that are known to be there.
     dead_letter_topics: HashMap<String, i32>,
 }
@@ -125,8 +119,7 @@ impl Outlet {
             single: None,
             generation: 0,
             broken: false,
-            topic_ids: HashMap::new(),
-            identify_at: Instant::now(),
+            known: Known::default(),
             dead_letter_topics,
         })
     }
@@ -155,32 +148,19 @@ impl Outlet {
         self.producer = producer;
         self.single = None;
         self.broken = false;
-        self.topic_ids.clear();
+        self.known = Known::default();
         Ok(())
     }
 
-    /// Sees whether a topic that a row has not reached was made again since: with leader epochs behind those that it knows,
-    /// librdkafka would look for its leader for ever. Then a new producer is needed.
+    /// Opens a new producer if a topic that rows do not reach was made again.
     pub(super) fn identify(&mut self, stuck: &HashSet<Arc<str>>) {
-        let wanted = |(topic, id): &(&String, &Option<TopicId>)| id.is_none() || stuck.contains(topic.as_str());
-        let topics: Vec<String> = self.topic_ids.iter().filter(wanted).map(|(topic, _)| topic.clone()).collect();
-        if topics.is_empty() || Instant::now() < self.identify_at || self.connection.is_embedded() {
-            return;
-        }
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let found = identity::topic_ids(self.producer.client(), &self.connection, &names, IDENTIFY_WITHIN);
-        if found.is_err() || !stuck.is_empty() {
-            self.identify_at = Instant::now() + IDENTIFY_EVERY;
-        }
-        for (topic, id) in found.unwrap_or_default() {
-            let known = self.topic_ids.insert(topic.clone(), Some(id.clone())).flatten();
-            if known.is_some_and(|known| known != id) {
-                tracing::warn!(
-                    topic,
-                    "the topic was made again: the producer is opened again, and what has not arrived is sent again"
-                );
-                self.broken = true;
-            }
+        let made_again = self.known.made_again(self.producer.client(), &self.connection, |topic| stuck.contains(topic));
+        if let Some(topic) = made_again {
+            tracing::warn!(
+                topic,
+                "the topic was made again: the producer is opened again, and what has not arrived is sent again"
+            );
+            self.broken = true;
         }
     }
 
@@ -217,9 +197,7 @@ impl Outlet {
         };
         match producer.send(record) {
             Ok(()) => {
-                if !self.topic_ids.contains_key(event.topic.as_str()) {
-                    self.topic_ids.insert(event.topic.clone(), None);
-                }
+                self.known.note(&event.topic);
                 Sent::Taken
             }
             Err((error, _)) => match error.rdkafka_error_code() {
