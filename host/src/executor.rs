@@ -5,6 +5,7 @@
 //! position, no log line, no word to the relay - and no memory of it moves. It reads nothing from Kafka, and publishes only
 //! what a handler sends past the outbox.
 
+mod pick;
 mod group;
 mod backlog;
 mod handle;

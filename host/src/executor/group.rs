@@ -1,4 +1,4 @@
-//! The commit group: picking deliveries, one transaction around them, and what follows its end.
+//! The commit group: one transaction around deliveries, and what follows its end.
 //!
 //! A draft holds everything that the group would change in memory. It is made true after COMMIT and dropped
 //! otherwise, so a group that breaks can be run again, each of its deliveries alone, as if it had never begun.
@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::pick::Pick;
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::fault::{self, Moment};
 use crate::guest::{LogLine, Sending};
@@ -17,20 +18,6 @@ use crate::outbound::Call;
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
 use crate::store::{Error, Kind};
-
-/// Deliveries that a handler runs alone after one of its own broke a group.
-const SOLO_AFTER_BREAK: u32 = 64;
-
-/// What runs next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pick {
-    /// The head of a lane.
-    Lane(Token),
-    /// A handler's oldest request.
-    Request(Arc<str>),
-    /// What a handler is told of the event that it sent first.
-    Completed(Arc<str>),
-}
 
 /// Why a group ended without a commit.
 pub(super) enum Abort {
@@ -159,107 +146,6 @@ impl Executor {
         Ok(())
     }
 
-    /// A handler that runs alone for a while does not join others; its pick is put back.
-    fn may_join(&mut self, pick: &Pick) -> bool {
-        if !self.runs_solo(pick) {
-            return true;
-        }
-        self.put_back(pick);
-        false
-    }
-
-    fn put_back(&mut self, pick: &Pick) {
-        // It was its turn, and it leads the next group.
-        if let Some(handler) = self.turn.pop_back() {
-            self.turn.push_front(handler);
-        }
-        match pick {
-            Pick::Lane(token) => self.list(*token),
-            Pick::Request(handler) => {
-                if let Some(member) = self.members.get_mut(handler) {
-                    member.requests_first = true;
-                }
-            }
-            Pick::Completed(handler) => {
-                if let Some(member) = self.members.get_mut(handler) {
-                    member.sends_first = true;
-                }
-            }
-        }
-    }
-
-    fn runs_solo(&self, pick: &Pick) -> bool {
-        let handler = match pick {
-            Pick::Lane(token) => match self.lanes.get(token) {
-                Some(lane) if lane.careful > 0 => return true,
-                lane => lane.map(|lane| &lane.handler),
-            },
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler),
-        };
-        handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
-    }
-
-    /// The next delivery: handlers take turns, and within one its lanes and its requests do.
-    fn pick(&mut self, group: &Group) -> Option<Pick> {
-        if self.outbox_is_full(group) {
-            return None;
-        }
-        let now = crate::clock::now();
-        for _ in 0..self.turn.len() {
-            let handler = self.turn.pop_front()?;
-            self.turn.push_back(handler.clone());
-            let full = self.is_full(group, &handler);
-            let Some(member) = self.members.get_mut(&handler) else { continue };
-            let reports = member.sends.len() > group.told.get(&handler).copied().unwrap_or(0);
-            if reports && member.sends_first {
-                member.sends_first = false;
-                return Some(Pick::Completed(handler));
-            }
-            member.sends_first = true;
-            let answered = group.answers.get(&handler).map_or(0, Vec::len);
-            let request = member.requests.get(answered).is_some_and(|waiting| !full || waiting.aside.is_some());
-            if request && member.requests_first {
-                member.requests_first = false;
-                return Some(Pick::Request(handler));
-            }
-            let spec = &member.live.environment.spec;
-            let circuit = group.circuits.get(&handler).unwrap_or(&member.circuit);
-            for _ in 0..member.ready.len() {
-                let Some(token) = member.ready.pop_front() else { break };
-                let Some(lane) = self.lanes.get_mut(&token) else { continue };
-                let head = |full| lane.head(group.drafts.get(&token), &spec.retry, full, now).is_some();
-                let runs = head(false);
-                if runs && !((!full || head(true)) && circuit.lets(&spec.circuit, token.0, now)) {
-                    // It stays listed until it may run.
-                    member.ready.push_back(token);
-                    continue;
-                }
-                lane.listed = false;
-                if runs {
-                    member.requests_first = true;
-                    return Some(Pick::Lane(token));
-                }
-            }
-            if request {
-                return Some(Pick::Request(handler));
-            }
-            if reports {
-                return Some(Pick::Completed(handler));
-            }
-        }
-        None
-    }
-
-    fn list_again(&mut self, group: &Group, pick: &Pick) {
-        let Pick::Lane(token) = pick else { return };
-        let Some((lane, member)) = self.lane(*token) else { return };
-        let policy = &member.live.environment.spec.retry;
-        // Whether the handler is full is seen when it is picked.
-        if lane.head(group.drafts.get(token), policy, false, crate::clock::now()).is_some() {
-            self.list(*token);
-        }
-    }
-
     /// Writes next offsets and what the relay has reported, and commits.
     fn commit(&mut self, group: &mut Group) -> Result<(), Abort> {
         for (token, draft) in &group.drafts {
@@ -375,19 +261,6 @@ impl Executor {
         self.count(added, removed);
     }
 
-    fn one_less_alone(&mut self, pick: &Pick) {
-        let handler = match pick {
-            Pick::Lane(token) => self.lanes.get_mut(token).map(|lane| {
-                lane.careful = lane.careful.saturating_sub(1);
-                lane.handler.clone()
-            }),
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
-        };
-        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
-            member.solo = member.solo.saturating_sub(1);
-        }
-    }
-
     /// The group is gone: nothing of it happened. Its deliveries are run again, or wait for the store.
     fn abort(&mut self, group: Group, abort: Abort) {
         if let Err(error) = self.rollback() {
@@ -421,16 +294,6 @@ impl Executor {
                 self.close_lane(token);
             }
             Abort::Store(error) => self.store_failed(&error),
-        }
-    }
-
-    fn keep_alone(&mut self, offender: &Pick) {
-        let handler = match offender {
-            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
-        };
-        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
-            member.solo = SOLO_AFTER_BREAK;
         }
     }
 

@@ -1,0 +1,150 @@
+//! Which delivery runs next: handlers take turns, and within one its lanes, its requests and its reports of sends do.
+//!
+//! Nobody waits for ever behind another, and a handler that has to run alone leads a group of its own. It looks at memory only;
+//! what is picked stays where it is until its group has committed.
+
+use std::sync::Arc;
+
+use super::Executor;
+use super::group::Group;
+use crate::lane::Token;
+
+/// Deliveries that a handler runs alone after one of its own could not run in company.
+const SOLO_AFTER_BREAK: u32 = 64;
+
+/// What runs next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// The head of a lane.
+    Lane(Token),
+    /// A handler's oldest request.
+    Request(Arc<str>),
+    /// What a handler is told of the event that it sent first.
+    Completed(Arc<str>),
+}
+
+impl Executor {
+    /// A handler that runs alone for a while does not join others; its pick is put back.
+    pub(super) fn may_join(&mut self, pick: &Pick) -> bool {
+        if !self.runs_solo(pick) {
+            return true;
+        }
+        self.put_back(pick);
+        false
+    }
+
+    pub(super) fn put_back(&mut self, pick: &Pick) {
+        // It was its turn, and it leads the next group.
+        if let Some(handler) = self.turn.pop_back() {
+            self.turn.push_front(handler);
+        }
+        match pick {
+            Pick::Lane(token) => self.list(*token),
+            Pick::Request(handler) => {
+                if let Some(member) = self.members.get_mut(handler) {
+                    member.requests_first = true;
+                }
+            }
+            Pick::Completed(handler) => {
+                if let Some(member) = self.members.get_mut(handler) {
+                    member.sends_first = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn runs_solo(&self, pick: &Pick) -> bool {
+        let handler = match pick {
+            Pick::Lane(token) => match self.lanes.get(token) {
+                Some(lane) if lane.careful > 0 => return true,
+                lane => lane.map(|lane| &lane.handler),
+            },
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler),
+        };
+        handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
+    }
+
+    /// The next delivery: handlers take turns, and within one its lanes and its requests do.
+    pub(super) fn pick(&mut self, group: &Group) -> Option<Pick> {
+        if self.outbox_is_full(group) {
+            return None;
+        }
+        let now = crate::clock::now();
+        for _ in 0..self.turn.len() {
+            let handler = self.turn.pop_front()?;
+            self.turn.push_back(handler.clone());
+            let full = self.is_full(group, &handler);
+            let Some(member) = self.members.get_mut(&handler) else { continue };
+            let reports = member.sends.len() > group.told.get(&handler).copied().unwrap_or(0);
+            if reports && member.sends_first {
+                member.sends_first = false;
+                return Some(Pick::Completed(handler));
+            }
+            member.sends_first = true;
+            let answered = group.answers.get(&handler).map_or(0, Vec::len);
+            let request = member.requests.get(answered).is_some_and(|waiting| !full || waiting.aside.is_some());
+            if request && member.requests_first {
+                member.requests_first = false;
+                return Some(Pick::Request(handler));
+            }
+            let spec = &member.live.environment.spec;
+            let circuit = group.circuits.get(&handler).unwrap_or(&member.circuit);
+            for _ in 0..member.ready.len() {
+                let Some(token) = member.ready.pop_front() else { break };
+                let Some(lane) = self.lanes.get_mut(&token) else { continue };
+                let head = |full| lane.head(group.drafts.get(&token), &spec.retry, full, now).is_some();
+                let runs = head(false);
+                if runs && !((!full || head(true)) && circuit.lets(&spec.circuit, token.0, now)) {
+                    // It stays listed until it may run.
+                    member.ready.push_back(token);
+                    continue;
+                }
+                lane.listed = false;
+                if runs {
+                    member.requests_first = true;
+                    return Some(Pick::Lane(token));
+                }
+            }
+            if request {
+                return Some(Pick::Request(handler));
+            }
+            if reports {
+                return Some(Pick::Completed(handler));
+            }
+        }
+        None
+    }
+
+    pub(super) fn list_again(&mut self, group: &Group, pick: &Pick) {
+        let Pick::Lane(token) = pick else { return };
+        let Some((lane, member)) = self.lane(*token) else { return };
+        let policy = &member.live.environment.spec.retry;
+        // Whether the handler is full is seen when it is picked.
+        if lane.head(group.drafts.get(token), policy, false, crate::clock::now()).is_some() {
+            self.list(*token);
+        }
+    }
+
+    pub(super) fn one_less_alone(&mut self, pick: &Pick) {
+        let handler = match pick {
+            Pick::Lane(token) => self.lanes.get_mut(token).map(|lane| {
+                lane.careful = lane.careful.saturating_sub(1);
+                lane.handler.clone()
+            }),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
+        };
+        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+            member.solo = member.solo.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn keep_alone(&mut self, offender: &Pick) {
+        let handler = match offender {
+            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
+        };
+        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+            member.solo = SOLO_AFTER_BREAK;
+        }
+    }
+}
