@@ -47,7 +47,7 @@ fn s0_8_what_cannot_be_consumed_is_made_good_before_later_records_of_its_key() {
 #[test]
 fn s0_8_a_compensation_has_attempts_of_its_own_that_a_kill_does_not_reset() {
     let sandbox = sandbox(
-        "[handler.hostile.compensation]\nmax-attempts = 3\nbackoff = { kind = \"fixed\", interval = \"1s\" }\n",
+        "[handler.hostile.compensation]\nmax-attempts = 3\nbackoff = { kind = \"fixed\", interval = \"3s\" }\n",
     );
     let mut daemon = Daemon::start(&sandbox);
     daemon.client().produce_all(

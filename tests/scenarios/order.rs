@@ -24,7 +24,7 @@ fn done(store: &Store) -> Vec<String> {
 
 #[test]
 fn s1_8_under_key_the_records_of_a_failing_key_wait_in_order_and_others_go_on() {
-    let sandbox = sandbox("order = \"key\"\nbackoff = { kind = \"fixed\", interval = \"1s\" }\n");
+    let sandbox = sandbox("order = \"key\"\nbackoff = { kind = \"fixed\", interval = \"3s\" }\n");
     let mut daemon = Daemon::start(&sandbox);
     let records = [
         fails("a1", Some("a"), 2),
@@ -87,7 +87,7 @@ fn s1_8_under_none_nobody_waits() {
 
 #[test]
 fn s1_8_at_its_bound_a_partition_waits_instead_of_growing() {
-    let sandbox = sandbox("order = \"key\"\nmax-pending = 3\nbackoff = { kind = \"fixed\", interval = \"1500ms\" }\n");
+    let sandbox = sandbox("order = \"key\"\nmax-pending = 3\nbackoff = { kind = \"fixed\", interval = \"3s\" }\n");
     let daemon = Daemon::start(&sandbox);
     let failing = (0..6).map(|n| fails(&format!("f{n}"), Some(&format!("key {n}")), 1));
     daemon.client().produce_all("hostile-in", failing.chain([fails("last", Some("other"), 0)]));
@@ -101,7 +101,7 @@ fn s1_8_at_its_bound_a_partition_waits_instead_of_growing() {
 
 #[test]
 fn s1_8_another_order_takes_effect_with_a_reload_and_keeps_the_old_promise() {
-    let sandbox = sandbox("order = \"key\"\nbackoff = { kind = \"fixed\", interval = \"1s\" }\n");
+    let sandbox = sandbox("order = \"key\"\nbackoff = { kind = \"fixed\", interval = \"3s\" }\n");
     let mut daemon = Daemon::start(&sandbox);
     daemon.client().produce_all("hostile-in", [fails("a1", Some("a"), 2), fails("a2", Some("a"), 0)]);
     let store = Store::open(&sandbox, "hostile");
