@@ -1,6 +1,6 @@
 //! The executor: the one writer of a store, which runs deliveries in commit groups.
 //!
-//! A group is whatever waits when the last one has committed: each delivery in a savepoint of its own, then next
+//! A group is whatever waits when the last one has committed: each delivery is kept or undone by itself, then next
 //! offsets by compare-and-set, then one COMMIT. Nothing leaves this thread before that commit - no answer, no
 //! position, no log line, no word to the relay - and no memory of it moves. It reads nothing from Kafka, and publishes only
 //! what a handler sends past the outbox.
@@ -9,6 +9,7 @@ mod pick;
 mod group;
 mod backlog;
 mod handle;
+mod run;
 mod record;
 mod failed;
 mod circuits;
@@ -40,8 +41,10 @@ use self::positions::Positions;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
 use crate::fault::{self, Moment};
+use crate::guest::Warm;
 use crate::kafka::sender::Sender;
 use crate::lane::{Aside, Lane, Token};
+use crate::ledger::inbox::Inbox;
 use crate::ledger::{self, Identity};
 use crate::outbound::Outbound;
 use crate::policy::Circuit;
@@ -90,6 +93,8 @@ pub fn spawn(
         );
     }
     let upkeep = Upkeep::open(&connection, keep, crate::clock::now(), Instant::now())?;
+    let virtual_tables = connection.has_virtual_tables()?;
+    let inbox = Inbox::open(&connection, &identity.secret)?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
     let backlog = Backlog::new(ledger::outbox::count(&connection)?, outbox.max_rows);
@@ -100,6 +105,7 @@ pub fn spawn(
         settings: settings.clone(),
         keep: outbox.keep,
         upkeep,
+        inbox,
         wake,
         identity: identity.clone(),
         connection: Some(Box::new(connection)),
@@ -112,6 +118,8 @@ pub fn spawn(
         next_token: 0,
         next_owner: 0,
         next_outbox_id,
+        savepoints_for: 0,
+        virtual_tables,
         backlog,
         relayed: Relayed::default(),
         outside,
@@ -151,6 +159,8 @@ struct Member {
     sends: VecDeque<Arc<Completed>>,
     /// Whether the next turn begins with one of them.
     sends_first: bool,
+    /// The instance of the last run, where instances are reused.
+    warm: Option<Box<Warm>>,
 }
 
 /// A request that waits for its turn.
@@ -181,6 +191,7 @@ struct Executor {
     settings: settings::Store,
     keep: Duration,
     upkeep: Upkeep,
+    inbox: Inbox,
     wake: Wake,
     identity: Identity,
     /// Absent only while a guest has it.
@@ -198,6 +209,10 @@ struct Executor {
     next_token: u64,
     next_owner: u32,
     next_outbox_id: i64,
+    /// How many groups still have savepoints.
+    savepoints_for: u32,
+    /// Whether all have: a virtual table is told by them where a delivery ends.
+    virtual_tables: bool,
     backlog: Backlog,
     relayed: Relayed,
     outside: Outside,

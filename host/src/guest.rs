@@ -1,7 +1,7 @@
 //! Handlers as WebAssembly components: the engine, what a component may call, and one delivery at a time.
 //!
 //! Its invariant: a guest can harm only its own delivery. It is cut off at its limits, a fresh instance serves
-//! each delivery, and its state is thrown away with it. This module decides nothing about transactions or
+//! each delivery, and its state is thrown away with it, unless the handler has its instances reused. This module decides nothing about transactions or
 //! retries; it says how a delivery ended, and the executor does the rest.
 
 pub mod engine;
@@ -14,6 +14,6 @@ pub mod outbound;
 mod wasi;
 
 pub use component::Component;
-pub use delivery::{Context, Ended, Environment, Finished, LogLine, Sending};
+pub use delivery::{Context, Ended, Environment, Finished, LogLine, Sending, Warm};
 pub use engine::Engine;
 pub use outbound::Answers;

@@ -49,8 +49,10 @@ pub struct Lane {
     pub meter: Arc<Meter>,
     /// Deliveries made, so that pending records and new ones take turns.
     pub steps: u64,
-    /// Deliveries that still run alone, each with its crash count, after an unclean stop.
+    /// Deliveries that still run alone, each with its crash count, after an unclean stop or where a crash is counted.
     pub careful: usize,
+    /// Whether any of its records had crashes to its count when it was opened.
+    pub crashed: bool,
     /// Whether the lane stands in its handler's list of lanes to run.
     pub listed: bool,
     /// The due time for which the executor was last asked to wake it.

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub start: Option<Start>,
     /// `event-id`
     pub event_id: Option<EventId>,
+    /// `instances`
+    pub instances: Option<Instances>,
     /// `[retry]`
     pub retry: Retry,
     /// `[compensation]`
@@ -202,6 +204,16 @@ pub struct ConsumerPart {
     pub librdkafka: BTreeMap<String, String>,
 }
 
+/// What serves a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Instances {
+    /// An instance of its own (default): nothing of a delivery is left for the next.
+    #[default]
+    Fresh,
+    /// One that has served others before, and keeps its memory. It is thrown away whenever a delivery is undone.
+    Reused,
+}
+
 /// Where a group without offsets starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -264,6 +276,8 @@ pub struct Spec {
     pub start: Start,
     /// Where event ids are.
     pub event_id: EventId,
+    /// What serves its deliveries.
+    pub instances: Instances,
     /// What follows a failure.
     pub retry: Policy,
     /// What follows a failure to compensate.

@@ -9,7 +9,8 @@ use super::Executor;
 use super::group::{Abort, Group, Logged};
 use super::handle::Message;
 use super::outside::hand_over;
-use crate::guest::{self, Context, Ended, Finished, Sending};
+use super::run::Run;
+use crate::guest::{self, Context, Sending};
 use crate::kafka::sender;
 use crate::policy::{Failure, Outcome};
 use crate::store::Kind;
@@ -75,7 +76,7 @@ impl Executor {
 
     fn tell(&mut self, group: &mut Group, handler: &Arc<str>, completed: &Completed) -> Result<(), Abort> {
         let Some(live) = self.members.get(handler).map(|member| member.live.clone()) else { return Ok(()) };
-        self.connection().execute("SAVEPOINT delivery", &[])?;
+        self.enter(group)?;
         let Completed { sending, outcome, at } = completed;
         let context = Context {
             environment: live.environment.clone(),
@@ -89,38 +90,27 @@ impl Executor {
             answers: Arc::default(),
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
+            warm: self.warm(handler),
         };
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let Finished { connection, result, log, next_outbox_id, sends } =
-            guest::delivery::completed(&live.component, connection, context, sending, outcome);
-        self.connection = Some(connection);
-        let failure = match result {
-            Ok(()) if self.connection().violates_deferred_keys() => {
-                Some(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
-            }
-            Ok(()) => None,
-            Err(Ended::Asks(..)) => Some(Failure::new(
+        let finished = guest::delivery::completed(&live.component, connection, context, sending, outcome);
+        let (run, mut left) = self.come_back(group, finished)?;
+        let failure = match run {
+            Run::Done(()) => None,
+            Run::Failed(failure) => Some(failure),
+            Run::Asks(..) => Some(Failure::new(
                 Outcome::Trap,
                 "`completed` cannot call services: enqueue an event, and call when it is read",
             )),
-            Err(Ended::Failed(failure)) => Some(failure),
-            Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => return self.runs_alone(group),
-            Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
-            Err(Ended::Broken(failure)) => {
-                self.restart(group)?;
-                self.connection().execute("SAVEPOINT delivery", &[])?;
-                Some(failure)
-            }
+            Run::RunsAlone => return Ok(()),
         };
         match &failure {
-            None => group.keep(handler, next_outbox_id, sends),
-            Some(_) => self.connection().execute("ROLLBACK TO delivery", &[]).map(drop)?,
+            None => self.keep(group, handler, &mut left)?,
+            Some(_) => self.undo(group)?,
         }
-        self.connection().execute("RELEASE delivery", &[])?;
         let trouble = failure.map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
-        if trouble.is_some() || !log.is_empty() {
-            group.log.push(completed.logged(handler, log, trouble));
+        if trouble.is_some() || !left.log.is_empty() {
+            group.log.push(completed.logged(handler, left.log, trouble));
         }
         Ok(())
     }

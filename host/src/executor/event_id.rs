@@ -3,7 +3,7 @@
 //! A record that carries no id where the manifest says it should has none: its offset alone tells it apart, and
 //! the handler decides what to make of it.
 
-use serde_json::Value as Json;
+mod pointer;
 
 use crate::deploy::manifest::EventId;
 use crate::record::Record;
@@ -25,15 +25,7 @@ pub fn find(rule: &EventId, record: &Record) -> Option<String> {
             let header = record.headers.iter().rfind(|h| h.name == *name)?;
             Some(text(header.value.as_deref()?))
         }
-        EventId::Pointer(pointer) => {
-            let json: Json = serde_json::from_slice(record.value.as_deref()?).ok()?;
-            match json.pointer(pointer)? {
-                Json::String(text) => Some(text.clone()),
-                // Others were rounded when they were read: two ids could have become one.
-                Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
-                _ => None,
-            }
-        }
+        EventId::Pointer(pointer) => pointer::find(record.value.as_deref()?, pointer),
     }?;
     match id.len() {
         0 => None,

@@ -23,6 +23,8 @@ use crate::store::{Error, Kind};
 pub(super) enum Abort {
     /// A delivery ended the transaction; it is the last of the picks.
     Broken,
+    /// A run must be undone, and the group has no savepoints.
+    Undo,
     /// The lane was opened again elsewhere since.
     Stale(Token),
     /// The store failed.
@@ -40,6 +42,10 @@ impl From<Error> for Abort {
 pub(super) struct Group {
     /// Whether a delivery that ends the transaction is dealt with here instead of breaking the group.
     pub(super) solo: bool,
+    /// Whether each run can be undone by itself.
+    pub(super) savepoints: bool,
+    /// Statements that may write, when the present run began.
+    pub(super) writes_before: u64,
     pub(super) picks: Vec<Pick>,
     pub(super) drafts: HashMap<Token, Draft>,
     /// The circuits of handlers that this group has changed.
@@ -79,17 +85,6 @@ pub(super) struct Logged {
     pub(super) trouble: Option<String>,
 }
 
-impl Group {
-    /// What a delivery of the handler leaves behind that is not in the store.
-    pub(super) fn keep(&mut self, handler: &Arc<str>, next_outbox_id: Option<i64>, sends: Vec<Sending>) {
-        self.next_outbox_id = next_outbox_id.unwrap_or(self.next_outbox_id);
-        for sending in sends {
-            *self.sending.entry(handler.clone()).or_default() += sending.event.size();
-            self.sends.push((handler.clone(), sending));
-        }
-    }
-}
-
 impl Executor {
     /// Runs one group, if there is anything to do. `false` means that there is nothing.
     pub(super) fn run_group(&mut self) -> bool {
@@ -104,7 +99,8 @@ impl Executor {
 
     /// Runs a group to its end, whatever that is.
     fn conclude(&mut self, fill: impl FnOnce(&mut Self, &mut Group) -> Result<(), Abort>, solo: bool) -> bool {
-        let mut group = Group { solo, next_outbox_id: self.next_outbox_id, ..Group::default() };
+        let savepoints = solo || self.virtual_tables || self.savepoints_for > 0;
+        let mut group = Group { solo, savepoints, next_outbox_id: self.next_outbox_id, ..Group::default() };
         let result = self.begin().and_then(|()| fill(self, &mut group)).and_then(|()| self.commit(&mut group));
         match result {
             Ok(()) => self.settle(group),
@@ -116,7 +112,7 @@ impl Executor {
     pub(super) fn begin(&mut self) -> Result<(), Abort> {
         let Some(connection) = &self.connection else { return Ok(()) };
         connection.execute("BEGIN IMMEDIATE", &[])?;
-        Ok(self.upkeep.run(connection, crate::clock::now(), Instant::now())?)
+        Ok(self.upkeep.run(connection, &mut self.inbox, crate::clock::now(), Instant::now())?)
     }
 
     /// Runs deliveries until nothing waits or the group is full.
@@ -193,7 +189,11 @@ impl Executor {
             group.removed += fallback::take_from_outbox(connection, *id, error, now)?;
         }
         fault::reach(Moment::Committing);
-        connection.execute("COMMIT", &[])?;
+        match connection.execute("COMMIT", &[]) {
+            // Whose fault it is shows when each runs alone.
+            Err(error) if error.kind == Kind::Constraint && !group.solo => return Err(Abort::Broken),
+            committed => committed?,
+        };
         fault::reach(Moment::Committed);
         Ok(())
     }
@@ -204,9 +204,10 @@ impl Executor {
             tracing::info!(store = %self.name, "the store can be written again");
         }
         self.relayed = super::Relayed::default();
-        self.upkeep.settle();
+        self.committed();
         let (added, removed) = (self.added(&group), group.removed);
         self.next_outbox_id = group.next_outbox_id;
+        self.savepoints_for = self.savepoints_for.saturating_sub(u32::from(group.savepoints && !group.solo));
         for pick in &group.picks {
             self.one_less_alone(pick);
             if let Pick::Lane(token) = pick {
@@ -261,6 +262,12 @@ impl Executor {
         self.count(added, removed);
     }
 
+    /// What upkeep and the inbox have done in the transaction is true.
+    pub(super) fn committed(&mut self) {
+        self.upkeep.settle();
+        self.inbox.settle();
+    }
+
     /// The group is gone: nothing of it happened. Its deliveries are run again, or wait for the store.
     fn abort(&mut self, group: Group, abort: Abort) {
         if let Err(error) = self.rollback() {
@@ -285,6 +292,9 @@ impl Executor {
                     self.conclude(move |executor, group| executor.fill(group, vec![pick]), true);
                 }
             }
+            Abort::Undo => {
+                tracing::debug!(store = %self.name, deliveries = group.picks.len(), "a delivery must be undone; its group runs again with savepoints");
+            }
             Abort::Stale(token) => {
                 let lane = self.lanes.get(&token);
                 if let Some(lane) = lane {
@@ -297,7 +307,10 @@ impl Executor {
         }
     }
 
-    pub(super) fn rollback(&self) -> Result<(), Error> {
+    pub(super) fn rollback(&mut self) -> Result<(), Error> {
+        self.inbox.roll_back();
+        // They remember what did not happen.
+        self.members.values_mut().for_each(|member| member.warm = None);
         let connection = self.connection();
         if connection.in_transaction() { connection.execute("ROLLBACK", &[]).map(drop) } else { Ok(()) }
     }

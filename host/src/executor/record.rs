@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use super::group::{Abort, Group, Logged};
+use super::run::Run;
 use super::{Executor, Live, event_id};
 use crate::fault;
-use crate::guest::{self, Context, Ended};
+use crate::guest::{self, Context};
 use crate::id::{InputId, Seed};
 use crate::lane::Token;
 use crate::lane::turn::{Input, Taken, Turn};
+use crate::ledger::crash;
 use crate::ledger::pending::Purpose;
-use crate::ledger::{crash, inbox};
 use crate::policy::{Failure, Outcome};
 use crate::record::Record;
 use crate::store::Kind;
@@ -55,7 +56,7 @@ impl Executor {
     fn try_deliver(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
         let Some(mut delivery) = self.prepare(group, token)? else { return Ok(()) };
         if let Some(id) = &delivery.event_id
-            && inbox::contains(self.connection(), &delivery.handler, id)?
+            && self.inbox.contains(self.connection(), &delivery.handler, id)?
         {
             tracing::debug!(handler = %delivery.handler, topic = %delivery.record.topic, partition = delivery.record.partition,
                 offset = delivery.record.offset, event_id = id, "duplicate");
@@ -73,8 +74,8 @@ impl Executor {
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
         }
-        self.connection().execute("SAVEPOINT delivery", &[])?;
-        let context = self.context(&delivery, group);
+        self.enter(group)?;
+        let context = Context { warm: self.warm(&delivery.handler), ..self.context(&delivery, group) };
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let (component, record) = (&delivery.live.component, &delivery.record);
         let finished = match delivery.input.pending().map(|pending| &pending.purpose) {
@@ -86,48 +87,35 @@ impl Executor {
                 guest::delivery::handle_record(component, connection, context, record)
             }
         };
-        self.connection = Some(finished.connection);
-        let failure = match finished.result {
-            Ok(()) if self.connection().violates_deferred_keys() => {
-                Some(Failure::new(Outcome::Trap, "the delivery leaves a deferred foreign key violated"))
-            }
-            Ok(()) => None,
-            Err(Ended::Asks(call, position)) => {
-                self.connection().execute("RELEASE delivery", &[])?;
-                let trouble = self.set_aside(group, &delivery, call, position)?;
-                group.log.extend(trouble.map(|trouble| delivery.logged(finished.log, Some(trouble))));
-                return Ok(());
-            }
-            Err(Ended::Failed(failure)) => Some(failure),
-            Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => return self.runs_alone(group),
-            Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
-            Err(Ended::Broken(failure)) => {
-                self.restart(group)?;
-                self.connection().execute("SAVEPOINT delivery", &[])?;
-                Some(failure)
-            }
-        };
-        let trouble = match failure {
-            None => {
-                group.keep(&delivery.handler, finished.next_outbox_id, finished.sends);
-                if let Some(id) = &delivery.event_id {
-                    inbox::add(self.connection(), &delivery.handler, id, delivery.now)?;
+        let (run, mut left) = self.come_back(group, finished)?;
+        let trouble = match run {
+            Run::Done(()) => {
+                if let (Some(id), Some(connection)) = (&delivery.event_id, &self.connection) {
+                    self.inbox.add(connection, &delivery.handler, id, delivery.now)?;
                 }
-                self.connection().execute("RELEASE delivery", &[])?;
+                self.keep(group, &delivery.handler, &mut left)?;
                 self.circuit_passes(group, &delivery);
                 self.leave(group, &delivery)?;
                 group.drafts.entry(token).or_default().passed = true;
                 None
             }
-            Some(failure) => {
-                self.connection().execute("ROLLBACK TO delivery", &[])?;
-                self.connection().execute("RELEASE delivery", &[])?;
+            Run::Failed(failure) => {
+                self.undo(group)?;
                 Some(self.fail(group, &delivery, &failure)?)
             }
+            Run::Asks(call, position) => {
+                self.undo(group)?;
+                let trouble = self.set_aside(group, &delivery, call, position)?;
+                if trouble.is_none() {
+                    // It runs again, and says it again.
+                    return Ok(());
+                }
+                trouble
+            }
+            Run::RunsAlone => return Ok(()),
         };
-        if trouble.is_some() || !finished.log.is_empty() {
-            group.log.push(delivery.logged(finished.log, trouble));
+        if trouble.is_some() || !left.log.is_empty() {
+            group.log.push(delivery.logged(left.log, trouble));
         }
         Ok(())
     }
@@ -207,15 +195,8 @@ impl Executor {
             answers: delivery.input.aside().map_or_else(Default::default, |aside| aside.answers.clone()),
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
+            warm: None,
         }
-    }
-
-    /// The delivery sends, and is not alone: it has done nothing, and leads the next group.
-    pub(super) fn runs_alone(&self, group: &mut Group) -> Result<(), Abort> {
-        self.connection().execute("ROLLBACK TO delivery", &[])?;
-        self.connection().execute("RELEASE delivery", &[])?;
-        group.closed = true;
-        Ok(())
     }
 
     /// The record is done (or was before), or given up on: the lane steps past it.
@@ -233,8 +214,8 @@ impl Executor {
     }
 
     pub(super) fn forget_crashes(&self, delivery: &Delivery) -> Result<(), Abort> {
-        // A record that crashed a process and ran again unobserved was pending in between.
-        if delivery.counted || (self.unclean && delivery.input.pending().is_some()) {
+        // It may run uncounted now, and have crashed a process before.
+        if delivery.counted || self.lanes.get(&delivery.token).is_some_and(|lane| lane.crashed) {
             crash::forget(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
         }
         Ok(())
@@ -253,6 +234,7 @@ impl Executor {
             None => {
                 let counted = crash::count(self.connection(), &delivery.handler, &delivery.topic_id, &delivery.record)?;
                 self.connection().execute("COMMIT", &[])?;
+                self.committed();
                 self.counted.insert(place, counted - 1);
                 self.begin()?;
                 counted - 1

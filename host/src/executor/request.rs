@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::Executor;
 use super::group::{Abort, Answered, Group, Logged};
 use super::outside::asked_too_often;
-use crate::guest::{self, Context, Ended, LogLine};
+use super::run::Run;
+use crate::guest::{self, Context, LogLine};
 use crate::id::{InputId, Seed};
 use crate::lane::Aside;
 use crate::ledger::request;
@@ -62,7 +63,7 @@ impl Executor {
             return now(if same { Ok(response) } else { Err(Refusal::KeyReused) });
         }
         let Some(live) = self.members.get(handler).map(|m| m.live.clone()) else { return now(Err(Refusal::Gone)) };
-        self.connection().execute("SAVEPOINT delivery", &[])?;
+        self.enter(group)?;
         let Some(connection) = self.connection.take() else { return now(Err(Refusal::Gone)) };
         let aside = aside.unwrap_or_else(|| Aside { started: crate::clock::now(), ..Aside::default() });
         let spec = &live.environment.spec;
@@ -70,44 +71,31 @@ impl Executor {
         context.answers = aside.answers.clone();
         context.next_outbox_id = Some(group.next_outbox_id);
         context.sender = group.solo.then(|| self.outside.sender.clone());
+        context.warm = self.warm(handler);
         let finished = guest::delivery::handle_request(&live.component, connection, context, request);
-        self.connection = Some(finished.connection);
-        let answer = match finished.result {
-            Ok(_) if self.connection().violates_deferred_keys() => {
-                Err(Failure::new(Outcome::Trap, "the request leaves a deferred foreign key violated"))
-            }
-            Ok(response) => Ok(response),
-            Err(Ended::Asks(call, position)) => match aside.ask(spec, position) {
+        let (run, mut left) = self.come_back(group, finished)?;
+        let answer = match run {
+            Run::Done(response) => Ok(response),
+            Run::Failed(failure) => Err(failure),
+            Run::Asks(call, position) => match aside.ask(spec, position) {
                 Some(aside) => {
-                    self.connection().execute("RELEASE delivery", &[])?;
+                    self.undo(group)?;
                     return Ok(Some(Answered::Later(aside, call)));
                 }
                 None => Err(asked_too_often(spec)),
             },
-            Err(Ended::Failed(failure)) => Err(failure),
-            Err(Ended::Store(error)) => return Err(Abort::Store(error)),
-            Err(Ended::Sends) => {
-                self.runs_alone(group)?;
-                return Ok(None);
-            }
-            Err(Ended::Broken(_)) if !group.solo => return Err(Abort::Broken),
-            Err(Ended::Broken(failure)) => {
-                self.restart(group)?;
-                self.connection().execute("SAVEPOINT delivery", &[])?;
-                Err(failure)
-            }
+            Run::RunsAlone => return Ok(None),
         };
         match &answer {
             Ok(response) if response.status < 400 => {
-                group.keep(handler, finished.next_outbox_id, finished.sends);
                 if let Some(key) = &request.idempotency_key {
                     request::insert(self.connection(), handler, request, key, response, crate::clock::now())?;
                 }
+                self.keep(group, handler, &mut left)?;
             }
-            _ => self.connection().execute("ROLLBACK TO delivery", &[]).map(drop)?,
+            _ => self.undo(group)?,
         }
-        self.connection().execute("RELEASE delivery", &[])?;
-        let (answer, logged) = conclude(handler, request, answer, finished.log);
+        let (answer, logged) = conclude(handler, request, answer, left.log);
         group.log.extend(logged);
         now(answer)
     }
@@ -132,6 +120,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
         answers: Arc::default(),
         deadline: Some(request.deadline),
         sender: None,
+        warm: None,
     }
 }
 

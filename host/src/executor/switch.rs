@@ -15,6 +15,7 @@ use crate::fault::{self, Moment};
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
 use crate::lane::{self, Lane, Token};
+use crate::ledger::crash;
 use crate::ledger::deployment::{self, New};
 use crate::ledger::offset::{self, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows};
@@ -86,6 +87,7 @@ impl Executor {
                 let (topic_id, cluster_id) = (open.seen.topic_id, open.seen.cluster_id);
                 let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
+                let crashed = crash::open(self.connection(), handler, &topic, &topic_id, partition, next)?;
                 let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
                 let waiting = rows.open(crate::clock::now(), latest_due())?;
                 open.meter.set_blocked(lane::stands(&waiting, policy));
@@ -102,7 +104,8 @@ impl Executor {
                     answered: VecDeque::new(),
                     meter: open.meter,
                     steps: 0,
-                    careful: self.careful(),
+                    careful: self.careful(crashed),
+                    crashed,
                     listed: false,
                     alarm: None,
                 }))
@@ -138,13 +141,17 @@ impl Executor {
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
             deployment::migrate(self.connection(), &handler, &version.migrations, now)?;
             let number = deployment::make_live(self.connection(), new, now)?;
+            let virtual_tables = self.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
             fault::reach(Moment::Switched);
-            Ok(number)
+            Ok((number, virtual_tables))
         });
         let number = match switched {
-            Ok(number) => number,
+            Ok((number, virtual_tables)) => {
+                self.virtual_tables = virtual_tables;
+                number
+            }
             Err(error) => {
                 self.rollback()?;
                 if let Err(unnoted) = deployment::note_failed(self.connection(), new, &error.to_string(), now) {
@@ -158,7 +165,7 @@ impl Executor {
         let live = Arc::new(Live { component: version.component, environment, version: number });
         let member = match self.members.remove(&handler) {
             // Another version has another policy, and may mend what made the circuit open.
-            Some(member) => Member { live: live.clone(), solo: 0, circuit: Circuit::default(), ..member },
+            Some(member) => Member { live: live.clone(), solo: 0, circuit: Circuit::default(), warm: None, ..member },
             None => {
                 self.turn.push_back(handler.clone());
                 Member {
@@ -176,6 +183,7 @@ impl Executor {
                     sending: 0,
                     sends: VecDeque::new(),
                     sends_first: false,
+                    warm: None,
                 }
             }
         };
@@ -227,7 +235,8 @@ impl Executor {
                     answered: VecDeque::new(),
                     meter: Arc::default(),
                     steps: 0,
-                    careful: self.careful(),
+                    careful: self.careful(false),
+                    crashed: self.unclean,
                     listed: false,
                     alarm: None,
                 };
@@ -239,8 +248,8 @@ impl Executor {
     }
 
     /// How many deliveries of a new lane run alone.
-    fn careful(&self) -> usize {
-        if self.unclean { self.settings.group_max } else { 0 }
+    fn careful(&self, crashed: bool) -> usize {
+        if self.unclean || crashed { self.settings.group_max } else { 0 }
     }
 
     /// Forgets a handler; its tables, its offsets and what it left in the outbox stay.

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ledger::{age, inbox, request};
+use crate::ledger::inbox::{self, Inbox};
+use crate::ledger::{age, request};
 use crate::store::{Connection, Error};
 
 /// Ids of the inbox that one group removes at most; about a millisecond's work.
@@ -51,7 +52,7 @@ impl Upkeep {
     /// For a store that is opened at `now`, milliseconds since the Unix epoch, by the wall clock.
     pub(super) fn open(connection: &Connection, keep: Keep, now: i64, opened: Instant) -> Result<Self, Error> {
         // A few looks in the time for which a part of the inbox is filled keep it near to that.
-        let shortest = keep.inbox.map(|keep| keep / inbox::FULL).into_iter().chain(keep.answers).min();
+        let shortest = keep.inbox.map(|keep| keep / inbox::SHARES).into_iter().chain(keep.answers).min();
         let every = shortest.map(|shortest| (shortest / 8).max(Duration::from_millis(10)));
         // So a clock that is wrong by a year at each of two starts costs less than a part.
         let age = age::open(connection, now, shortest.map_or(0, |shortest| millis(shortest / 2)))?;
@@ -69,22 +70,32 @@ impl Upkeep {
     }
 
     /// Does one slice of what is due, in the transaction that has just begun.
-    pub(super) fn run(&mut self, connection: &Connection, now: i64, instant: Instant) -> Result<(), Error> {
+    pub(super) fn run(
+        &mut self,
+        connection: &Connection,
+        inbox: &mut Inbox,
+        now: i64,
+        instant: Instant,
+    ) -> Result<(), Error> {
         self.draft = None;
-        let Some(every) = self.every else { return Ok(()) };
-        let look = self.more || instant >= self.next;
-        let behind = every.min(NOTE_EVERY);
-        if !look && self.noted.is_some_and(|noted| instant.saturating_duration_since(noted) < behind) {
-            return Ok(());
-        }
         let (before, opened) = self.opened;
         let age = before.saturating_add(millis(instant.saturating_duration_since(opened)));
+        let keep = self.keep.inbox.map(millis);
+        let turns = inbox.is_full(age, keep);
+        let look = self.every.filter(|_| self.more || instant >= self.next);
+        let behind = self.every.map_or(Duration::MAX, |every| every.min(NOTE_EVERY));
+        if !turns && look.is_none() && self.noted.is_some_and(|noted| instant.saturating_duration_since(noted) < behind)
+        {
+            return Ok(());
+        }
         age::note(connection, age, now)?;
         let mut draft = Draft { noted: instant, next: self.next, more: false };
-        if look {
-            if let Some(keep) = self.keep.inbox.map(millis) {
-                inbox::turn(connection, age, keep)?;
-                draft.more |= inbox::purge(connection, age, keep, IDS)?;
+        if turns {
+            inbox.turn(connection, age)?;
+        }
+        if let Some(every) = look {
+            if let Some(keep) = keep {
+                draft.more |= inbox.purge(connection, age, keep, IDS)?;
             }
             if let Some(keep) = self.keep.answers.map(millis) {
                 // An answer knows the age as it was noted last, which may have been a while before.
@@ -121,6 +132,7 @@ mod tests {
     struct Store {
         _folder: tempfile::TempDir,
         connection: Connection,
+        inbox: Inbox,
         upkeep: Upkeep,
         /// By the monotonic clock.
         instant: Instant,
@@ -135,11 +147,13 @@ mod tests {
             schema::prepare(&connection).unwrap();
             let (instant, now) = (Instant::now(), 1_700_000_000_000);
             let upkeep = Upkeep::open(&connection, keep(), now, instant).unwrap();
-            Self { _folder: folder, connection, upkeep, instant, now }
+            let inbox = Inbox::open(&connection, "secret").unwrap();
+            Self { _folder: folder, connection, inbox, upkeep, instant, now }
         }
 
         fn reopen(&mut self) {
             self.upkeep = Upkeep::open(&self.connection, keep(), self.now, self.instant).unwrap();
+            self.inbox = Inbox::open(&self.connection, "secret").unwrap();
         }
 
         /// Both clocks go on, and all that is due is done, group by group.
@@ -148,23 +162,25 @@ mod tests {
             self.now += millis(time);
             for _ in 0..50 {
                 self.connection.batch("BEGIN").unwrap();
-                self.upkeep.run(&self.connection, self.now, self.instant).unwrap();
+                self.upkeep.run(&self.connection, &mut self.inbox, self.now, self.instant).unwrap();
                 self.connection.batch("COMMIT").unwrap();
                 self.upkeep.settle();
+                self.inbox.settle();
             }
             assert!(!self.upkeep.more, "it comes to an end");
         }
 
-        fn add(&self, id: &str) {
-            inbox::add(&self.connection, "h", id, self.now).unwrap();
+        fn add(&mut self, id: &str) {
+            self.inbox.add(&self.connection, "h", id, self.now).unwrap();
+            self.inbox.settle();
         }
 
         fn knows(&self, id: &str) -> bool {
-            inbox::contains(&self.connection, "h", id).unwrap()
+            self.inbox.contains(&self.connection, "h", id).unwrap()
         }
     }
 
-    /// Parts of two hours each.
+    /// Parts of an hour each.
     fn keep() -> Keep {
         Keep { inbox: Some(4 * HOUR), answers: Some(24 * HOUR) }
     }
@@ -218,8 +234,9 @@ mod tests {
         for _ in 0..8 {
             store.instant += HOUR;
             store.connection.batch("BEGIN").unwrap();
-            store.upkeep.run(&store.connection, store.now, store.instant).unwrap();
+            store.upkeep.run(&store.connection, &mut store.inbox, store.now, store.instant).unwrap();
             store.connection.batch("ROLLBACK").unwrap();
+            store.inbox.roll_back();
         }
         assert!(store.knows("old"));
         assert!(store.upkeep.noted.is_none(), "the memory has not moved either");

@@ -72,6 +72,7 @@ impl Component {
             answers: Arc::default(),
             deadline: None,
             sender: None,
+            warm: None,
         };
         let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));
         store.limiter(|state| state);

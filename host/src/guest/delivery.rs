@@ -1,4 +1,4 @@
-//! One delivery: a fresh instance, its input, its limits, and how it ended.
+//! One delivery: an instance, its input, its limits, and how it ended.
 //!
 //! Its invariant: whatever the guest does, the connection comes back, the call ends within the time limit (and what it may
 //! wait for Kafka), and the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
-use wasmtime::{AsContextMut, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::component::Instance;
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::bindings::tidemill::handler::{log::Level, types};
 use super::engine::TICK;
 use super::wasi::Wasi;
 use super::{Answers, Component, convert};
-use crate::deploy::manifest::Spec;
+use crate::deploy::manifest::{Instances, Spec};
 use crate::id::{Seed, Stream};
 use crate::kafka::sender::{self, Sender};
 use crate::ledger::outbox;
@@ -23,6 +24,9 @@ use crate::outbound::Call;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::{Connection, Error};
+
+/// Deliveries that one instance serves at most: what it has leaked goes with it.
+const RUNS: u32 = 1_000;
 
 /// What stays the same for all deliveries of a handler's version.
 pub struct Environment {
@@ -56,6 +60,15 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// By which it sends and waits, if it has its transaction for itself.
     pub sender: Option<Sender>,
+    /// An instance of the same component that has served before, if it is to serve again.
+    pub warm: Option<Box<Warm>>,
+}
+
+/// An instance that has served a delivery that ended well.
+pub struct Warm {
+    store: Store<State>,
+    instance: Instance,
+    runs: u32,
 }
 
 /// An event that is sent once its delivery has committed.
@@ -107,6 +120,8 @@ pub struct Finished<T> {
     pub next_outbox_id: Option<i64>,
     /// What is to be sent if the delivery is kept.
     pub sends: Vec<Sending>,
+    /// Its instance, if that may serve again, once the delivery is kept.
+    pub warm: Option<Box<Warm>>,
 }
 
 /// The store's data while a guest runs.
@@ -119,7 +134,8 @@ pub(super) struct State {
     pub(super) log_bytes: usize,
     /// Calls to the outside that were answered.
     pub(super) called: usize,
-    changes_before: u64,
+    /// Whether it has changed anything in the store, or failed to and may have.
+    pub(super) has_written: bool,
     /// Events enqueued and sent.
     pub(super) published: u32,
     pub(super) published_bytes: usize,
@@ -155,7 +171,7 @@ impl ResourceLimiter for State {
     }
 }
 
-/// Gives one record to a fresh instance.
+/// Gives one record to an instance.
 pub fn handle_record(
     component: &Component,
     connection: Box<Connection>,
@@ -177,7 +193,7 @@ pub fn handle_record(
     )
 }
 
-/// Lets a fresh instance compensate a record, or an event that Kafka has refused.
+/// Lets an instance compensate a record, or an event that Kafka has refused.
 pub fn compensate(
     component: &Component,
     connection: Box<Connection>,
@@ -201,7 +217,7 @@ pub fn compensate(
     )
 }
 
-/// Tells a fresh instance what became of an event that was sent.
+/// Tells an instance what became of an event that was sent.
 pub fn completed(
     component: &Component,
     connection: Box<Connection>,
@@ -225,7 +241,7 @@ pub fn completed(
     )
 }
 
-/// Gives one request to a fresh instance.
+/// Gives one request to an instance.
 pub fn handle_request(
     component: &Component,
     connection: Box<Connection>,
@@ -258,29 +274,46 @@ pub fn handle_request(
 fn run<A, T>(
     component: &Component,
     connection: Box<Connection>,
-    context: Context,
-    call: impl FnOnce(&mut Store<State>, &wasmtime::component::Instance) -> wasmtime::Result<A>,
+    mut context: Context,
+    call: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<A>,
     convert: impl FnOnce(A) -> Result<T, Ended>,
 ) -> Finished<T> {
-    let state = State::new(Some(connection), context);
+    let reused = context.environment.spec.instances == Instances::Reused;
+    let (mut store, instance, runs) = match context.warm.take() {
+        Some(warm) => {
+            let Warm { mut store, instance, runs } = *warm;
+            store.data_mut().renew(connection, context);
+            (store, Some(instance), runs)
+        }
+        None => {
+            let mut store = Store::new(component.pre.engine(), State::new(Some(connection), context));
+            store.limiter(|state| state);
+            store.epoch_deadline_callback(|store| match store.data().ticks_left() {
+                // The one tick that is always left.
+                ..=1 => Err(Trap::Interrupt.into()),
+                more => Ok(UpdateDeadline::Continue(more)),
+            });
+            (store, None, 0)
+        }
+    };
+    let state = store.data();
     if let Some(connection) = &state.connection {
         connection.enter_delivery(state.context.now, state.context.seed.rng(Stream::Sql), state.deadline);
     }
     let ticks = state.ticks_left();
-    let mut store = Store::new(component.pre.engine(), state);
-    store.limiter(|state| state);
     store.set_epoch_deadline(ticks);
-    store.epoch_deadline_callback(|store| match store.data().ticks_left() {
-        // The one tick that is always left.
-        ..=1 => Err(Trap::Interrupt.into()),
-        more => Ok(UpdateDeadline::Continue(more)),
-    });
-    let answer = component.pre.instantiate(store.as_context_mut()).and_then(|instance| call(&mut store, &instance));
-    finish(store.into_data(), answer, convert)
+    let instance = instance.map_or_else(|| component.pre.instantiate(&mut store), Ok);
+    let (instance, answer) = match instance {
+        Ok(instance) => (Some(instance), call(&mut store, &instance)),
+        Err(error) => (None, Err(error)),
+    };
+    let finished = finish(store.data_mut(), answer, convert);
+    let warm = instance.filter(|_| reused && finished.result.is_ok() && runs + 1 < RUNS);
+    Finished { warm: warm.map(|instance| Box::new(Warm { store, instance, runs: runs + 1 })), ..finished }
 }
 
 fn finish<A, T>(
-    mut state: State,
+    state: &mut State,
     answer: wasmtime::Result<A>,
     convert: impl FnOnce(A) -> Result<T, Ended>,
 ) -> Finished<T> {
@@ -289,7 +322,7 @@ fn finish<A, T>(
         // What an import has found outweighs the guest's answer: its transaction is gone, or its limit passed.
         (Some(ended), _) => Err(ended),
         (None, Ok(answer)) => convert(answer),
-        (None, Err(error)) => Err(Ended::Failed(trapped(&state, &error, &printed))),
+        (None, Err(error)) => Err(Ended::Failed(trapped(state, &error, &printed))),
     };
     if let Err(Ended::Failed(failure)) = &mut result
         && state.over_effects
@@ -306,8 +339,14 @@ fn finish<A, T>(
         None => unreachable!("a delivery keeps its connection"),
     };
     connection.leave_delivery();
-    let Context { next_outbox_id, .. } = state.context;
-    Finished { connection, result, log: state.log, next_outbox_id, sends: state.sends }
+    Finished {
+        connection,
+        result,
+        log: std::mem::take(&mut state.log),
+        next_outbox_id: state.context.next_outbox_id,
+        sends: std::mem::take(&mut state.sends),
+        warm: None,
+    }
 }
 
 fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
@@ -342,7 +381,7 @@ impl State {
             deadline: context.deadline.map_or(limit, |client| client.min(limit)),
             rng: context.seed.rng(Stream::Delivery),
             wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
-            changes_before: connection.as_ref().map_or(0, |connection| connection.changes_made()),
+            has_written: false,
             connection,
             context,
             log: Vec::new(),
@@ -360,9 +399,11 @@ impl State {
         }
     }
 
-    /// Whether the delivery has changed anything in the store.
-    pub(super) fn has_written(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.changes_made() != self.changes_before)
+    /// The instance serves another delivery: it keeps its memory, and what it holds of WASI.
+    fn renew(&mut self, connection: Box<Connection>, context: Context) {
+        let fresh = Self::new(Some(connection), context);
+        let wasi = std::mem::take(&mut self.wasi.made);
+        *self = Self { wasi: fresh.wasi.with(wasi), memory: self.memory, ..fresh };
     }
 
     /// How many ticks of the epoch are left to it, the one under way included.

@@ -44,7 +44,10 @@ impl State {
         let owner = self.context.environment.owner;
         let writes = self.context.next_outbox_id.is_some();
         let Some(connection) = &self.connection else { wasmtime::bail!("the delivery has ended") };
+        let (writes_before, changes_before) = (connection.writes_begun(), connection.changes_made());
         let result = run(connection, owner);
+        self.has_written |= connection.writes_begun() != writes_before
+            && (result.is_err() || connection.changes_made() != changes_before);
         if let Err(error) = &result
             && error.kind == Kind::Store
         {

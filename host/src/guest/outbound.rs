@@ -39,7 +39,7 @@ impl wit::Host for State {
         if self.context.next_outbox_id.is_none() {
             return refuse(wit::ErrorKind::ReadOnly, "a request that only reads cannot call".into());
         }
-        if self.has_written() || self.sent {
+        if self.has_written || self.sent {
             let message = "the delivery has written or sent already: call first, then write, or enqueue an event and call when it is read";
             return refuse(wit::ErrorKind::Late, message.into());
         }

@@ -26,7 +26,14 @@ pub(super) struct Wasi {
     now: i64,
     seed: Seed,
     output_limit: usize,
-    made: Option<(WasiCtx, ResourceTable, Output)>,
+    pub(super) made: Option<Made>,
+}
+
+/// What an instance holds of WASI.
+pub(super) struct Made {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    output: Output,
 }
 
 /// What a guest prints, up to a limit. The surplus is dropped: a write that fails would panic most guests.
@@ -108,32 +115,43 @@ impl Wasi {
         Self { now, seed, output_limit, made: None }
     }
 
+    /// For an instance that holds this from a delivery before: its handles stay good, its clock and random numbers are
+    /// this delivery's.
+    pub(super) fn with(self, made: Option<Made>) -> Self {
+        let made = made.map(|Made { table, output, .. }| Made { ctx: self.ctx(&output), table, output });
+        Self { made, ..self }
+    }
+
+    fn ctx(&self, output: &Output) -> WasiCtx {
+        let now = Duration::from_millis(u64::try_from(self.now).unwrap_or(0));
+        WasiCtxBuilder::new()
+            .stdout(output.clone())
+            .stderr(output.clone())
+            .wall_clock(Standing(now))
+            .monotonic_clock(Standing(now))
+            .secure_random(self.seed.rng(Stream::Wasi))
+            .insecure_random(self.seed.rng(Stream::WasiInsecure))
+            .insecure_random_seed(u128::from_le_bytes(*self.seed.event_id(u32::MAX, 0).as_bytes()))
+            .max_random_size(1 << 20)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build()
+    }
+
     fn view(&mut self) -> WasiCtxView<'_> {
-        let (ctx, table, _) = self.made.get_or_insert_with(|| {
+        let made = self.made.take().unwrap_or_else(|| {
             let output = Output { kept: Arc::default(), limit: self.output_limit };
-            let now = Duration::from_millis(u64::try_from(self.now).unwrap_or(0));
-            let ctx = WasiCtxBuilder::new()
-                .stdout(output.clone())
-                .stderr(output.clone())
-                .wall_clock(Standing(now))
-                .monotonic_clock(Standing(now))
-                .secure_random(self.seed.rng(Stream::Wasi))
-                .insecure_random(self.seed.rng(Stream::WasiInsecure))
-                .insecure_random_seed(u128::from_le_bytes(*self.seed.event_id(u32::MAX, 0).as_bytes()))
-                .max_random_size(1 << 20)
-                .allow_tcp(false)
-                .allow_udp(false)
-                .allow_ip_name_lookup(false)
-                .build();
-            (ctx, ResourceTable::new(), output)
+            Made { ctx: self.ctx(&output), table: ResourceTable::new(), output }
         });
+        let Made { ctx, table, .. } = self.made.insert(made);
         WasiCtxView { ctx, table }
     }
 
-    /// What the guest printed.
+    /// What the guest printed in this delivery.
     pub(super) fn take_output(&mut self) -> String {
-        let made = self.made.take();
-        made.map_or(String::new(), |(_, _, output)| String::from_utf8_lossy(&output.kept()).into_owned())
+        let printed = self.made.as_ref().map(|made| std::mem::take(&mut *made.output.kept()));
+        String::from_utf8_lossy(&printed.unwrap_or_default()).into_owned()
     }
 }
 

@@ -257,6 +257,7 @@ mod tests {
             meter,
             steps: 0,
             careful: 0,
+            crashed: false,
             listed: false,
             alarm: None,
         }

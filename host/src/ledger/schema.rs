@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 5] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS];
+const STEPS: [&str; 6] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -104,6 +104,31 @@ ALTER TABLE tm_outbox ADD COLUMN not_before INTEGER;
 CREATE INDEX tm_outbox_delayed ON tm_outbox (not_before) WHERE not_before IS NOT NULL AND status = 'waiting';
 ";
 
+/// Ids of the inbox are rows in the order in which they came; a part that is no longer added to has an index (`starts`,
+/// `prints`, and the rows of its places in chunks). Parts of more rows than one may have are cut, and what is cut off is as old as
+/// the part that follows.
+const APPENDED_IDS: &str = "
+CREATE TABLE tm_inbox_new (
+    id INTEGER PRIMARY KEY, handler TEXT NOT NULL, event_id TEXT NOT NULL, done_at INTEGER NOT NULL);
+INSERT INTO tm_inbox_new (handler, event_id, done_at) SELECT handler, event_id, done_at FROM tm_inbox ORDER BY part;
+CREATE TABLE tm_inbox_part_new (
+    part INTEGER PRIMARY KEY, begun INTEGER NOT NULL, first_id INTEGER NOT NULL, starts BLOB, prints BLOB);
+WITH RECURSIVE
+    old AS (SELECT part, begun, (SELECT count(*) FROM tm_inbox WHERE tm_inbox.part = tm_inbox_part.part) AS ids,
+        lead(begun, 1, (SELECT max(begun, CAST(value AS INTEGER)) FROM tm_meta WHERE key = 'age')) OVER (ORDER BY part) AS ended
+        FROM tm_inbox_part),
+    cut (begun, ended, first_id, ids) AS (
+        SELECT begun, ifnull(ended, begun), 1 + sum(ids) OVER (ORDER BY part) - ids, ids FROM old
+        UNION ALL SELECT ended, ended, first_id + 1000000, ids - 1000000 FROM cut WHERE ids > 1000000)
+INSERT INTO tm_inbox_part_new (part, begun, first_id)
+    SELECT row_number() OVER (ORDER BY first_id, begun), begun, first_id FROM cut;
+DROP TABLE tm_inbox;
+DROP TABLE tm_inbox_part;
+ALTER TABLE tm_inbox_new RENAME TO tm_inbox;
+ALTER TABLE tm_inbox_part_new RENAME TO tm_inbox_part;
+CREATE TABLE tm_inbox_index (id INTEGER PRIMARY KEY, rows BLOB NOT NULL);
+";
+
 /// What tells this store from every other one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -168,7 +193,7 @@ pub(super) fn set(connection: &Connection, key: &str, value: &str) -> Result<(),
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::ledger::inbox;
+    use crate::ledger::inbox::Inbox;
 
     /// The store of an earlier version, with a view that a handler left behind when it dropped the table.
     #[test]
@@ -186,15 +211,56 @@ mod tests {
             )
             .unwrap();
         assert_eq!(prepare(&connection).unwrap().store_id, "the same");
+        let mut inbox = Inbox::open(&connection, "s").unwrap();
         for (handler, id, known) in
             [("mail", "e-1", true), ("mail", "e-2", true), ("post", "e-1", true), ("post", "e-2", false)]
         {
-            assert_eq!(inbox::contains(&connection, handler, id).unwrap(), known, "{handler} {id}");
+            assert_eq!(inbox.contains(&connection, handler, id).unwrap(), known, "{handler} {id}");
         }
-        inbox::add(&connection, "post", "e-2", 8).unwrap();
-        assert!(inbox::contains(&connection, "post", "e-2").unwrap());
+        inbox.add(&connection, "post", "e-2", 8).unwrap();
         // A second start changes nothing.
         assert_eq!(prepare(&connection).unwrap().store_id, "the same");
-        assert!(inbox::contains(&connection, "mail", "e-1").unwrap());
+        let inbox = Inbox::open(&connection, "s").unwrap();
+        assert!(
+            inbox.contains(&connection, "mail", "e-1").unwrap() && inbox.contains(&connection, "post", "e-2").unwrap()
+        );
+    }
+
+    #[test]
+    fn parts_of_an_older_inbox_stay_apart_and_are_indexed_and_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
+        let steps = STEPS.iter().take(5).copied().collect::<String>();
+        connection.batch(&format!("BEGIN; {steps}; PRAGMA user_version = 5; COMMIT;")).unwrap();
+        set(&connection, "store-id", "the same").unwrap();
+        set(&connection, "secret", "s").unwrap();
+        let parts = "INSERT INTO tm_inbox_part (part, begun) VALUES (2, 100), (3, 200)";
+        let ids = "INSERT INTO tm_inbox VALUES (1, 'h', 'b', 5), (1, 'h', 'a', 5), (2, 'h', 'd', 6), (2, 'h', 'c', 6), (3, 'h', 'e', 7)";
+        connection.batch(&format!("{parts}; {ids}; INSERT INTO tm_meta VALUES ('age', '250')")).unwrap();
+        let cut = |rows: &str| {
+            connection.batch(&format!("BEGIN; {}", APPENDED_IDS.replace("1000000", rows))).unwrap();
+            let sql = "SELECT begun || ' ' || first_id FROM tm_inbox_part ORDER BY part";
+            let parts = connection.query(sql, &[], |row| row.text(0)).unwrap();
+            connection.batch("ROLLBACK").unwrap();
+            parts
+        };
+        assert_eq!(cut("1"), ["0 1", "100 2", "100 3", "200 4", "200 5"]);
+        connection.batch("INSERT INTO tm_inbox VALUES (3, 'h', 'e2', 7), (3, 'h', 'e3', 7)").unwrap();
+        assert_eq!(cut("2"), ["0 1", "100 3", "200 5", "250 7"]);
+        connection.batch("DELETE FROM tm_inbox WHERE event_id IN ('e2', 'e3')").unwrap();
+        prepare(&connection).unwrap();
+        // Also where the start that indexed them was not the last.
+        for _ in 0..2 {
+            let inbox = Inbox::open(&connection, "s").unwrap();
+            for id in ["a", "b", "c", "d", "e", "f"] {
+                assert_eq!(inbox.contains(&connection, "h", id).unwrap(), id < "f", "{id}");
+            }
+        }
+        let mut inbox = Inbox::open(&connection, "s").unwrap();
+        assert!(inbox.purge(&connection, 150, 50, 10).unwrap());
+        inbox.settle();
+        let left = connection.query("SELECT event_id FROM tm_inbox ORDER BY event_id", &[], |row| row.text(0)).unwrap();
+        assert_eq!(left, ["c", "d", "e"]);
+        assert!(!inbox.purge(&connection, 150, 50, 10).unwrap());
     }
 }

@@ -4,6 +4,7 @@
 //! host's. Guest SQL runs under the authorizer, within a deadline and with a bound on what it returns. This file
 //! begins and ends no transaction by itself.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Connection {
     /// Nanoseconds after `epoch` at which a guest's statement is interrupted; `u64::MAX` for never.
     deadline: Arc<AtomicU64>,
     epoch: Instant,
+    /// Statements begun that may write.
+    writes: Cell<u64>,
 }
 
 /// How many rows and bytes a guest's query may return.
@@ -91,13 +94,13 @@ impl Connection {
                 deadline != u64::MAX && !actor.is_host() && nanos_since(epoch) > deadline
             }),
         )?;
-        Ok(Self { inner, running, deadline, epoch })
+        Ok(Self { inner, running, deadline, epoch, writes: Cell::new(0) })
     }
 
     /// Runs one statement of the host's; returns how many rows it changed.
     pub fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
         let mut statement = self.inner.prepare_cached(sql)?;
-        bind(&mut statement, params)?;
+        self.bind(&mut statement, params)?;
         Ok(statement.raw_execute()? as u64)
     }
 
@@ -109,7 +112,7 @@ impl Connection {
         mut look: impl FnMut(&Row<'_>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let mut statement = self.inner.prepare_cached(sql)?;
-        bind(&mut statement, params)?;
+        self.bind(&mut statement, params)?;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             if !look(&Row(row))? {
@@ -142,7 +145,7 @@ impl Connection {
         map: impl FnOnce(&Row<'_>) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
         let mut statement = self.inner.prepare_cached(sql)?;
-        bind(&mut statement, params)?;
+        self.bind(&mut statement, params)?;
         let mut rows = statement.raw_query();
         rows.next()?.map(|row| map(&Row(row))).transpose()
     }
@@ -195,6 +198,30 @@ impl Connection {
         self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// How many statements that may write were begun. One that fails may leave rows behind that SQLite counts nowhere.
+    pub fn writes_begun(&self) -> u64 {
+        self.writes.get()
+    }
+
+    /// Whether there are virtual tables, which may put off to a later statement what they were given by an earlier one.
+    pub fn has_virtual_tables(&self) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND rootpage = 0 LIMIT 1";
+        Ok(self.first(sql, &[], |row| row.integer(0))?.is_some())
+    }
+
+    fn bind(&self, statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(), Error> {
+        let wanted = statement.parameter_count();
+        if wanted != params.len() {
+            let message = format!("the statement has {wanted} parameters, but {} values were given", params.len());
+            return Err(Error::new(Kind::Statement, message));
+        }
+        for (i, value) in params.iter().enumerate() {
+            statement.raw_bind_parameter(i + 1, Bound(value))?;
+        }
+        self.writes.set(self.writes.get() + u64::from(!statement.readonly()));
+        Ok(())
+    }
+
     /// Rows inserted, updated and deleted since the connection was opened.
     pub fn changes_made(&self) -> u64 {
         self.inner.total_changes()
@@ -224,7 +251,7 @@ impl Connection {
             if statement.column_count() > 0 {
                 return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
             }
-            bind(&mut statement, params)?;
+            self.bind(&mut statement, params)?;
             Ok(statement.raw_execute()? as u64)
         })
     }
@@ -233,7 +260,7 @@ impl Connection {
     pub fn guest_query(&self, owner: u32, sql: &str, params: &[Value], bounds: Bounds) -> Result<Rows, Error> {
         self.as_guest(|| {
             let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
-            bind(&mut statement, params)?;
+            self.bind(&mut statement, params)?;
             let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut out = Rows { columns, rows: Vec::new() };
             let mut bytes = 0;
@@ -313,18 +340,6 @@ impl ToSql for Bound<'_> {
             Value::Blob(blob) => ValueRef::Blob(blob),
         }))
     }
-}
-
-fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value]) -> Result<(), Error> {
-    let wanted = statement.parameter_count();
-    if wanted != params.len() {
-        let message = format!("the statement has {wanted} parameters, but {} values were given", params.len());
-        return Err(Error::new(Kind::Statement, message));
-    }
-    for (i, value) in params.iter().enumerate() {
-        statement.raw_bind_parameter(i + 1, Bound(value))?;
-    }
-    Ok(())
 }
 
 /// The text under which a guest's statement is prepared and cached. The comment makes it differ from the same

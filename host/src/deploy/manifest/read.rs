@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{
-    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, Retry,
-    Route, SendPart, Start, names, pattern,
+    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
+    OutboundPart, Retry, Route, SendPart, Start, names, pattern,
 };
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
@@ -50,6 +50,8 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         pattern: section.take("pattern", |v| pattern::translate(v.text()?)),
         start: section.take("start", start),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
+        instances: section
+            .take("instances", |v| v.choice(&[("fresh", Instances::Fresh), ("reused", Instances::Reused)])),
         retry: retry(&section.section("retry")),
         compensation: compensation(&section.section("compensation")),
         outbound: outbound(&section.section("outbound")),
