@@ -24,6 +24,8 @@ const INPUT: &str = "bench-in";
 const PARTITIONS: i32 = 6;
 /// How often the end of the topic is asked for.
 const LOOK: Duration = Duration::from_millis(20);
+/// Runs that do not count: a broker that has just started compiles itself, on the processors that are measured.
+const WARM_UPS: usize = 3;
 /// The topic without an event for so long means that a run stands still.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,11 @@ pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result
     let Plan { records, rounds, .. } = *plan;
     kafka.client().create_topic(INPUT, PARTITIONS);
     let bytes = load::preload(kafka.bootstrap(), INPUT, records, plan.ordered_ids).context("preload records")?;
+    for warm_up in 1..=WARM_UPS {
+        let topic = format!("bench-out-warm-up-{warm_up}");
+        kafka.client().create_topic(&topic, PARTITIONS);
+        native(kafka, &topic, records).context("warm up")?;
+    }
     let (mut hosts, mut natives) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         for contender in ["host", "native"] {

@@ -107,11 +107,7 @@ impl Inbox {
         Ok(inbox)
     }
 
-    fn add_parts(
-        &mut self,
-        connection: &Connection,
-        parts: Vec<(Part, Option<Stored>)>,
-    ) -> Result<(), Error> {
+    fn add_parts(&mut self, connection: &Connection, parts: Vec<(Part, Option<Stored>)>) -> Result<(), Error> {
         let ends: Vec<i64> = parts.iter().skip(1).map(|(part, _)| part.first_id).chain([self.open.first_id]).collect();
         for ((part, index), end) in parts.into_iter().zip(ends) {
             let index = match index {

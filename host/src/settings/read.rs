@@ -185,7 +185,9 @@ fn jwt(section: &Section<'_>, base: &Path) -> Jwt {
 fn store(section: &Section<'_>) -> Store {
     Store {
         group_max: section.take("group-max", |v| v.whole(1..=100_000)).unwrap_or(500),
-        group_time: section.take("group-time", |v| v.duration(Duration::ZERO..=10 * SECOND)).unwrap_or(5 * MILLISECOND),
+        group_time: section
+            .take("group-time", |v| v.duration(Duration::ZERO..=10 * SECOND))
+            .unwrap_or(10 * MILLISECOND),
         synchronous_full: section
             .take("synchronous", |v| v.choice(&[("full", true), ("normal", false)]))
             .unwrap_or(true),

@@ -39,3 +39,6 @@ CREATE TABLE drawn (
   sql_random TEXT,             -- SQL's random(), or the error
   sql_now    TEXT              -- SQL's datetime('now'), or the error
 ) STRICT;
+
+-- For statements that fail half-way: what is not STRICT keeps the rows before.
+CREATE TABLE loose (n, text);

@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -44,6 +45,8 @@ enum Action {
     /// Fail with retry before attempt `until`, optionally asking for `after_ms`, and only where the setting `version` is
     /// this one.
     FailN { until: u32, after_ms: Option<u64>, version: Option<String> },
+    /// Write how many deliveries the instance has remembered before into `loose`, print that, and remember this one.
+    Remember,
     /// Fail with reject.
     Reject { message: Option<String> },
     /// Fail with unavailable, optionally asking for `after_ms`.
@@ -160,6 +163,12 @@ impl Command {
                 if attempt < *until && version.as_ref().is_none_or(|version| *version == crate::version()) {
                     return Err(after(Failure::retry(format!("attempt {attempt} fails, {until} will not")), *after_ms));
                 }
+            }
+            Action::Remember => {
+                static BEFORE: AtomicU32 = AtomicU32::new(0);
+                let before = BEFORE.fetch_add(1, Ordering::Relaxed);
+                sql::execute("INSERT INTO loose (n, text) VALUES (?1, ?2)", params![before, &input.id])?;
+                remembered(before);
             }
             Action::Reject { message } => return Err(Failure::reject(message.as_deref().unwrap_or("told to reject"))),
             Action::Unavailable { after_ms } => {
@@ -308,6 +317,12 @@ impl Publish {
 #[allow(clippy::panic, reason = "that is what it is for")]
 pub(crate) fn panic() {
     panic!("told to panic");
+}
+
+/// Through WASI, whose handle the instance keeps.
+#[allow(clippy::print_stdout, reason = "that is what it is for")]
+fn remembered(before: u32) {
+    println!("remembers {before} deliveries");
 }
 
 fn spin() {

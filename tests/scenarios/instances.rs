@@ -1,0 +1,45 @@
+//! What a delivery finds in its instance's memory: nothing, unless the handler has its instances reused.
+
+use serde_json::json;
+use tidemill_tests::{Daemon, Out, Sandbox, Store};
+
+const RECORDS: usize = 300;
+
+/// What each delivery found in memory, in their order: how many it remembered.
+fn found(settings: &str) -> (Vec<(String, i64)>, String) {
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml(&format!("[log]\nlevel = \"debug\"\n[handler.hostile]\nretry.max-attempts = 1\n{settings}"));
+    let daemon = Daemon::start(&sandbox);
+    let record = |n: usize| {
+        let remember = json!({ "do": "remember", "id": format!("r{n:03}"), "row": false });
+        let then = if n % 50 == 25 { vec![remember, json!({ "do": "reject" })] } else { vec![remember] };
+        Out::new(json!(then).to_string()).partition(0)
+    };
+    daemon.client().produce_all("hostile-in", (0..RECORDS).map(record));
+    let store = Store::open(&sandbox, "hostile");
+    store.until("SELECT count(*) FROM loose", (RECORDS - RECORDS / 50) as i64);
+    let rows = store.lines("SELECT text, n FROM loose ORDER BY rowid");
+    let pair = |row: &String| row.split_once('|').map(|(id, n)| (id.to_owned(), n.parse().unwrap())).unwrap();
+    (rows.iter().map(pair).collect(), daemon.log())
+}
+
+#[test]
+fn h4_a_delivery_finds_nothing_of_another_in_memory() {
+    let (found, _) = found("");
+    assert!(found.iter().all(|(_, n)| *n == 0), "{found:?}");
+}
+
+#[test]
+fn h4_a_reused_instance_remembers_what_was_kept_and_nothing_that_was_undone() {
+    let (found, log) = found("instances = \"reused\"\n");
+    let mut before = -1;
+    for (id, n) in &found {
+        // With a delivery that was undone, its instance went.
+        let fresh = id.trim_start_matches('r').parse::<usize>().unwrap() % 50 == 26;
+        assert!(*n == 0 || (*n == before + 1 && !fresh), "{id} remembers {n}: {found:?}");
+        before = *n;
+    }
+    assert!(found.iter().any(|(_, n)| *n > 10), "no instance served again: {found:?}");
+    // What it prints goes through a handle that the instance has kept.
+    assert!(log.contains("remembers 11 deliveries"), "{log}");
+}
