@@ -142,7 +142,7 @@ pub enum JwtKey {
 pub struct Store {
     /// `group-max`: deliveries in one commit group at most. Default 500.
     pub group_max: usize,
-    /// `group-time`: guest time after which a commit group closes. Default 10 ms.
+    /// `group-time`: guest time after which a commit group closes. Default 20 ms.
     pub group_time: Duration,
     /// `synchronous`: SQLite's setting; `full` (default) survives a power cut, `normal` a crash of the process only.
     pub synchronous_full: bool,

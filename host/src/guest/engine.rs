@@ -24,7 +24,7 @@ pub(super) const TICK: Duration = Duration::from_millis(5);
 /// Instances that can exist at once: one for each executor and each reader thread, and one while deploying.
 const INSTANCES: u32 = 512;
 /// Linear memory that a slot of the pool keeps resident between two deliveries, in bytes.
-const KEEP_RESIDENT: usize = 2 << 20;
+const KEEP_RESIDENT: usize = 1 << 20;
 /// The largest file that is taken for a component, in bytes.
 pub const COMPONENT_MAX: u64 = 128 << 20;
 

@@ -187,7 +187,7 @@ fn store(section: &Section<'_>) -> Store {
         group_max: section.take("group-max", |v| v.whole(1..=100_000)).unwrap_or(500),
         group_time: section
             .take("group-time", |v| v.duration(Duration::ZERO..=10 * SECOND))
-            .unwrap_or(10 * MILLISECOND),
+            .unwrap_or(20 * MILLISECOND),
         synchronous_full: section
             .take("synchronous", |v| v.choice(&[("full", true), ("normal", false)]))
             .unwrap_or(true),
