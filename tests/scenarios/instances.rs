@@ -3,6 +3,8 @@
 use serde_json::json;
 use tidemill_tests::{Daemon, Out, Sandbox, Store};
 
+use crate::rig::first_on;
+
 const RECORDS: usize = 300;
 
 /// What each delivery found in memory, in their order: how many it remembered.
@@ -27,6 +29,38 @@ fn found(settings: &str) -> (Vec<(String, i64)>, String) {
 fn h4_a_delivery_finds_nothing_of_another_in_memory() {
     let (found, _) = found("");
     assert!(found.iter().all(|(_, n)| *n == 0), "{found:?}");
+}
+
+/// Another handler's failure undoes the group, and with it what this handler's instance was told.
+#[test]
+fn h4_a_reused_instance_goes_with_a_group_that_is_rolled_back() {
+    let sandbox = Sandbox::with(&["hostile", "bench"]);
+    sandbox.write_toml(
+        "[handler.hostile]\nstore = \"shared\"\ninstances = \"reused\"\n\
+         [handler.bench]\nstore = \"shared\"\nlimits.event-bytes = 1\nretry.max-attempts = 1\n",
+    );
+    let daemon = Daemon::start(&sandbox);
+    let client = daemon.client();
+    let store = Store::open(&sandbox, "shared");
+    for round in 0..5 {
+        let remember = |n: usize| {
+            let id = format!("r{:03}", round * 100 + n);
+            Out::new(json!({ "do": "remember", "id": id, "row": false }).to_string()).partition(0)
+        };
+        client.produce_all("hostile-in", (0..100).map(remember));
+        // It writes a row, and then its event is refused.
+        let order = json!({ "eventId": format!("e{round}"), "orderId": round, "userId": "u", "totalAmount": "1" });
+        client.produce("bench-in", &Out::new(order.to_string()).partition(0));
+        store.until("SELECT count(*) FROM loose", 100 * (round as i64 + 1));
+    }
+    first_on(&client, "bench-in.DLT");
+    assert_eq!(store.count("SELECT count(*) FROM entries"), 0);
+    let mut before = -1;
+    for row in store.lines("SELECT n, text FROM loose ORDER BY rowid") {
+        let n: i64 = row.split('|').next().unwrap().parse().unwrap();
+        assert!(n == 0 || n == before + 1, "{row} follows {before}");
+        before = n;
+    }
 }
 
 #[test]
