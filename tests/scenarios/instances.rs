@@ -38,7 +38,7 @@ fn h4_a_reused_instance_goes_with_a_group_that_is_rolled_back() {
     let sandbox = Sandbox::with(&["hostile", "bench"]);
     sandbox.write_toml(
         "[handler.hostile]\nstore = \"shared\"\ninstances = \"reused\"\n\
-         [handler.bench]\nstore = \"shared\"\nlimits.event-bytes = 1\nretry.max-attempts = 1\n",
+         [handler.bench]\nstore = \"shared\"\nlimits.event-bytes = 400\nretry.max-attempts = 1\n",
     );
     let daemon = Daemon::start(&sandbox);
     let client = daemon.client();
@@ -47,12 +47,15 @@ fn h4_a_reused_instance_goes_with_a_group_that_is_rolled_back() {
         |n: i64| Out::new(json!({ "do": "remember", "id": format!("r{n}"), "row": false }).to_string()).partition(0);
     client.produce_all("hostile-in", (0..FLOW).map(remember));
     eventually(LONG, "records flow", || store.count("SELECT count(*) FROM loose") > FLOW / 10);
-    // It writes a row, and then its event is refused.
-    let order = json!({ "eventId": "e", "orderId": 1, "userId": "u", "totalAmount": "1" });
-    client.produce("bench-in", &Out::new(order.to_string()).partition(0));
+    // The second comes after one of the others in its group, and writes a row; then its event is refused.
+    let order = |user: &str| {
+        let order = json!({ "eventId": user, "orderId": 1, "userId": user, "totalAmount": "1" });
+        Out::new(order.to_string()).partition(0)
+    };
+    client.produce_all("bench-in", [order("short"), order(&"long".repeat(200))]);
     first_on(&client, "bench-in.DLT");
     store.until("SELECT count(*) FROM loose", FLOW);
-    assert_eq!(store.count("SELECT count(*) FROM entries"), 0);
+    assert_eq!(store.count("SELECT count(*) FROM entries"), 1);
     let mut before = -1;
     for row in store.lines("SELECT n, text FROM loose ORDER BY rowid") {
         let n: i64 = row.split('|').next().unwrap().parse().unwrap();
