@@ -1,12 +1,14 @@
-//! What the inbox costs when it is large: one table for all ids, beside one that is cut into parts by time.
+//! What the inbox costs when it is large: the host's own, beside one table for all ids, and one that is cut into parts by time.
 //!
 //! SQLite alone, with the host's tables and settings (`synchronous = FULL`, groups of 500), so that a layout can be
 //! judged by itself. Each record looks its id up and adds it; then the oldest ids are purged in several ways.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tidemill::ledger::inbox::Inbox;
+use tidemill::ledger::schema;
 
 use crate::process;
 use crate::report::{Report, percentile, say};
@@ -67,7 +69,48 @@ pub(crate) fn measure(ids: u64, report: &mut Report) -> Result<()> {
         for layout in [Layout::One, Layout::ByTime, Layout::Parts(2), Layout::Parts(3), Layout::Parts(4)] {
             run(ids, layout, ordered, report).context("measure the inbox")?;
         }
+        hosts(ids, ordered, report).context("measure the host's inbox")?;
     }
+    Ok(())
+}
+
+/// The host's own code, with as many ids there already.
+fn hosts(ids: u64, ordered: bool, report: &mut Report) -> Result<()> {
+    let name = format!("{} ids, the host's", if ordered { "ordered" } else { "random" });
+    say(&format!("inbox: {name}"));
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let path = folder.path().join("inbox.db");
+    let connection = tidemill::store::Connection::open_writer(&path, true)?;
+    let secret = schema::prepare(&connection)?.secret;
+    let mut inbox = Inbox::open(&connection, &secret)?;
+    let mut longest = Duration::ZERO;
+    let mut group = |inbox: &mut Inbox, of: std::ops::Range<u64>| {
+        connection.batch("BEGIN IMMEDIATE")?;
+        let turn = Instant::now();
+        if inbox.is_full(0, None) {
+            inbox.turn(&connection, 0)?;
+            longest = longest.max(turn.elapsed());
+        }
+        for n in of {
+            let id = id(n, ordered);
+            ensure!(!inbox.contains(&connection, "notification", &id)?, "{id} is there already");
+            inbox.add(&connection, "notification", &id, n as i64)?;
+        }
+        connection.batch("COMMIT")?;
+        inbox.settle();
+        Ok(())
+    };
+    (0..ids).step_by(50_000).try_for_each(|n| group(&mut inbox, n..ids.min(n + 50_000)))?;
+    let (began, busy) = (Instant::now(), process::own_thread_micros()?);
+    let (first, groups) = (ids, MEASURED / GROUP);
+    (0..groups).try_for_each(|n| group(&mut inbox, first + n * GROUP..first + (n + 1) * GROUP))?;
+    let each = began.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
+    let busy = (process::own_thread_micros()? - busy) / MEASURED as f64;
+    let figure = format!("{each:.1} us, {busy:.1} us of them busy; the longest seal {longest:.1?}");
+    report.line(&format!("{name}: look up and add"), figure, [each, busy].to_vec());
+    let open = Instant::now();
+    drop(Inbox::open(&connection, &secret)?);
+    report.line(&format!("{name}: open the store"), format!("{:.1?}", open.elapsed()), open.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod throughput;
 mod latency;
 mod memory;
 mod inbox;
+mod dispatch;
 
 use std::path::PathBuf;
 
@@ -57,6 +58,8 @@ enum What {
     Memory,
     /// Memory, threads and start with 100 handlers.
     Handlers,
+    /// What one delivery costs by itself.
+    Dispatch,
     /// What a large inbox costs, in SQLite alone; only when it is named.
     Inbox,
 }
@@ -81,6 +84,9 @@ fn main() -> Result<()> {
     report.machine();
     if options.what.contains(&What::Inbox) {
         inbox::measure(options.inbox_ids, &mut report)?;
+    }
+    if asked(What::Dispatch) {
+        dispatch::measure(&mut report)?;
     }
     if asked(What::Memory) {
         memory::at_rest(&mut report)?;
