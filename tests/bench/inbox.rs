@@ -65,19 +65,20 @@ impl Layout {
 /// Measures every layout with `ids` ids there already.
 pub(crate) fn measure(ids: u64, report: &mut Report) -> Result<()> {
     report.section(&format!("inbox with {ids} ids"));
+    for (ids, ordered) in [(ids / 100, false), (ids / 10, false), (ids, false), (ids, true)] {
+        hosts(ids, ordered, report).context("measure the host's inbox")?;
+    }
     for ordered in [false, true] {
         for layout in [Layout::One, Layout::ByTime, Layout::Parts(2), Layout::Parts(3), Layout::Parts(4)] {
             run(ids, layout, ordered, report).context("measure the inbox")?;
         }
-        hosts(ids, ordered, report).context("measure the host's inbox")?;
     }
     Ok(())
 }
 
 /// The host's own code, with as many ids there already.
 fn hosts(ids: u64, ordered: bool, report: &mut Report) -> Result<()> {
-    let name = format!("{} ids, the host's", if ordered { "ordered" } else { "random" });
-    say(&format!("inbox: {name}"));
+    let name = format!("the host's, with {ids} {} ids", if ordered { "ordered" } else { "random" });
     let folder = tempfile::tempdir().context("make a folder")?;
     let path = folder.path().join("inbox.db");
     let connection = tidemill::store::Connection::open_writer(&path, true)?;
@@ -107,6 +108,7 @@ fn hosts(ids: u64, ordered: bool, report: &mut Report) -> Result<()> {
     let each = began.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
     let busy = (process::own_thread_micros()? - busy) / MEASURED as f64;
     let figure = format!("{each:.1} us, {busy:.1} us of them busy; the longest seal {longest:.1?}");
+    say(&format!("inbox: {name}: {figure}"));
     report.line(&format!("{name}: look up and add"), figure, [each, busy].to_vec());
     let open = Instant::now();
     drop(Inbox::open(&connection, &secret)?);
