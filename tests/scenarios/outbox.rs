@@ -2,8 +2,10 @@
 
 use std::process::Command;
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
-use tidemill_tests::{Daemon, Kafka, LONG, Out, SOON, Sandbox, Store, eventually, token};
+use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, SOON, Sandbox, Store, eventually, token};
 
 use crate::rig::{Hostile, ORDER, Shop, first_on, messages};
 
@@ -228,4 +230,23 @@ fn s3_3_a_killed_daemon_publishes_what_it_left() {
     eventually(LONG, "all notifications", || messages(&daemon, &user).len() == 50);
     let keys: Vec<String> = shop.client.consume_all(&shop.topic).iter().map(|event| event.key_text()).collect();
     assert_eq!(keys.len(), 50, "{keys:?}");
+}
+
+/// The broker answers the first request so, and has not written it. A real one does where a topic is made again
+/// between two requests in flight: the second succeeds, and the client takes the first to be there too.
+#[test]
+fn s1_2_what_kafka_cannot_say_where_it_is_counts_as_not_sent() {
+    let cluster = MockCluster::new(1).unwrap();
+    let client = Client::new(&cluster.bootstrap_servers());
+    let sandbox = Sandbox::with(&["order"]);
+    sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n", cluster.bootstrap_servers()));
+    let daemon = Daemon::start(&sandbox);
+    cluster.create_topic("order-events", 1, 1).unwrap();
+    let duplicate = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[duplicate]);
+    let user = token(&sandbox, "7");
+    daemon.post("/api/orders", &user, ORDER).expect_status(201);
+    Store::open(&sandbox, "order").until("SELECT count(*) FROM tm_outbox", 0);
+    assert_eq!(client.consume_all("order-events").len(), 1);
+    daemon.says(&["WARN", "does not say where", "order-events"]);
 }

@@ -39,7 +39,7 @@ pub(super) struct Report {
     generation: u64,
     pub(super) store: Arc<str>,
     pub(super) id: i64,
-    /// Acknowledged in this partition at this offset, or why not.
+    /// Acknowledged in this partition at this offset (negative where that is not known), or why not.
     pub(super) result: Result<(i32, i64), RDKafkaErrorCode>,
 }
 

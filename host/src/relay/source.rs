@@ -143,6 +143,7 @@ impl Source {
             Ok((partition, offset)) => {
                 if let Some(row) = self.flying.remove(&report.id) {
                     match read_back {
+                        _ if offset < 0 => self.arrived_nowhere(report.id, &row),
                         Some(read_back) => self.expect_back(report.id, row, partition, offset, read_back),
                         None => drop(self.acknowledged.insert(report.id)),
                     }
@@ -159,12 +160,14 @@ impl Source {
         self.look_again();
     }
 
+    /// librdkafka says so of what nobody has answered for, when a later request to its partition succeeds, and where a
+    /// broker calls it a duplicate. It is there then, unless its topic was made again in between.
+    fn arrived_nowhere(&mut self, id: i64, row: &Flying) {
+        tracing::warn!(store = %self.executor.name(), row = id, topic = %row.topic, "Kafka has acknowledged an event and does not say where it is: it is published again, with its id");
+        self.go_back(id, row);
+    }
+
     fn expect_back(&mut self, id: i64, row: Flying, partition: i32, offset: i64, read_back: &ReadBack) {
-        // A broker that had it already, from before the connection broke, may not say where.
-        if offset < 0 {
-            self.go_back(id, &row);
-            return;
-        }
         read_back.expect(Expected {
             store: self.executor.name().clone(),
             row: id,
