@@ -160,7 +160,7 @@ struct Member {
     /// Whether the next turn begins with one of them.
     sends_first: bool,
     /// The instance of the last run, where instances are reused.
-    warm: Option<Box<Warm>>,
+    warm: Option<Warm>,
 }
 
 /// A request that waits for its turn.

@@ -32,7 +32,7 @@ pub(super) struct Left {
     pub(super) log: Vec<LogLine>,
     next_outbox_id: Option<i64>,
     sends: Vec<Sending>,
-    warm: Option<Box<Warm>>,
+    warm: Option<Warm>,
 }
 
 impl Executor {
@@ -73,7 +73,7 @@ impl Executor {
     }
 
     /// The instance for a handler's next run, where instances are reused. It comes back with the run that is kept.
-    pub(super) fn warm(&mut self, handler: &str) -> Option<Box<Warm>> {
+    pub(super) fn warm(&mut self, handler: &str) -> Option<Warm> {
         self.members.get_mut(handler)?.warm.take()
     }
 

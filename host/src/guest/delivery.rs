@@ -61,7 +61,7 @@ pub struct Context {
     /// By which it sends and waits, if it has its transaction for itself.
     pub sender: Option<Sender>,
     /// An instance of the same component that has served before, if it is to serve again.
-    pub warm: Option<Box<Warm>>,
+    pub warm: Option<Warm>,
 }
 
 /// An instance that has served a delivery that ended well.
@@ -121,7 +121,7 @@ pub struct Finished<T> {
     /// What is to be sent if the delivery is kept.
     pub sends: Vec<Sending>,
     /// Its instance, if that may serve again, once the delivery is kept.
-    pub warm: Option<Box<Warm>>,
+    pub warm: Option<Warm>,
 }
 
 /// The store's data while a guest runs.
@@ -280,8 +280,7 @@ fn run<A, T>(
 ) -> Finished<T> {
     let reused = context.environment.spec.instances == Instances::Reused;
     let (mut store, instance, runs) = match context.warm.take() {
-        Some(warm) => {
-            let Warm { mut store, instance, runs } = *warm;
+        Some(Warm { mut store, instance, runs }) => {
             store.data_mut().renew(connection, context);
             (store, Some(instance), runs)
         }
@@ -309,7 +308,7 @@ fn run<A, T>(
     };
     let finished = finish(store.data_mut(), answer, convert);
     let warm = instance.filter(|_| reused && finished.result.is_ok() && runs + 1 < RUNS);
-    Finished { warm: warm.map(|instance| Box::new(Warm { store, instance, runs: runs + 1 })), ..finished }
+    Finished { warm: warm.map(|instance| Warm { store, instance, runs: runs + 1 }), ..finished }
 }
 
 fn finish<A, T>(

@@ -75,6 +75,8 @@ impl Connection {
         inner.busy_timeout(Duration::from_secs(5))?;
         inner.set_prepared_statement_cache_capacity(256);
         inner.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // Else a statement that compares a column with a parameter is compiled anew for each value.
+        inner.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         inner.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
         inner.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 1 << 20)?;
@@ -353,4 +355,28 @@ fn owned(owner: u32, sql: &str) -> String {
 
 fn nanos_since(epoch: Instant) -> u64 {
     u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_compiled_once_whatever_its_parameters_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("store.db"), true).unwrap();
+        connection
+            .batch("CREATE TABLE t (id INTEGER PRIMARY KEY, user TEXT); CREATE INDEX t_user ON t (user)")
+            .unwrap();
+        let sql = "SELECT id FROM t WHERE user = ?1 AND id < ?2 ORDER BY id DESC LIMIT 10";
+        for n in 1..=3 {
+            connection.query(sql, &["u".into(), n.into()], |row| row.integer(0)).unwrap();
+        }
+        let statement = connection.inner.prepare_cached(sql).unwrap();
+        assert_eq!(statement.get_status(StatementStatus::Run), 3);
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }
