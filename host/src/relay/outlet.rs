@@ -283,6 +283,8 @@ fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> R
     config
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "0")
+        // A topic that is made again takes the second of two requests though it has refused the first, whatever their sequence.
+        .set("max.in.flight.requests.per.connection", "1")
         // Else what is queued behind a batch that Kafka refuses goes out before anybody hears of it.
         .set("enable.gapless.guarantee", "true")
         // Kafka's own clients choose a key's partition so; others that share the topic agree with us.
