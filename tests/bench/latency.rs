@@ -1,13 +1,16 @@
-//! Latency of an idle host: from an order to its notification, and from a record to its event.
+//! Latency: from an order to its notification on an idle host, and from a record to its event when idle, at half load and
+//! at full load.
 //!
 //! Both are seen from outside, over HTTP and Kafka. Beside the second stands the broker's own hop, and the native
-//! program, measured in the same run.
+//! program, measured in the same run. A record's time begins when it was due, not when it could be sent, so that
+//! a stall is counted for everything that it held up (no coordinated omission).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
@@ -24,52 +27,71 @@ const ORDERS: u64 = 200;
 const ORDER_EVERY: Duration = Duration::from_millis(50);
 /// Users who order: the list of one stays short.
 const USERS: u64 = 20;
-/// Records, and the time from one to the next.
+/// Records a second of an idle host, and how many there are.
+const IDLE: f64 = 200.0;
 const RECORDS: u64 = 1_000;
-const RECORD_EVERY: Duration = Duration::from_millis(5);
+/// For how long a loaded one is measured, in seconds.
+const LOADED: f64 = 10.0;
 /// Records and orders before any that counts.
 const WARM_UP: u64 = 20;
 /// How long a notification may take.
 const OVERDUE: Duration = Duration::from_secs(30);
 
 /// Measures, and writes what it found into the report.
-pub(crate) fn measure(kafka: &Kafka, report: &mut Report) -> Result<()> {
-    report.section("latency, idle");
+/// `full` is what the host does at most, in records a second.
+pub(crate) fn measure(kafka: &Kafka, full: f64, report: &mut Report) -> Result<()> {
+    report.section("latency");
     orders(kafka, report).context("orders")?;
-    for topic in ["hop", "native-in", "native-out", "host-in", "host-out"] {
-        kafka.client().create_topic(topic, 6);
-    }
-    let hop = events(kafka, "hop", "hop").context("the broker alone")?;
+    let client = kafka.client();
+    client.create_topic("hop", 6);
+    let hop = events(kafka, "hop", "hop", IDLE, RECORDS).context("the broker alone")?;
     line(report, "broker alone: record -> read back", &hop);
+    for (load, rate, records) in [
+        ("idle", IDLE, RECORDS),
+        ("half load", full / 2.0, (full / 2.0 * LOADED) as u64),
+        ("full load", full, (full * LOADED) as u64),
+    ] {
+        let [input, output] = ["in", "out"].map(|end| format!("latency-{}-{end}", load.replace(' ', "-")));
+        let [native_input, native_output] = [&input, &output].map(|topic| format!("{topic}-native"));
+        [&input, &output, &native_input, &native_output].iter().for_each(|topic| client.create_topic(topic, 6));
 
-    let folder = tempfile::tempdir().context("make a folder")?;
-    let database = folder.path().join("native.db");
-    let program = Native::start(kafka.bootstrap(), "native-in", "native-out", &database)?;
-    let native = events(kafka, "native-in", "native-out").context("the native program")?;
-    program.stop()?;
-    load::check_store(&database, RECORDS)?;
-    line(report, "native: record -> event read back", &native);
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let database = folder.path().join("native.db");
+        let program = Native::start(kafka.bootstrap(), &native_input, &native_output, &database)?;
+        let native =
+            events(kafka, &native_input, &native_output, rate, records).with_context(|| format!("native, {load}"))?;
+        program.stop()?;
+        load::check_store(&database, records)?;
+        line(report, &format!("native, {load} ({rate:.0}/s): record -> event read back"), &native);
 
-    let sandbox = throughput::sandbox(kafka, "host-in", "host-out", "");
-    let mut daemon = Daemon::start(&sandbox);
-    let host = events(kafka, "host-in", "host-out").context("the host")?;
-    daemon.terminate();
-    load::check_store(&sandbox.store_file("bench"), RECORDS)?;
-    line(report, "host: record -> event read back", &host);
-    let ratio = |share| percentile(&host, share) / percentile(&native, share);
-    report.line(
-        "host/native",
-        format!("p50 {:.2}   p99 {:.2}", ratio(0.5), ratio(0.99)),
-        json!({ "p50": ratio(0.5), "p99": ratio(0.99) }),
-    );
+        let sandbox = throughput::sandbox(kafka, &input, &output, "");
+        let mut daemon = Daemon::start(&sandbox);
+        let host = events(kafka, &input, &output, rate, records).with_context(|| format!("host, {load}"))?;
+        daemon.terminate();
+        load::check_store(&sandbox.store_file("bench"), records)?;
+        line(report, &format!("host, {load} ({rate:.0}/s): record -> event read back"), &host);
+        let ratio = |share| percentile(&host, share) / percentile(&native, share);
+        report.line(
+            &format!("host/native, {load}"),
+            format!("p50 {:.2}   p99 {:.2}", ratio(0.5), ratio(0.99)),
+            json!({ "p50": ratio(0.5), "p99": ratio(0.99) }),
+        );
+    }
     Ok(())
 }
 
 fn line(report: &mut Report, name: &str, took: &[f64]) {
-    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(took, share));
-    let text = format!("p50 {p50:>6.2} ms   p99 {p99:>6.2} ms   max {max:>7.2} ms   ({} times)", took.len());
+    let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|share| percentile(took, share));
+    let text = format!(
+        "p50 {p50:>6.2} ms   p99 {p99:>6.2} ms   p99.9 {p999:>6.2} ms   max {max:>7.2} ms   ({} times)",
+        took.len()
+    );
     say(&format!("latency, {name}: {text}"));
-    report.line(name, text, json!({ "p50_ms": p50, "p99_ms": p99, "max_ms": max, "times": took.len() }));
+    report.line(
+        name,
+        text,
+        json!({ "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "max_ms": max, "times": took.len() }),
+    );
 }
 
 /// Orders one after the other, each until its user can read the notification.
@@ -114,38 +136,43 @@ struct Numbered {
 }
 
 /// Produces records at a steady pace, and notes when each order comes out at the other end.
-fn events(kafka: &Kafka, input: &str, output: &str) -> Result<Vec<f64>> {
+pub(crate) fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<f64>> {
     let consumer = Ends::of(kafka.bootstrap(), output)?.read_from(Offset::End)?;
-    let reader = std::thread::spawn(move || read(&consumer));
+    let reader = std::thread::spawn(move || read(&consumer, records));
     let producer = load::producer(kafka.bootstrap(), "0")?;
-    let mut sent = Vec::new();
+    let mut due = Vec::new();
     let mut began = Instant::now();
-    for n in 1..=RECORDS {
+    let every = Duration::from_secs_f64(1.0 / rate);
+    for n in 1..=records {
         // The first record alone waits until everybody has joined, and the pace starts after it.
         if n == 2 {
             let ends = Ends::of(kafka.bootstrap(), output)?;
             tidemill_tests::eventually(OVERDUE, "the first record came through", || ends.count().is_ok_and(|n| n == 1));
             began = Instant::now();
         }
-        pace(began, RECORD_EVERY, n);
+        due.push(pace(began, every, n));
         let (key, value) = load::order(n, false);
-        sent.push(Instant::now());
-        producer.send(BaseRecord::to(input).key(&key).payload(&value)).map_err(|(error, _)| error)?;
+        let mut record = BaseRecord::to(input).key(&key).payload(&value);
+        while let Err((error, back)) = producer.send(record) {
+            ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "produce: {error}");
+            std::thread::sleep(Duration::from_millis(1));
+            record = back;
+        }
     }
     producer.flush(PATIENCE)?;
     let came = reader.join().ok().context("the reader panicked")??;
-    let took = sent.iter().zip(1..).skip(WARM_UP as usize).map(|(sent, n)| {
+    let took = due.iter().zip(1..).skip(WARM_UP as usize).map(|(due, n)| {
         let came = came.get(&n).with_context(|| format!("order {n} never came"))?;
-        Ok(came.saturating_duration_since(*sent))
+        Ok(came.saturating_duration_since(*due))
     });
     Ok(millis(&took.collect::<Result<Vec<_>>>()?))
 }
 
 /// When each of the orders came.
-fn read(consumer: &BaseConsumer) -> Result<HashMap<u64, Instant>> {
+fn read(consumer: &BaseConsumer, records: u64) -> Result<HashMap<u64, Instant>> {
     let mut came = HashMap::new();
-    while came.len() < RECORDS as usize {
-        let Some(message) = consumer.poll(OVERDUE) else { bail!("{} of {RECORDS} came", came.len()) };
+    while came.len() < records as usize {
+        let Some(message) = consumer.poll(OVERDUE) else { bail!("{} of {records} came", came.len()) };
         let message = message.context("read")?;
         let order: Numbered = serde_json::from_slice(message.payload().unwrap_or_default()).context("parse")?;
         let again = came.insert(order.order_id, Instant::now());
@@ -154,8 +181,9 @@ fn read(consumer: &BaseConsumer) -> Result<HashMap<u64, Instant>> {
     Ok(came)
 }
 
-/// Waits until it is time for the n-th.
-fn pace(began: Instant, every: Duration, n: u64) {
-    let due = began + every * u32::try_from(n).unwrap_or(u32::MAX);
+/// Waits until it is time for the n-th, and returns that time.
+fn pace(began: Instant, every: Duration, n: u64) -> Instant {
+    let due = began + every.mul_f64(n as f64);
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    due
 }

@@ -32,7 +32,7 @@ pub(crate) fn order(n: u64, ordered_ids: bool) -> (String, String) {
 }
 
 /// An id like those that most producers make: a UUID of random bits. The same for the same `n`.
-fn random_id(n: u64) -> String {
+pub(crate) fn random_id(n: u64) -> String {
     let (high, low) = (mix(n * 2), mix(n * 2 + 1));
     let text = format!("{high:016x}{low:016x}");
     let part = |from, to| text.get(from..to).unwrap_or_default();
@@ -65,12 +65,14 @@ pub(crate) fn producer(bootstrap: &str, linger: &str) -> Result<ThreadedProducer
         .context("open a producer")
 }
 
-/// Puts records 1 to `count` on a topic. Returns how many bytes their values have.
-pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64, ordered_ids: bool) -> Result<usize> {
+/// Puts records 1 to `count` on a topic, with spaces after those that have fewer bytes than that. Returns how many bytes
+/// their values have.
+pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64, ordered_ids: bool, least: usize) -> Result<usize> {
     let producer = producer(bootstrap, "5")?;
     let mut bytes = 0;
     for n in 1..=count {
-        let (key, value) = order(n, ordered_ids);
+        let (key, mut value) = order(n, ordered_ids);
+        value.push_str(&" ".repeat(least.saturating_sub(value.len())));
         bytes += value.len();
         let mut record = BaseRecord::to(topic).key(&key).payload(&value);
         while let Err((error, back)) = producer.send(record) {

@@ -1,4 +1,4 @@
-//! `bench`: the first figures - throughput, latency, memory, many handlers - on Apache Kafka and the release build.
+//! `bench`: throughput, latency, HTTP, start, memory, many handlers and growth, on Apache Kafka and the release build.
 //!
 //! It measures from outside, as a user would, and checks what came out: a run that lost or repeated a record fails.
 //! `README.md` beside this file says how to read the figures.
@@ -9,8 +9,12 @@ mod load;
 mod native;
 mod throughput;
 mod latency;
+mod http;
+mod start;
 mod memory;
 mod inbox;
+mod growth;
+mod plot;
 mod dispatch;
 
 use std::path::PathBuf;
@@ -40,9 +44,18 @@ struct Options {
     /// Ids that are in the inbox already when it is measured.
     #[arg(long, default_value_t = 3_000_000)]
     inbox_ids: u64,
+    /// What full load is for latency, in records a second, where throughput is not measured before it.
+    #[arg(long, default_value_t = 25_000.0)]
+    full: f64,
     /// A file of settings for the host in throughput runs, as in `tidemill.toml`, without `[kafka] bootstrap`.
     #[arg(long)]
     settings: Option<PathBuf>,
+    /// Points of growth that are larger are left out.
+    #[arg(long, default_value_t = 10_000_000)]
+    largest: u64,
+    /// The folder that plots go to.
+    #[arg(long, default_value = "target")]
+    plots: PathBuf,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -54,12 +67,18 @@ enum What {
     Throughput,
     /// From an order to its notification, and from a record to its event.
     Latency,
+    /// Requests a second over HTTP.
+    Http,
+    /// How long the daemon, a handler and the next version of one take to begin.
+    Start,
     /// Memory and threads at rest.
     Memory,
     /// Memory, threads and start with 100 handlers.
     Handlers,
     /// What one delivery costs by itself.
     Dispatch,
+    /// What larger records, more partitions and handlers and fuller stores cost; only when it is named.
+    Growth,
     /// What a large inbox costs, in SQLite alone; only when it is named.
     Inbox,
 }
@@ -79,10 +98,11 @@ fn main() -> Result<()> {
         });
     }
     let options = Options::parse();
-    let asked = |what| options.what.is_empty() || options.what.contains(&what);
+    let named = |what| options.what.contains(&what);
+    let asked = |what| options.what.is_empty() || named(what);
     let mut report = Report::default();
     report.machine();
-    if options.what.contains(&What::Inbox) {
+    if named(What::Inbox) {
         inbox::measure(options.inbox_ids, &mut report)?;
     }
     if asked(What::Dispatch) {
@@ -91,9 +111,12 @@ fn main() -> Result<()> {
     if asked(What::Memory) {
         memory::at_rest(&mut report)?;
     }
-    if asked(What::Throughput) || asked(What::Latency) || asked(What::Handlers) {
+    if [What::Throughput, What::Latency, What::Http, What::Start, What::Handlers].into_iter().any(asked)
+        || named(What::Growth)
+    {
         say("starting Apache Kafka");
         let kafka = Kafka::start(1);
+        let mut full = options.full;
         if asked(What::Throughput) {
             let settings = options.settings.as_ref().map_or(Ok(String::new()), std::fs::read_to_string);
             let plan = throughput::Plan {
@@ -102,10 +125,19 @@ fn main() -> Result<()> {
                 ordered_ids: options.ordered_ids,
                 settings: settings.context("read the settings")?,
             };
-            throughput::measure(&kafka, &plan, &mut report)?;
+            full = throughput::measure(&kafka, &plan, &mut report)?;
         }
         if asked(What::Latency) {
-            latency::measure(&kafka, &mut report)?;
+            latency::measure(&kafka, full, &mut report)?;
+        }
+        if asked(What::Http) {
+            http::measure(&kafka, &mut report)?;
+        }
+        if asked(What::Start) {
+            start::measure(&kafka, &mut report)?;
+        }
+        if named(What::Growth) {
+            growth::measure(&kafka, &options.plots, options.largest, &mut report)?;
         }
         if asked(What::Handlers) {
             memory::many_handlers(&kafka, &mut report)?;

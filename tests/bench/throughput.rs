@@ -21,7 +21,7 @@ use crate::report::{Report, median, say};
 /// The topic that is read.
 const INPUT: &str = "bench-in";
 /// Partitions of the topics.
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 /// How often the end of the topic is asked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// Runs that do not count: a broker that has just started compiles itself, on the processors that are measured.
@@ -42,18 +42,19 @@ pub(crate) struct Plan {
 }
 
 /// What one run gave.
-struct Run {
+pub(crate) struct Run {
     /// From ready to the last event.
     seconds: f64,
     /// From the first event that was seen to the last, and how many came in between.
     flowing: (f64, u64),
     threads: BTreeMap<String, f64>,
     broker: f64,
-    weight: Weight,
+    pub(crate) weight: Weight,
 }
 
 impl Run {
-    fn rate(&self, records: u64) -> f64 {
+    /// Records a second.
+    pub(crate) fn rate(&self, records: u64) -> f64 {
         records as f64 / self.seconds
     }
 
@@ -62,11 +63,11 @@ impl Run {
     }
 }
 
-/// Measures, and writes what it found into the report.
-pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result<()> {
+/// Measures, and writes what it found into the report. Returns what the host does, in records a second.
+pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result<f64> {
     let Plan { records, rounds, .. } = *plan;
     kafka.client().create_topic(INPUT, PARTITIONS);
-    let bytes = load::preload(kafka.bootstrap(), INPUT, records, plan.ordered_ids).context("preload records")?;
+    let bytes = load::preload(kafka.bootstrap(), INPUT, records, plan.ordered_ids, 0).context("preload records")?;
     for warm_up in 1..=WARM_UPS {
         let topic = format!("bench-out-warm-up-{warm_up}");
         kafka.client().create_topic(&topic, PARTITIONS);
@@ -91,13 +92,13 @@ pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result
         }
     }
     describe(records, bytes, &hosts, &natives, report);
-    Ok(())
+    Ok(median(&hosts.iter().map(|run| run.rate(records)).collect::<Vec<_>>()))
 }
 
-/// The manifest of `tests/guests/bench` with other topics.
-pub(crate) fn manifest(input: &str, output: &str) -> String {
+/// The manifest of `tests/guests/bench` with another name and other topics.
+pub(crate) fn manifest(name: &str, input: &str, output: &str) -> String {
     format!(
-        "name = \"bench\"\ngroup = \"{output}\"\ntopics = [\"{input}\"]\nstart = \"earliest\"\nevent-id = \"/eventId\"\n\
+        "name = \"{name}\"\ngroup = \"{name}-{output}\"\ntopics = [\"{input}\"]\nstart = \"earliest\"\nevent-id = \"/eventId\"\n\
          [publish]\nout = \"{output}\"\n"
     )
 }
@@ -106,7 +107,7 @@ pub(crate) fn manifest(input: &str, output: &str) -> String {
 pub(crate) fn sandbox(kafka: &Kafka, input: &str, output: &str, settings: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n{settings}", kafka.bootstrap()));
-    sandbox.deploy_bytes("bench.toml", manifest(input, output).as_bytes());
+    sandbox.deploy_bytes("bench.toml", manifest("bench", input, output).as_bytes());
     sandbox.deploy("bench");
     sandbox
 }
@@ -182,7 +183,7 @@ fn broker_pid(kafka: &Kafka) -> Result<u32> {
 }
 
 /// Looks at the topic until all events are there.
-fn watch(kafka: &Kafka, topic: &str, records: u64, pid: u32) -> Result<Run> {
+pub(crate) fn watch(kafka: &Kafka, topic: &str, records: u64, pid: u32) -> Result<Run> {
     let started = Instant::now();
     let before = process::thread_seconds(pid)?;
     let broker = broker_pid(kafka)?;

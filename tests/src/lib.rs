@@ -18,6 +18,7 @@ pub mod http;
 pub mod store;
 pub mod kafka;
 pub mod service;
+pub mod dispatch;
 
 pub use daemon::Daemon;
 pub use http::{Call, Reply, http};
