@@ -5,6 +5,7 @@
 //! the whole sweep is what counts.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use rusqlite::Connection;
@@ -39,8 +40,14 @@ enum Held {
 }
 
 /// Measures, and writes what it found into the report and the plots into `folder`.
-/// Points that are larger than `largest` are left out.
-pub(crate) fn measure(kafka: &Kafka, folder: &Path, largest: u64, report: &mut Report) -> Result<()> {
+/// Points that are larger than `largest` are left out, and sweeps other than `only` if it names one.
+pub(crate) fn measure(
+    kafka: &Kafka,
+    folder: &Path,
+    largest: u64,
+    only: Option<&str>,
+    report: &mut Report,
+) -> Result<()> {
     report.section("growth: records a second, and memory at the end");
     let mut sweep = |name: &str, unit: &str, points: Vec<Point>| {
         let slope = plot::slope(&points);
@@ -69,6 +76,9 @@ pub(crate) fn measure(kafka: &Kafka, folder: &Path, largest: u64, report: &mut R
         ("pending", "records", &[1_000, 100_000, 1_000_000], &|count| holding(kafka, Held::Pending, count)),
     ];
     for (name, unit, sizes, run) in sweeps {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         let sizes = sizes.iter().copied().filter(|size| *size <= largest);
         let points = sizes.map(|size| said(name, size, run(size))).collect::<Result<Vec<_>>>()?;
         if points.is_empty() {
@@ -101,11 +111,12 @@ fn partitioned(kafka: &Kafka, partitions: u64) -> Result<Point> {
     run(kafka, &input, &output, count, DELIVERIES, partitions)
 }
 
-/// So many handlers, each with its store, that all read the same records.
+/// So many handlers, each with its store, that all read the same records. Those are produced once all are at work.
 fn handled(kafka: &Kafka, handlers: u64) -> Result<Point> {
     let (input, output) = (format!("handlers-{handlers}-in"), format!("handlers-{handlers}-out"));
     let records = DELIVERIES / handlers;
-    preload(kafka, &input, PARTITIONS, records, 0)?;
+    preload(kafka, &input, PARTITIONS, 1, 0)?;
+    kafka.client().create_topic(&output, PARTITIONS);
     let sandbox = Sandbox::new();
     sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n", kafka.bootstrap()));
     for n in 1..=handlers {
@@ -113,14 +124,18 @@ fn handled(kafka: &Kafka, handlers: u64) -> Result<Point> {
         sandbox.deploy_bytes(&format!("bench-{n}.toml"), manifest.as_bytes());
         sandbox.deploy_bytes(&format!("bench-{n}.wasm"), &tidemill_tests::built("bench"));
     }
-    kafka.client().create_topic(&output, PARTITIONS);
     let mut daemon = Daemon::start(&sandbox);
+    throughput::watch(kafka, &output, handlers, daemon.pid())?;
+    let began = Instant::now();
+    load::preload(kafka.bootstrap(), &input, 2..=records, false, 0)?;
     let run = throughput::watch(kafka, &output, records * handlers, daemon.pid())?;
+    let took = began.elapsed();
     daemon.terminate();
     for n in 1..=handlers {
         load::check_store(&sandbox.store_file(&format!("bench-{n}")), records)?;
     }
-    Ok(Point { x: handlers, rate: run.rate(records * handlers), resident: run.weight.resident })
+    let rate = ((records - 1) * handlers) as f64 / took.as_secs_f64();
+    Ok(Point { x: handlers, rate, resident: run.weight.resident })
 }
 
 /// A store that holds so much already.
@@ -174,7 +189,7 @@ fn fill(path: &Path, held: Held, count: u64, input: &str, output: &str) -> Resul
         Held::Rows => format!("{numbers} INSERT INTO entries (order_id, user_id, amount) SELECT -n, 'user', '1.00' FROM n"),
         Held::Events => format!(
             "{numbers} INSERT INTO tm_outbox (id, event_id, event_type, topic, partition_key, payload, headers, kind, handler, source, created_at)
-             SELECT n, 'event-' || n, 'HELD', '{output}', 'user-' || n % 1000, '{{\"held\":true}}', '[]', 'event', 'bench', 'bench', {now} FROM n"
+             SELECT n, 'event-' || n, 'HELD', '{output}', 'user-' || (n % 1000), '{{\"held\":true}}', '[]', 'event', 'bench', 'bench', {now} FROM n"
         ),
         Held::Pending => format!(
             "{numbers} INSERT INTO tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type, key, value, headers, scope, attempts, due, errors, purpose)
@@ -200,5 +215,7 @@ fn run(kafka: &Kafka, input: &str, output: &str, partitions: i32, records: u64, 
 /// Makes the topic, with records of at least so many bytes.
 fn preload(kafka: &Kafka, topic: &str, partitions: i32, records: u64, bytes: usize) -> Result<()> {
     kafka.client().create_topic(topic, partitions);
-    load::preload(kafka.bootstrap(), topic, records, false, bytes).with_context(|| format!("preload {topic}")).map(drop)
+    load::preload(kafka.bootstrap(), topic, 1..=records, false, bytes)
+        .with_context(|| format!("preload {topic}"))
+        .map(drop)
 }

@@ -4,6 +4,7 @@
 //! repetition and a broken order of one key all show on the topic that was published to.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -65,12 +66,19 @@ pub(crate) fn producer(bootstrap: &str, linger: &str) -> Result<ThreadedProducer
         .context("open a producer")
 }
 
-/// Puts records 1 to `count` on a topic, with spaces after those that have fewer bytes than that. Returns how many bytes
+/// Puts records of these numbers on a topic that has those before them, with spaces after those that have fewer bytes than that. Returns how many bytes
 /// their values have.
-pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64, ordered_ids: bool, least: usize) -> Result<usize> {
+pub(crate) fn preload(
+    bootstrap: &str,
+    topic: &str,
+    numbers: RangeInclusive<u64>,
+    ordered_ids: bool,
+    least: usize,
+) -> Result<usize> {
+    let count = *numbers.end();
     let producer = producer(bootstrap, "5")?;
     let mut bytes = 0;
-    for n in 1..=count {
+    for n in numbers {
         let (key, mut value) = order(n, ordered_ids);
         value.push_str(&" ".repeat(least.saturating_sub(value.len())));
         bytes += value.len();
@@ -83,7 +91,7 @@ pub(crate) fn preload(bootstrap: &str, topic: &str, count: u64, ordered_ids: boo
     }
     producer.flush(PATIENCE).context("preload")?;
     let there = Ends::of(bootstrap, topic)?.count()?;
-    ensure!(there == count, "{there} records are on {topic}, and {count} were sent");
+    ensure!(there == count, "{there} records are on {topic}, not {count}");
     Ok(bytes)
 }
 

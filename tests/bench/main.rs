@@ -53,6 +53,9 @@ struct Options {
     /// Points of growth that are larger are left out.
     #[arg(long, default_value_t = 10_000_000)]
     largest: u64,
+    /// The only sweep of growth: record size, partitions, handlers, inbox, table, outbox or pending.
+    #[arg(long)]
+    sweep: Option<String>,
     /// The folder that plots go to.
     #[arg(long, default_value = "target")]
     plots: PathBuf,
@@ -137,7 +140,7 @@ fn main() -> Result<()> {
             start::measure(&kafka, &mut report)?;
         }
         if named(What::Growth) {
-            growth::measure(&kafka, &options.plots, options.largest, &mut report)?;
+            growth::measure(&kafka, &options.plots, options.largest, options.sweep.as_deref(), &mut report)?;
         }
         if asked(What::Handlers) {
             memory::many_handlers(&kafka, &mut report)?;

@@ -67,7 +67,7 @@ impl Run {
 pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result<f64> {
     let Plan { records, rounds, .. } = *plan;
     kafka.client().create_topic(INPUT, PARTITIONS);
-    let bytes = load::preload(kafka.bootstrap(), INPUT, records, plan.ordered_ids, 0).context("preload records")?;
+    let bytes = load::preload(kafka.bootstrap(), INPUT, 1..=records, plan.ordered_ids, 0).context("preload records")?;
     for warm_up in 1..=WARM_UPS {
         let topic = format!("bench-out-warm-up-{warm_up}");
         kafka.client().create_topic(&topic, PARTITIONS);
