@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -152,12 +151,7 @@ pub(crate) fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, record
         }
         due.push(pace(began, every, n));
         let (key, value) = load::order(n, false);
-        let mut record = BaseRecord::to(input).key(&key).payload(&value);
-        while let Err((error, back)) = producer.send(record) {
-            ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "produce: {error}");
-            std::thread::sleep(Duration::from_millis(1));
-            record = back;
-        }
+        load::send(&producer, input, &key, &value)?;
     }
     producer.flush(PATIENCE)?;
     let came = reader.join().ok().context("the reader panicked")??;

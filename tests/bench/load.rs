@@ -66,6 +66,22 @@ pub(crate) fn producer(bootstrap: &str, linger: &str) -> Result<ThreadedProducer
         .context("open a producer")
 }
 
+/// Hands a record over, as soon as the producer has room.
+pub(crate) fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    topic: &str,
+    key: &str,
+    value: &str,
+) -> Result<()> {
+    let mut record = BaseRecord::to(topic).key(key).payload(value);
+    while let Err((error, back)) = producer.send(record) {
+        ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "produce to {topic}: {error}");
+        std::thread::sleep(Duration::from_millis(1));
+        record = back;
+    }
+    Ok(())
+}
+
 /// Puts records of these numbers on a topic that has those before them, with spaces after those that have fewer bytes than that. Returns how many bytes
 /// their values have.
 pub(crate) fn preload(
@@ -82,12 +98,7 @@ pub(crate) fn preload(
         let (key, mut value) = order(n, ordered_ids);
         value.push_str(&" ".repeat(least.saturating_sub(value.len())));
         bytes += value.len();
-        let mut record = BaseRecord::to(topic).key(&key).payload(&value);
-        while let Err((error, back)) = producer.send(record) {
-            ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "preload: {error}");
-            std::thread::sleep(Duration::from_millis(1));
-            record = back;
-        }
+        send(&producer, topic, &key, &value)?;
     }
     producer.flush(PATIENCE).context("preload")?;
     let there = Ends::of(bootstrap, topic)?.count()?;
