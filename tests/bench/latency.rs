@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
-use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tidemill_tests::{Daemon, Kafka, Sandbox, token};
 
-use crate::load::{self, Ends, PATIENCE};
+use crate::load::{self, Ends};
 use crate::report::{Report, millis, percentile, say};
 use crate::throughput::{self, Native};
 
@@ -134,8 +133,14 @@ struct Numbered {
     order_id: u64,
 }
 
-/// Produces records at a steady pace, and notes when each order comes out at the other end.
-pub(crate) fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<f64>> {
+/// Produces records at a steady pace, and says how long each order took to come out at the other end, in milliseconds.
+fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<f64>> {
+    let times = timed(kafka, input, output, rate, records)?;
+    Ok(times.into_iter().map(|(_, took)| took).collect())
+}
+
+/// The same, each with the time at which it was due.
+pub(crate) fn timed(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<(Instant, f64)>> {
     let consumer = Ends::of(kafka.bootstrap(), output)?.read_from(Offset::End)?;
     let reader = std::thread::spawn(move || read(&consumer, records));
     let producer = load::producer(kafka.bootstrap(), "0")?;
@@ -153,13 +158,13 @@ pub(crate) fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, record
         let (key, value) = load::order(n, false);
         load::send(&producer, input, &key, &value)?;
     }
-    producer.flush(PATIENCE)?;
+    load::flush(&producer)?;
     let came = reader.join().ok().context("the reader panicked")??;
     let took = due.iter().zip(1..).skip(WARM_UP as usize).map(|(due, n)| {
         let came = came.get(&n).with_context(|| format!("order {n} never came"))?;
-        Ok(came.saturating_duration_since(*due))
+        Ok((*due, came.saturating_duration_since(*due).as_secs_f64() * 1_000.0))
     });
-    Ok(millis(&took.collect::<Result<Vec<_>>>()?))
+    took.collect()
 }
 
 /// When each of the orders came.

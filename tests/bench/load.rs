@@ -23,13 +23,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Record `n`, from 1: key and value, about 200 bytes. Its event id is random, or rises with time.
 pub(crate) fn order(n: u64, ordered_ids: bool) -> (String, String) {
-    let user = format!("user-{:04}", n % USERS);
+    let user = user(n);
     let value = format!(
         r#"{{"eventId":"{}","eventType":"ORDER_CREATED","timestamp":"2026-01-31T10:10:00.123Z","orderId":{n},"userId":"{user}","totalAmount":"{}.00","channel":"web"}}"#,
         if ordered_ids { ordered_id(n) } else { random_id(n) },
         1_000 + n % 90_000
     );
     (user, value)
+}
+
+/// The user, and key, of record `n`.
+pub(crate) fn user(n: u64) -> String {
+    format!("user-{:04}", n % USERS)
 }
 
 /// An id like those that most producers make: a UUID of random bits. The same for the same `n`.
@@ -82,6 +87,11 @@ pub(crate) fn send(
     Ok(())
 }
 
+/// Waits until the broker has all of them.
+pub(crate) fn flush(producer: &ThreadedProducer<DefaultProducerContext>) -> Result<()> {
+    producer.flush(PATIENCE).context("wait for the broker to take all records")
+}
+
 /// Puts records of these numbers on a topic that has those before them, with spaces after those that have fewer bytes than that. Returns how many bytes
 /// their values have.
 pub(crate) fn preload(
@@ -100,7 +110,7 @@ pub(crate) fn preload(
         bytes += value.len();
         send(&producer, topic, &key, &value)?;
     }
-    producer.flush(PATIENCE).context("preload")?;
+    flush(&producer)?;
     let there = Ends::of(bootstrap, topic)?.count()?;
     ensure!(there == count, "{there} records are on {topic}, not {count}");
     Ok(bytes)

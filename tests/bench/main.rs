@@ -1,4 +1,4 @@
-//! `bench`: throughput, latency, HTTP, start, memory, many handlers and growth, on Apache Kafka and the release build.
+//! `bench`: throughput, mixes, latency, HTTP, start, memory, many handlers and growth, on Apache Kafka and the release build.
 //!
 //! It measures from outside, as a user would, and checks what came out: a run that lost or repeated a record fails.
 //! `README.md` beside this file says how to read the figures.
@@ -8,6 +8,7 @@ mod process;
 mod load;
 mod native;
 mod throughput;
+mod mixes;
 mod latency;
 mod http;
 mod start;
@@ -68,6 +69,8 @@ struct Options {
 enum What {
     /// Records a second, beside a native program that does the same.
     Throughput,
+    /// Records a second where some fail or wait for a service.
+    Mixes,
     /// From an order to its notification, and from a record to its event.
     Latency,
     /// Requests a second over HTTP.
@@ -114,7 +117,7 @@ fn main() -> Result<()> {
     if asked(What::Memory) {
         memory::at_rest(&mut report)?;
     }
-    if [What::Throughput, What::Latency, What::Http, What::Start, What::Handlers].into_iter().any(asked)
+    if [What::Throughput, What::Mixes, What::Latency, What::Http, What::Start, What::Handlers].into_iter().any(asked)
         || named(What::Growth)
     {
         say("starting Apache Kafka");
@@ -129,6 +132,9 @@ fn main() -> Result<()> {
                 settings: settings.context("read the settings")?,
             };
             full = throughput::measure(&kafka, &plan, &mut report)?;
+        }
+        if asked(What::Mixes) {
+            mixes::measure(&kafka, &mut report)?;
         }
         if asked(What::Latency) {
             latency::measure(&kafka, full, &mut report)?;

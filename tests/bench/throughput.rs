@@ -1,5 +1,5 @@
-//! Records a second, Kafka -> handler -> commit -> relay: the host and the native program, one after the other, on the
-//! same records and the same broker.
+//! Records a second, Kafka -> handler -> commit -> relay: the host with fresh and with reused instances, and the native program, one after
+//! the other, on the same records and the same broker.
 //!
 //! A run begins when the program says that it is ready and ends when the broker holds the last event. Every run has a
 //! topic, a group and a store of its own, and is checked: one row, one inbox id and one event for each record.
@@ -28,6 +28,29 @@ const LOOK: Duration = Duration::from_millis(20);
 const WARM_UPS: usize = 3;
 /// The topic without an event for so long means that a run stands still.
 const STALLED: Duration = Duration::from_secs(60);
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contender {
+    /// The host, with an instance for each record.
+    Fresh,
+    /// The host, with instances that serve again.
+    Reused,
+    /// The program without a host.
+    Native,
+}
+
+impl Contender {
+    const ALL: [Self; 3] = [Self::Fresh, Self::Reused, Self::Native];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Reused => "reused",
+            Self::Native => "native",
+        }
+    }
+}
 
 /// What to measure.
 pub(crate) struct Plan {
@@ -73,26 +96,28 @@ pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result
         kafka.client().create_topic(&topic, PARTITIONS);
         native(kafka, &topic, records).context("warm up")?;
     }
-    let (mut hosts, mut natives) = (Vec::new(), Vec::new());
+    let mut runs: [Vec<Run>; 3] = Default::default();
     for round in 1..=rounds {
-        for contender in ["host", "native"] {
-            let topic = format!("bench-out-{contender}-{round}");
+        for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
+            let name = contender.name();
+            let topic = format!("bench-out-{name}-{round}");
             kafka.client().create_topic(&topic, PARTITIONS);
             let run = match contender {
-                "host" => host(kafka, &topic, plan),
-                _ => native(kafka, &topic, records),
+                Contender::Native => native(kafka, &topic, records),
+                host => run_host(kafka, &topic, host, plan),
             };
-            let run = run.with_context(|| format!("{contender}, round {round}"))?;
+            let run = run.with_context(|| format!("{name}, round {round}"))?;
             say(&format!(
-                "throughput, round {round}, {contender}: {:.0} records/s, {:.1} us of processor a record",
+                "throughput, round {round}, {name}: {:.0} records/s, {:.1} us of processor a record",
                 run.rate(records),
                 run.processor() * 1e6 / records as f64
             ));
-            if contender == "host" { hosts.push(run) } else { natives.push(run) }
+            runs.push(run);
         }
     }
-    describe(records, bytes, &hosts, &natives, report);
-    Ok(median(&hosts.iter().map(|run| run.rate(records)).collect::<Vec<_>>()))
+    describe(records, bytes, &runs, report);
+    let [fresh, ..] = &runs;
+    Ok(median(&fresh.iter().map(|run| run.rate(records)).collect::<Vec<_>>()))
 }
 
 /// The manifest of `tests/guests/bench` with another name and other topics.
@@ -112,9 +137,11 @@ pub(crate) fn sandbox(kafka: &Kafka, input: &str, output: &str, settings: &str) 
     sandbox
 }
 
-fn host(kafka: &Kafka, topic: &str, plan: &Plan) -> Result<Run> {
+fn run_host(kafka: &Kafka, topic: &str, contender: Contender, plan: &Plan) -> Result<Run> {
     let records = plan.records;
     let sandbox = sandbox(kafka, INPUT, topic, &plan.settings);
+    let manifest = format!("instances = \"{}\"\n{}", contender.name(), manifest("bench", INPUT, topic));
+    sandbox.deploy_bytes("bench.toml", manifest.as_bytes());
     let mut daemon = Daemon::start(&sandbox);
     let run = watch(kafka, topic, records, daemon.pid())?;
     daemon.terminate();
@@ -215,7 +242,7 @@ pub(crate) fn watch(kafka: &Kafka, topic: &str, records: u64, pid: u32) -> Resul
     })
 }
 
-fn describe(records: u64, bytes: usize, hosts: &[Run], natives: &[Run], report: &mut Report) {
+fn describe(records: u64, bytes: usize, runs: &[Vec<Run>; 3], report: &mut Report) {
     let middle = |runs: &[Run], figure: &dyn Fn(&Run) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
     let each = |seconds: f64| seconds * 1e6 / records as f64;
     let rate = |run: &Run| run.rate(records);
@@ -223,23 +250,29 @@ fn describe(records: u64, bytes: usize, hosts: &[Run], natives: &[Run], report: 
     let processor = |run: &Run| each(run.processor());
     report.section("throughput");
     type Figure<'a> = &'a dyn Fn(&Run) -> f64;
-    let pairs: [(&str, Figure<'_>, &str); 5] = [
+    let figures: [(&str, Figure<'_>, &str); 5] = [
         ("records/s", &rate, "from ready to the last event"),
         ("records/s while they flow", &flowing, "from the first event to the last"),
         ("processor time a record", &processor, "us, all threads"),
         ("broker's processor time a record", &|run| each(run.broker), "us"),
         ("memory at the end", &|run| run.weight.resident, "MiB"),
     ];
-    for (name, figure, unit) in pairs {
-        let (host, native) = (middle(hosts, figure), middle(natives, figure));
-        let all = |runs: &[Run]| runs.iter().map(|run| (figure(run) * 10.0).round() / 10.0).collect::<Vec<_>>();
+    for (name, figure, unit) in figures {
+        let [fresh, reused, native] = runs.each_ref().map(|runs| middle(runs, figure));
+        let rounds =
+            runs.each_ref().map(|runs| runs.iter().map(|run| (figure(run) * 10.0).round() / 10.0).collect::<Vec<_>>());
         report.line(
             name,
-            format!("host {host:>9.1}   native {native:>9.1}   host/native {:.2}   ({unit})", host / native),
-            json!({ "host": host, "native": native, "ratio": host / native, "rounds": { "host": all(hosts), "native": all(natives) } }),
+            format!(
+                "fresh {fresh:>9.1}   reused {reused:>9.1}   native {native:>9.1}   fresh/native {:.2}   reused/native {:.2}   ({unit})",
+                fresh / native,
+                reused / native
+            ),
+            json!({ "fresh": fresh, "reused": reused, "native": native, "fresh/native": fresh / native, "reused/native": reused / native, "rounds": rounds }),
         );
     }
-    for (contender, runs) in [("host", hosts), ("native", natives)] {
+    for (contender, runs) in Contender::ALL.into_iter().zip(runs) {
+        let name = contender.name();
         let mut names: Vec<&String> = runs.iter().flat_map(|run| run.threads.keys()).collect();
         names.sort();
         names.dedup();
@@ -252,15 +285,15 @@ fn describe(records: u64, bytes: usize, hosts: &[Run], natives: &[Run], report: 
         let text: Vec<String> = threads.iter().map(|(name, micros)| format!("{name} {micros:.1}")).collect();
         let json: serde_json::Map<String, serde_json::Value> =
             threads.iter().map(|(name, micros)| ((*name).clone(), json!(micros))).collect();
-        report.line(&format!("{contender}'s threads, us a record"), text.join(", "), json);
+        report.line(&format!("{name}: threads, us a record"), text.join(", "), json);
     }
+    let [rounds, ..] = runs.each_ref().map(Vec::len);
     report.line(
         "work",
         format!(
-            "{records} records, values of {} bytes, {PARTITIONS} partitions, {} rounds each",
-            bytes as u64 / records,
-            hosts.len()
+            "{records} records, values of {} bytes, {PARTITIONS} partitions, {rounds} rounds each",
+            bytes as u64 / records
         ),
-        json!({ "records": records, "bytes": bytes, "partitions": PARTITIONS, "rounds": hosts.len() }),
+        json!({ "records": records, "bytes": bytes, "partitions": PARTITIONS, "rounds": rounds }),
     );
 }
