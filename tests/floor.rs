@@ -1,5 +1,5 @@
 //! The floor below which a change may not land: how often a delivery allocates memory, beside the best that was
-//! committed. It is the same on every machine, where times are not.
+//! committed, and how much of it a daemon at rest keeps. Both are the same on every machine, where times are not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it has found")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,6 +7,7 @@ use std::cell::Cell;
 
 use tidemill::deploy::manifest::Instances;
 use tidemill_tests::dispatch::Dispatch;
+use tidemill_tests::{Daemon, LONG, Sandbox, eventually};
 
 /// Allocations of a delivery that writes a row and enqueues an event, with a fresh and with a reused instance. What a
 /// change saves is noted here.
@@ -14,6 +15,9 @@ const BEST: [(Instances, u64); 2] = [(Instances::Fresh, 63), (Instances::Reused,
 /// Deliveries before any that counts: statements are prepared, and vectors have grown.
 const WARM_UP: u64 = 1_000;
 const DELIVERIES: u64 = 5_000;
+
+/// Resident memory of a daemon with two handlers that it has just compiled, in KiB: 32 MiB at best.
+const AT_REST: u64 = 40 << 10;
 
 struct Counting;
 
@@ -71,4 +75,17 @@ fn a_delivery_allocates_no_more_than_the_committed_best_and_a_tenth() {
             "{instances:?}: {each:.1} allocations for each delivery: note it as the best"
         );
     }
+}
+
+#[test]
+fn a_daemon_at_rest_keeps_less_than_40_mib() {
+    let sandbox = Sandbox::with(&["order", "notification"]);
+    let daemon = Daemon::start(&sandbox);
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    eventually(LONG, "what compiling took is given back", || resident() < AT_REST);
+    println!("at rest: {} KiB", resident());
 }

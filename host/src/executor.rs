@@ -26,7 +26,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,6 @@ use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::Connection;
 
-/// Messages that may wait for an executor. Senders bound themselves first (lanes by their marks, HTTP by
-/// `http.max-waiting`, the relay by its window), so this is reached only when a store stands still.
-const QUEUE: usize = 16_384;
 /// How long the executor waits before it tries a store again that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long acknowledged outbox rows may wait for a group to ride along with.
@@ -98,7 +95,9 @@ pub fn spawn(
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
     let backlog = Backlog::new(ledger::outbox::count(&connection)?, outbox.max_rows);
-    let (sender, receiver) = sync_channel(QUEUE);
+    // Senders bound themselves: lanes by their marks, HTTP by `http.max-waiting`, the relay by its window, the outside by
+    // what groups have asked for.
+    let (sender, receiver) = mpsc::channel();
     let name: Arc<str> = name.into();
     let mut executor = Executor {
         name: name.clone(),
@@ -217,7 +216,7 @@ struct Executor {
     relayed: Relayed,
     outside: Outside,
     /// For answers from the outside.
-    own: SyncSender<Message>,
+    own: mpsc::Sender<Message>,
     next_request: u64,
     /// Since when the store cannot be written, and when it is tried again.
     unwell: Option<Instant>,

@@ -201,16 +201,8 @@ impl Outbound {
         Ok(Self { client, runtime })
     }
 
-    /// Runs something that waits, beside everything else.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
-    }
-
     /// Makes a call beside everything else; `then` is given what became of it. `dice`, from 0 to 1, is for jitter.
-    pub fn call<F>(&self, call: Call, settings: Settings, dice: f64, then: impl FnOnce(Answer) -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+    pub fn call(&self, call: Call, settings: Settings, dice: f64, then: impl FnOnce(Answer) + Send + 'static) {
         let client = self.client.clone();
         self.runtime.spawn(async move {
             let mut attempt = 1;
@@ -226,7 +218,7 @@ impl Outbound {
                 tokio::time::sleep(settings.backoff.wait(attempt, dice)).await;
                 attempt += 1;
             };
-            then(answer).await;
+            then(answer);
         });
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::Executor;
 use super::group::{Abort, Group, Logged};
 use super::handle::Message;
-use super::outside::hand_over;
 use super::run::Run;
 use crate::guest::{self, Context, Sending};
 use crate::kafka::sender;
@@ -26,7 +25,7 @@ pub(super) struct Completed {
 impl Executor {
     /// Sends an event whose group has committed.
     pub(super) fn send(&mut self, handler: Arc<str>, sending: Sending) {
-        let (own, outside) = (self.own.clone(), self.outside.clone());
+        let own = self.own.clone();
         let Some(member) = self.members.get_mut(&handler) else { return };
         member.sending += sending.event.size();
         let is_told = member.live.component.hears_of_sends();
@@ -37,7 +36,7 @@ impl Executor {
                 tracing::warn!(%handler, event_id, source = sending.source, "an event of `send-async` is lost: {error}");
             }
             let completed = Box::new(Completed { sending, outcome, at: crate::clock::now() });
-            outside.outbound.spawn(hand_over(own, Message::Completed { handler, completed }));
+            let _ = own.send(Message::Completed { handler, completed });
         });
     }
 

@@ -3,7 +3,7 @@
 //! Messages of one sender arrive in the order in which they were sent. A handle outlives its executor, and then says
 //! that it has stopped; nothing here touches the store.
 
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SendError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context as _, Result};
@@ -105,13 +105,13 @@ pub(super) enum Message {
 /// How the rest of the host talks to a store's executor.
 #[derive(Clone)]
 pub struct Handle {
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
     identity: Identity,
     name: Arc<str>,
 }
 
 impl Handle {
-    pub(super) fn new(sender: SyncSender<Message>, identity: Identity, name: Arc<str>) -> Self {
+    pub(super) fn new(sender: Sender<Message>, identity: Identity, name: Arc<str>) -> Self {
         Self { sender, identity, name }
     }
 
@@ -153,10 +153,8 @@ impl Handle {
     pub fn request(&self, handler: &Arc<str>, request: Request) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Request { handler: handler.clone(), request: Box::new(request), reply };
-        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = self.sender.try_send(message)
-            && let Message::Request { reply, .. } = message
-        {
-            let _ = reply.send(Err(Refusal::Busy));
+        if let Err(SendError(Message::Request { reply, .. })) = self.sender.send(message) {
+            let _ = reply.send(Err(Refusal::StoreUnavailable));
         }
         answer
     }

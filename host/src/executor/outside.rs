@@ -4,8 +4,6 @@
 //! record's place in the order meanwhile. No thread waits, and no transaction is open.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::Duration;
 
 use super::group::{Abort, Group};
 use super::handle::Message;
@@ -22,8 +20,6 @@ use crate::policy::{Failure, Outcome};
 const ASKED_AGAIN: usize = 4;
 /// Bytes of a handler's `send-async` that may be on their way when a delivery begins.
 const SENDING_MAX: usize = 8 << 20;
-/// How long an answer waits before it is handed over again to an executor whose queue is full.
-const FULL: Duration = Duration::from_millis(10);
 
 impl Aside {
     /// The delivery asks at this position: what was answered after it is of no use. `None` if it has asked too often.
@@ -100,14 +96,9 @@ impl Executor {
         let settings = member.live.environment.spec.outbound.clone();
         let own = self.own.clone();
         let dice = f64::from(call.fingerprint.first().copied().unwrap_or(0)) / 255.0;
-        self.outside.outbound.call(call, settings, dice, move |answer| hand_over(own, message(answer)));
-    }
-}
-
-/// Hands an answer to the executor, from a thread that must not wait. One that has ended needs none.
-pub(super) async fn hand_over(own: SyncSender<Message>, mut message: Message) {
-    while let Err(TrySendError::Full(back)) = own.try_send(message) {
-        message = back;
-        tokio::time::sleep(FULL).await;
+        self.outside.outbound.call(call, settings, dice, move |answer| {
+            // An executor that has ended needs none.
+            let _ = own.send(message(answer));
+        });
     }
 }

@@ -29,7 +29,7 @@ struct Job {
     slot: Slot,
     store: Arc<Path>,
     identity: Identity,
-    request: Request,
+    request: Box<Request>,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -60,7 +60,13 @@ impl Readers {
         request: Request,
     ) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { slot: slot.clone(), store: store.clone(), identity: identity.clone(), request, reply };
+        let job = Job {
+            slot: slot.clone(),
+            store: store.clone(),
+            identity: identity.clone(),
+            request: Box::new(request),
+            reply,
+        };
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.sender.try_send(job) {
             let _ = job.reply.send(Err(Refusal::Busy));
         }

@@ -31,6 +31,7 @@ pub const COMPONENT_MAX: u64 = 128 << 20;
 /// The engine.
 pub struct Engine {
     engine: wasmtime::Engine,
+    config: Config,
     linker: Linker<State>,
     cache: PathBuf,
     stop: Arc<AtomicBool>,
@@ -73,7 +74,7 @@ impl Engine {
                 }
             }
         })?;
-        Ok(Self { engine, linker, cache: cache.to_owned(), stop })
+        Ok(Self { engine, config, linker, cache: cache.to_owned(), stop })
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -119,8 +120,23 @@ impl Engine {
     }
 
     fn compile(&self, bytes: &[u8], sha256: &str) -> Result<component::Component> {
-        let code =
-            self.engine.precompile_component(bytes).map_err(anyhow::Error::from).context("compile the component")?;
+        // An engine for this alone, and threads of its own behind those that deliver records: a compiler keeps what it has worked with
+        // for as long as its engine is there.
+        let mut config = self.config.clone();
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        let compiler = wasmtime::Engine::new(&config).map_err(anyhow::Error::from).context("set up the compiler")?;
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|n| format!("compile-{n}"))
+            .start_handler(|_| {
+                // Linux takes the niceness for the calling thread's alone. Without it the others only wait longer.
+                let _ = rustix::process::setpriority_process(None, 10);
+            })
+            .build()
+            .context("start threads to compile with")?;
+        let code = threads.install(|| compiler.precompile_component(bytes));
+        drop((threads, compiler));
+        give_back_memory();
+        let code = code.map_err(anyhow::Error::from).context("compile the component")?;
         let path = self.path(sha256);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         // On disk before it has its name: a torn file would be taken for code.
@@ -134,6 +150,15 @@ impl Engine {
         // SAFETY: `code` was made by this engine on the line above.
         Ok(unsafe { component::Component::deserialize(&self.engine, &code) }?)
     }
+}
+
+/// A compiler leaves some 10 MiB free, which glibc would keep for the process.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and glibc locks what it looks at.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 impl Drop for Engine {
