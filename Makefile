@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-lint build host handlers guests run test proof fuzz bench lint clean
+.PHONY: help setup setup-tests setup-lint build dist host handlers guests run test proof fuzz bench lint clean
 
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -33,6 +33,9 @@ setup-lint:
 
 build: setup ## build the daemon and the example handlers
 	@$(MAKE) --no-print-directory host handlers
+
+dist: setup ## build the daemon as it is installed: target/dist/tidemill, smaller and faster, in twice the time
+	@cargo build --profile dist --locked -p tidemill
 
 # The whole workspace, so that the tests find every dependency built with the features that they too need.
 host:

@@ -259,7 +259,8 @@ pub struct Consumer {
     pub static_membership: bool,
     /// `isolation`. Default read-committed.
     pub isolation: Isolation,
-    /// `high-mark`: records of one lane in memory at which its partition is paused. Default 2,000.
+    /// `high-mark`: records of one lane in memory from which on its partition waits; it is paused at twice as many, or where they stand
+    /// still. Default 2,000.
     pub high_mark: usize,
     /// `commit-interval`: how often Kafka is told offsets that the store has committed. Default 1 s.
     pub commit_interval: Duration,

@@ -23,6 +23,9 @@ use crate::throughput::{self, PARTITIONS};
 const DELIVERIES: u64 = 100_000;
 /// Bytes of a run, if its records are large.
 const BYTES: u64 = 128 << 20;
+/// For a store in which as many records wait as one likes.
+const ANY_PENDING: &str =
+    "[handler.bench.retry]\norder = \"key\"\nmax-pending = 100000000\nmax-pending-bytes = \"100GiB\"\n";
 /// Nothing listens there.
 const NOBODY: &str = "[kafka]\nbootstrap = \"127.0.0.1:1\"\n";
 
@@ -144,7 +147,8 @@ fn holding(kafka: &Kafka, held: Held, count: u64) -> Result<Point> {
     let (input, output) = (format!("{name}-in"), format!("{name}-out"));
     preload(kafka, &input, PARTITIONS, DELIVERIES, 0)?;
     kafka.client().create_topic(&output, PARTITIONS);
-    let sandbox = throughput::sandbox(kafka, &input, &output, "");
+    let settings = if held == Held::Pending { ANY_PENDING } else { "" };
+    let sandbox = throughput::sandbox(kafka, &input, &output, settings);
     // The store is made, and nothing is read.
     let settings = std::fs::read_to_string(sandbox.toml())?;
     sandbox.write_toml(NOBODY);
@@ -158,6 +162,8 @@ fn holding(kafka: &Kafka, held: Held, count: u64) -> Result<Point> {
     let store = Connection::open(sandbox.store_file("bench"))?;
     let rows: i64 = store.query_row("SELECT count(*) FROM entries WHERE order_id > 0", [], |row| row.get(0))?;
     ensure!(rows.unsigned_abs() == DELIVERIES, "{rows} rows for {DELIVERIES} records");
+    let pending: i64 = store.query_row("SELECT count(*) FROM tm_pending", [], |row| row.get(0))?;
+    ensure!(held != Held::Pending || pending.unsigned_abs() == count, "{pending} records still wait of {count}");
     Ok(Point { x: count, rate: run.rate(DELIVERIES + events), resident: run.weight.resident })
 }
 
@@ -193,7 +199,8 @@ fn fill(path: &Path, held: Held, count: u64, input: &str, output: &str) -> Resul
         ),
         Held::Pending => format!(
             "{numbers} INSERT INTO tm_pending (handler, topic, partition, topic_id, \"offset\", timestamp, timestamp_type, key, value, headers, scope, attempts, due, errors, purpose)
-             SELECT 'bench', '{input}', n % {PARTITIONS}, 'gone', n, 0, 'CreateTime', 'k' || n, '{{}}', '[]', 'key', 1, {now} + 86400000, '[]', 'handle' FROM n"
+             SELECT 'bench', '{input}', n % {PARTITIONS}, 'gone', n, 0, 'CreateTime', 'k' || n, '{{}}', '[]', 'key', 1, {now} + 43200000,
+             '[{{\"attempt\":1,\"at\":{now},\"outcome\":\"retry\",\"message\":\"held\"}}]', 'handle' FROM n"
         ),
     };
     store.execute_batch(&sql)?;

@@ -93,3 +93,16 @@ fn compacted_topics_are_read_across_their_gaps_and_a_tombstone_has_no_value() {
     assert_eq!(store.count("SELECT count(*) FROM tm_pending"), 0);
     daemon.terminate();
 }
+
+/// A partition that is resumed brings nothing for up to a second, so a lane that is full and drains has to wait instead.
+#[test]
+fn s0_12_a_partition_whose_lane_drains_is_never_paused() {
+    const RECORDS: i64 = 20_000;
+    let hostile = on_topic(Kafka::shared(), 1, &[], "");
+    let toml = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    hostile.sandbox.write_toml(&format!("[log]\nlevel = \"info,tidemill::kafka=debug\"\n{toml}"));
+    hostile.client.produce_all(&hostile.input, (0..RECORDS).map(|n| told(&format!("r{n}"), "insert")));
+    let daemon = Daemon::start(&hostile.sandbox);
+    Store::open(&hostile.sandbox, "hostile").until("SELECT count(*) FROM seen", RECORDS);
+    assert_eq!(daemon.log().matches("a partition is paused").count(), 0);
+}

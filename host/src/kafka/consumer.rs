@@ -21,7 +21,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use self::assignment::{Assignment, Event};
+use self::assignment::{Assignment, Event, Marks};
 use self::properties::properties;
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
@@ -34,12 +34,12 @@ use crate::record::{Record, Timestamp};
 
 /// Records taken from librdkafka before they are handed over.
 const BATCH: usize = 500;
-/// Bytes of one lane in memory at which its partition is paused.
+/// Bytes of one lane in memory at which its partition waits, or is paused.
 const HIGH_BYTES: usize = 16 << 20;
 /// How long the poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a full lane may drain before its partition is paused.
-const DRAIN: Duration = Duration::from_millis(50);
+/// How long a full lane may stand still before its partition is paused.
+const DRAIN: Duration = Duration::from_secs(1);
 /// When Kafka is told the last offsets again, since it does not say whether it took them.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long an orderly stop waits for Kafka to take the last offsets and the member's leave; the store has the offsets
@@ -195,8 +195,8 @@ impl Poll {
     }
 
     fn turn(&mut self) -> Result<()> {
-        let high = self.plan.spec.consumer.high_mark;
-        let batch = if self.assignment.is_full(high, HIGH_BYTES) { 1 } else { BATCH };
+        let marks = Marks { records: self.plan.spec.consumer.high_mark, bytes: HIGH_BYTES };
+        let batch = if self.assignment.is_full(marks) { 1 } else { BATCH };
         let wait = if self.assignment.is_settled() { POLL } else { Duration::from_millis(10) };
         let mut next = self.client.poll(wait);
         let mut taken = 0;
@@ -216,7 +216,7 @@ impl Poll {
             self.apply(event)?;
         }
         let opened = self.assignment.open(&self.client, &self.plan);
-        self.assignment.press(&self.client, high, HIGH_BYTES, DRAIN);
+        self.assignment.press(&self.client, marks, DRAIN);
         if opened || self.committed.elapsed() >= self.plan.spec.consumer.commit_interval {
             self.committed = Instant::now();
             self.tell();

@@ -33,6 +33,27 @@ pub(super) enum Event {
     Revoked(Vec<(String, i32)>),
 }
 
+/// How much of one lane may be in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Marks {
+    /// Records.
+    pub(super) records: usize,
+    /// Bytes.
+    pub(super) bytes: usize,
+}
+
+impl Marks {
+    /// Whether a lane has so many times as much.
+    fn reached_by(self, meter: &Meter, times: usize) -> bool {
+        meter.records() >= self.records.saturating_mul(times) || meter.bytes() >= self.bytes.saturating_mul(times)
+    }
+
+    /// Whether a lane has half of it at most.
+    fn has_room(self, meter: &Meter) -> bool {
+        meter.records() <= self.records / 2 && meter.bytes() <= self.bytes / 2
+    }
+}
+
 struct Reader {
     token: Token,
     /// The offset after the last record that came from the client.
@@ -225,29 +246,34 @@ impl Assignment {
         held
     }
 
-    /// Whether a lane that is read has reached a mark, and takes one record at a time at most.
-    pub(super) fn is_full(&self, high: usize, high_bytes: usize) -> bool {
-        let full =
-            |reader: &Reader| !reader.paused && (reader.meter.records() >= high || reader.meter.bytes() >= high_bytes);
-        self.readers.values().flat_map(HashMap::values).any(full)
+    /// Whether a lane that is read has reached a mark, and takes one record at a time at most. One that has room has drained.
+    pub(super) fn is_full(&mut self, marks: Marks) -> bool {
+        let mut any = false;
+        for reader in self.readers.values_mut().flat_map(HashMap::values_mut) {
+            if !marks.reached_by(&reader.meter, 1) {
+                reader.full_since = None;
+            } else if !reader.paused {
+                any = true;
+            }
+        }
+        any
     }
 
-    /// Back-pressure with two marks. A lane that only works waits a moment to drain, since pausing throws away what
-    /// librdkafka has fetched; one that stands still is paused.
-    pub(super) fn press(&mut self, client: &BaseConsumer<Rebalancer>, high: usize, high_bytes: usize, drain: Duration) {
-        let full = |meter: &Meter| meter.records() >= high || meter.bytes() >= high_bytes;
-        let low = |meter: &Meter| meter.records() <= high / 2 && meter.bytes() <= high_bytes / 2;
+    /// Back-pressure with two marks. A lane that drains is not paused, since that throws away what librdkafka has fetched, and
+    /// a partition that is resumed brings nothing for up to a second. One that stands still is, and one that drains slower than it fills.
+    pub(super) fn press(&mut self, client: &BaseConsumer<Rebalancer>, marks: Marks, drain: Duration) {
         let mut wait = false;
         for (topic, readers) in &mut self.readers {
             for (partition, reader) in readers {
+                let meter = &reader.meter;
                 let change = if reader.paused {
-                    low(&reader.meter).then_some(false)
-                } else if full(&reader.meter) {
+                    marks.has_room(meter).then_some(false)
+                } else if marks.reached_by(meter, 1) {
                     let since = *reader.full_since.get_or_insert_with(Instant::now);
-                    wait |= !reader.meter.blocked();
-                    (reader.meter.blocked() || since.elapsed() > drain).then_some(true)
+                    wait |= !meter.blocked();
+                    let stands = meter.blocked() || since.elapsed() > drain;
+                    (stands || marks.reached_by(meter, 2)).then_some(true)
                 } else {
-                    reader.full_since = None;
                     None
                 };
                 let Some(pause) = change else { continue };
