@@ -60,7 +60,8 @@ run: build ## start the daemon with an embedded broker and the example handlers;
 
 test: setup-tests ## run all tests
 	@$(MAKE) --no-print-directory host handlers guests
-	@cargo test --locked --manifest-path handlers/Cargo.toml
+	@TIDEMILL_BIN=$(CURDIR)/target/release/tidemill TIDEMILL_WASM=$(CURDIR)/target/handlers \
+	  cargo test --locked --manifest-path handlers/Cargo.toml
 	@cargo test --release --locked --workspace
 
 proof: setup-tests ## run the long tests: many rounds of faults under load

@@ -7,6 +7,7 @@ pub mod run;
 pub mod check;
 pub mod adopt;
 pub mod plan;
+pub mod rig;
 pub mod broker;
 pub mod token;
 pub mod version;
@@ -45,6 +46,8 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Recommend a number of partitions.
     Plan(plan::Arguments),
+    /// Try a handler's .wasm without Kafka and without a daemon, for its tests.
+    Rig(rig::Arguments),
     /// Print the version.
     Version,
     /// Run the embedded broker; the daemon starts it.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Check(config) => check::run(&config),
         Command::Token(arguments) => token::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Rig(arguments) => rig::run(arguments),
         Command::Version => version::run(),
         Command::Broker(arguments) => broker::run(arguments),
     };

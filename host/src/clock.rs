@@ -3,6 +3,7 @@
 //! It never goes back, and goes on from what waits in a store that is opened: a clock that is set forward and back again, or
 //! is behind at a start, loses nothing and delays nothing. Logic takes the time as an argument; only wiring reads this.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +12,33 @@ type Told = (i64, Instant);
 
 static CLOCK: Mutex<Clock> = Mutex::new(Clock { highest: None });
 
+/// Where time stands still, in milliseconds since the Unix epoch; [`RUNS`] while it does not.
+static HELD: AtomicI64 = AtomicI64::new(RUNS);
+const RUNS: i64 = i64::MIN;
+
 /// Now, in milliseconds since the Unix epoch. Never less than what an earlier call returned.
 pub fn now() -> i64 {
-    lock().now(told())
+    match HELD.load(Ordering::Relaxed) {
+        RUNS => lock().now(told()),
+        at => at,
+    }
+}
+
+/// Lets time stand still at `at`, in milliseconds since the Unix epoch, until the next call; it does not go back either. For a
+/// rig, in which time passes when a test says so.
+pub fn hold(at: i64) {
+    HELD.fetch_max(at, Ordering::Relaxed);
 }
 
 /// Goes on from this time, in milliseconds since the Unix epoch, if the clock is behind it: by how much is returned.
 pub fn go_on_from(at: i64) -> Option<Duration> {
-    lock().go_on_from(at, told())
+    match HELD.load(Ordering::Relaxed) {
+        RUNS => lock().go_on_from(at, told()),
+        held => {
+            hold(at);
+            u64::try_from(at.saturating_sub(held)).ok().filter(|behind| *behind > 0).map(Duration::from_millis)
+        }
+    }
 }
 
 fn lock() -> MutexGuard<'static, Clock> {

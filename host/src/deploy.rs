@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
-use self::manifest::Spec;
+use self::manifest::{Route, Spec};
 use self::stores::Stores;
 use crate::executor::readers::Readers;
 use crate::executor::{self, Joined, Version};
@@ -168,19 +168,7 @@ impl Deployer {
     }
 
     fn route(&self, spec: &Spec, store: &executor::Handle, path: &Arc<Path>, joined: &Joined) -> Result<()> {
-        let handler: Arc<str> = spec.name.as_str().into();
-        let targets = spec.routes.iter().map(|route| {
-            let send: Dispatch = if route.reads() {
-                let (readers, slot) = (self.around.readers.clone(), joined.slot.clone());
-                let (path, identity) = (path.clone(), store.identity().clone());
-                Arc::new(move |request| readers.request(&slot, &path, &identity, request))
-            } else {
-                let (store, handler) = (store.clone(), handler.clone());
-                Arc::new(move |request| store.request(&handler, request))
-            };
-            Target { route: route.clone(), handler: handler.clone(), send }
-        });
-        Ok(self.around.routes.set(&spec.name, targets.collect())?)
+        Ok(self.around.routes.set(&spec.name, targets(spec, store, path, joined, &self.around.readers))?)
     }
 
     /// The consumer that runs is kept where it would read the same in the same way.
@@ -247,6 +235,29 @@ impl Deployer {
     pub fn stop_stores(&self) {
         self.stores.stop();
     }
+}
+
+/// Where a live handler's routes lead: what reads to the readers, all else to its store's executor.
+pub fn targets(
+    spec: &Spec,
+    store: &executor::Handle,
+    path: &Arc<Path>,
+    joined: &Joined,
+    readers: &Readers,
+) -> Vec<Target> {
+    let handler: Arc<str> = spec.name.as_str().into();
+    let target = |route: &Route| {
+        let send: Dispatch = if route.reads() {
+            let (readers, slot) = (readers.clone(), joined.slot.clone());
+            let (path, identity) = (path.clone(), store.identity().clone());
+            Arc::new(move |request| readers.request(&slot, &path, &identity, request))
+        } else {
+            let (store, handler) = (store.clone(), handler.clone());
+            Arc::new(move |request| store.request(&handler, request))
+        };
+        Target { route: route.clone(), handler: handler.clone(), send }
+    };
+    spec.routes.iter().map(target).collect()
 }
 
 /// A component must export what its manifest promises.

@@ -26,7 +26,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,7 @@ pub fn spawn(
         next_request: 0,
         unwell: None,
         stopping: false,
+        resting: Vec::new(),
     };
     // It may be full already.
     executor.count(0, 0);
@@ -221,6 +222,8 @@ struct Executor {
     /// Since when the store cannot be written, and when it is tried again.
     unwell: Option<Instant>,
     stopping: bool,
+    /// Who waits until nothing is left to do.
+    resting: Vec<SyncSender<Option<i64>>>,
 }
 
 impl Executor {
@@ -243,6 +246,7 @@ impl Executor {
             if self.stopping {
                 break;
             }
+            self.rest();
         }
         if !self.relayed.is_empty() {
             self.run_group();
@@ -258,6 +262,20 @@ impl Executor {
             tracing::warn!(store = %self.name, %error, "note that the store is closed in order");
         }
         tracing::debug!(store = %self.name, "store closed");
+    }
+
+    /// Answers those who wait for rest, if nothing is left but what waits for its time: when that is next.
+    fn rest(&mut self) {
+        let waits = |member: &Member| member.outside > 0 || !member.outside_requests.is_empty() || member.sending > 0;
+        if self.resting.is_empty() || !self.relayed.is_empty() || self.members.values().any(waits) {
+            return;
+        }
+        let due = self.due.peek().map(|Reverse((due, _))| *due);
+        let closes = self.members.values().filter(|m| !m.ready.is_empty()).filter_map(|m| m.circuit.until());
+        let next = due.into_iter().chain(closes).min();
+        for reply in self.resting.drain(..) {
+            let _ = reply.send(next);
+        }
     }
 
     /// How long nothing can happen without a message.
@@ -334,6 +352,7 @@ impl Executor {
                 self.remove(&handler);
                 let _ = reply.send(());
             }
+            Message::Rest { reply } => self.resting.push(reply),
             Message::Stop => self.stopping = true,
         }
     }

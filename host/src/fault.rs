@@ -2,10 +2,11 @@
 //!
 //! `TIDEMILL_TEST_KILL_AT=committed:37` ends the process without a word when it comes to that moment for the 37th time.
 //! `TIDEMILL_TEST_ABORT_ON=NAME` lets each record with that header end it, as a fault of the sandbox would that takes the process along.
-//! Without the variables a moment costs one look at a value that never changes, and nothing here does anything.
+//! A rig arms a moment while it runs ([`arm`]).
+//! Without any of it a moment costs a look at two values that never change, and nothing here does anything.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -42,6 +43,11 @@ impl Moment {
         Self::SetAside,
     ];
 
+    /// The moment of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|moment| moment.name() == name)
+    }
+
     /// The name in the variable.
     pub fn name(self) -> &'static str {
         match self {
@@ -56,13 +62,24 @@ impl Moment {
     }
 }
 
-/// Ends the process if this is the moment that the variable names.
+/// The moment that is armed, from 1; 0 for none.
+static ARMED: AtomicU8 = AtomicU8::new(0);
+
+/// Ends the process when it comes to this moment next.
+pub fn arm(moment: Moment) {
+    ARMED.store(moment as u8 + 1, Ordering::Relaxed);
+}
+
+/// Ends the process if this is the moment that is armed, or that the variable names.
 pub fn reach(moment: Moment) {
     static AT: OnceLock<Option<(Moment, AtomicU64)>> = OnceLock::new();
     if let Some((at, left)) = AT.get_or_init(|| parse(&std::env::var("TIDEMILL_TEST_KILL_AT").ok()?))
         && *at == moment
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+    if ARMED.load(Ordering::Relaxed) == moment as u8 + 1 {
         let _ = kill_process(getpid(), Signal::KILL);
     }
 }
@@ -79,8 +96,7 @@ pub fn run(record: &Record) {
 
 fn parse(text: &str) -> Option<(Moment, AtomicU64)> {
     let (name, nth) = text.split_once(':')?;
-    let moment = Moment::ALL.into_iter().find(|moment| moment.name() == name)?;
-    Some((moment, AtomicU64::new(nth.parse().ok()?)))
+    Some((Moment::of_name(name)?, AtomicU64::new(nth.parse().ok()?)))
 }
 
 #[cfg(test)]

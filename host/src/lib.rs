@@ -17,6 +17,7 @@ pub mod store;
 pub mod relay;
 pub mod deploy;
 pub mod ledger;
+pub mod rig;
 pub mod id;
 pub mod clock;
 pub mod thread;

@@ -3,6 +3,7 @@
 //! Its invariant: a call goes to an origin that the handler was granted and to no other, so redirects are answers; it ends within
 //! its tries and their time limits, and its answer is no larger than the limit. It knows nothing of deliveries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -164,6 +165,21 @@ impl Call {
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
+
+    /// In upper case.
+    pub fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// Names in lower case and values, those of the host's own included.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 fn fingerprint(request: &Request) -> [u8; 32] {
@@ -182,11 +198,19 @@ fn fingerprint(request: &Request) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// Stands for all services: what becomes of one try of a call.
+pub type Script = Arc<dyn Fn(&Call) -> Answer + Send + Sync>;
+
 /// Makes calls. A clone shares connections with the others.
 #[derive(Clone)]
 pub struct Outbound {
-    client: Client,
-    runtime: tokio::runtime::Handle,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Http { client: Client, runtime: tokio::runtime::Handle },
+    Script(Script),
 }
 
 impl Outbound {
@@ -198,21 +222,31 @@ impl Outbound {
             .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("set up the HTTP client")?;
-        Ok(Self { client, runtime })
+        Ok(Self { way: Way::Http { client, runtime } })
+    }
+
+    /// No call leaves the process, and none waits between its tries: for a rig.
+    pub fn scripted(script: Script) -> Self {
+        Self { way: Way::Script(script) }
     }
 
     /// Makes a call beside everything else; `then` is given what became of it. `dice`, from 0 to 1, is for jitter.
     pub fn call(&self, call: Call, settings: Settings, dice: f64, then: impl FnOnce(Answer) + Send + 'static) {
-        let client = self.client.clone();
-        self.runtime.spawn(async move {
+        let (client, runtime) = match &self.way {
+            Way::Http { client, runtime } => (client.clone(), runtime),
+            Way::Script(script) => {
+                let mut tries = (1..=settings.max_attempts).map(|attempt| (attempt, limited(script, &call, &settings)));
+                if let Some((_, answer)) = tries.find(|(attempt, answer)| !settings.tries_again(*attempt, answer)) {
+                    then(answer);
+                }
+                return;
+            }
+        };
+        runtime.spawn(async move {
             let mut attempt = 1;
             let answer = loop {
                 let answer = once(&client, &call, settings.body_limit).await;
-                let again = match &answer {
-                    Ok(response) => settings.retry_status.contains(&response.status),
-                    Err(error) => matches!(error.kind, CallErrorKind::Timeout | CallErrorKind::Unreachable),
-                };
-                if !again || attempt >= settings.max_attempts {
+                if !settings.tries_again(attempt, &answer) {
                     break answer;
                 }
                 tokio::time::sleep(settings.backoff.wait(attempt, dice)).await;
@@ -221,6 +255,30 @@ impl Outbound {
             then(answer);
         });
     }
+}
+
+impl Settings {
+    fn tries_again(&self, attempt: u32, answer: &Answer) -> bool {
+        let passes = match answer {
+            Ok(response) => !self.retry_status.contains(&response.status),
+            Err(error) => !matches!(error.kind, CallErrorKind::Timeout | CallErrorKind::Unreachable),
+        };
+        !passes && attempt < self.max_attempts
+    }
+}
+
+/// What a script answers, unless that is too large.
+fn limited(script: &Script, call: &Call, settings: &Settings) -> Answer {
+    script(call).and_then(|response| match response.body.len() > settings.body_limit {
+        true => Err(too_large(call, settings.body_limit)),
+        false => Ok(response),
+    })
+}
+
+fn too_large(call: &Call, body_limit: usize) -> CallError {
+    let message =
+        format!("{} {}: the answer has more than {body_limit} bytes (outbound.body-limit)", call.method, call.url);
+    CallError { kind: CallErrorKind::Limit, message }
 }
 
 async fn once(client: &Client, call: &Call, body_limit: usize) -> Answer {
@@ -239,11 +297,7 @@ async fn once(client: &Client, call: &Call, body_limit: usize) -> Answer {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > body_limit {
-            let message = format!(
-                "{} {}: the answer has more than {body_limit} bytes (outbound.body-limit)",
-                call.method, call.url
-            );
-            return Err(CallError { kind: CallErrorKind::Limit, message });
+            return Err(too_large(call, body_limit));
         }
         body.extend_from_slice(&chunk);
     }

@@ -295,6 +295,12 @@ impl Bench {
     }
 }
 
+/// Rows of a store that is not the bench's.
+#[doc(hidden)]
+pub fn read_rows<T: DeserializeOwned>(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<Vec<T>, sql::Error> {
+    sql::read_rows(sql::Rows { columns, rows })
+}
+
 fn ended(ended: Result<(Result<(), Failure>, Option<String>), NotSent>) -> Result<(), Failure> {
     match ended {
         Err(NotSent(reason)) => Err(Failure::unavailable(reason)),

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// A token that says `user`, from `now` (milliseconds since the Unix epoch) on, for `ttl`.
-fn sign(secret: &[u8], jwt: &Jwt, user: &str, ttl: Duration, now: i64) -> anyhow::Result<String> {
+pub(crate) fn sign(secret: &[u8], jwt: &Jwt, user: &str, ttl: Duration, now: i64) -> anyhow::Result<String> {
     let iat = now.div_euclid(1_000);
     let claims = Claims {
         sub: user,

@@ -89,7 +89,10 @@ impl Executor {
     /// Runs one group, if there is anything to do. `false` means that there is nothing.
     pub(super) fn run_group(&mut self) -> bool {
         let Some(first) = self.pick(&Group::default()) else {
-            let due = self.relayed.since.is_some_and(|since| self.stopping || since.elapsed() >= CLEAR_WITHIN);
+            let due = self
+                .relayed
+                .since
+                .is_some_and(|since| self.stopping || !self.resting.is_empty() || since.elapsed() >= CLEAR_WITHIN);
             let due = due || (!self.stopping && self.upkeep.idle().is_zero());
             return due && self.conclude(|executor, group| executor.fill(group, Vec::new()), false);
         };

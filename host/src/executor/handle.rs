@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{SendError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
@@ -99,6 +100,7 @@ pub(super) enum Message {
     Refused { id: i64, error: String },
     Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
+    Rest { reply: SyncSender<Option<i64>> },
     Stop,
 }
 
@@ -186,6 +188,14 @@ impl Handle {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Remove { handler: handler.clone(), reply })?;
         answer.recv().context("the store's executor has stopped")
+    }
+
+    /// Waits until nothing is left to do but what waits for its time, calls and sends under way included. Returns when, by
+    /// the host's clock, in milliseconds since the Unix epoch, something is due next.
+    pub fn rest(&self, within: Duration) -> Result<Option<i64>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Rest { reply })?;
+        answer.recv_timeout(within).with_context(|| format!("the store's executor did not come to rest in {within:?}"))
     }
 
     /// Ends the executor after the work that it holds now.

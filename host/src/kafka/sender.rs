@@ -68,6 +68,19 @@ type Then = Box<dyn FnOnce(Result<Position, Code>) + Send + Sync>;
 pub struct Sender {
     connection: Arc<Connection>,
     open: Arc<Mutex<HashMap<Key, Arc<Open>>>>,
+    script: Option<Script>,
+}
+
+/// Stands for Kafka: what becomes of an event.
+pub type Script = Arc<dyn Fn(&Event, Way) -> Result<Position, Code> + Send + Sync>;
+
+/// How an event goes past the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By a delivery that waits.
+    Send,
+    /// After the commit.
+    SendAsync,
 }
 
 /// A handler's name, and how it sends.
@@ -89,7 +102,12 @@ struct Waiting {
 impl Sender {
     /// Opens nothing yet.
     pub fn new(connection: Connection) -> Self {
-        Self { connection: Arc::new(connection), open: Arc::default() }
+        Self { connection: Arc::new(connection), open: Arc::default(), script: None }
+    }
+
+    /// Asks nobody but the script: for a rig.
+    pub fn scripted(script: Script) -> Self {
+        Self { script: Some(script), ..Self::new(Connection::default()) }
     }
 
     /// Sends an event of a handler and waits for what becomes of it, for `timeout` at most. Where the one before has waited
@@ -99,6 +117,9 @@ impl Sender {
     /// That it is not known to be published. It may still arrive.
     pub fn send(&self, handler: &str, settings: Settings, event: &Event) -> Outcome {
         let failed = |code| explain(code, settings, &event.topic);
+        if let Some(script) = &self.script {
+            return script(event, Way::Send).map_err(failed);
+        }
         let open = self.open(handler, settings).map_err(failed)?;
         let mut waiting = open.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.away_until.is_some_and(|until| Instant::now() < until) {
@@ -134,6 +155,9 @@ impl Sender {
     ) {
         let topic = event.topic.clone();
         let then = move |outcome: Result<_, _>| then(outcome.map_err(|code| explain(code, settings, &topic)));
+        if let Some(script) = &self.script {
+            return then(script(event, Way::SendAsync));
+        }
         match self.open(handler, settings) {
             Ok(open) => open.hand_over(event, then),
             Err(code) => then(Err(code)),

@@ -44,7 +44,8 @@ pub fn read_headers(text: &str) -> Result<Vec<Header>, Error> {
         .collect()
 }
 
-fn unhex(text: &str) -> Option<Bytes> {
+/// The bytes of hexadecimal digits.
+pub fn unhex(text: &str) -> Option<Bytes> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
     let digits = digits.filter(|d| d.len() % 2 == 0)?;
     Some(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())

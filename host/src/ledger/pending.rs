@@ -183,6 +183,12 @@ impl Rows<'_> {
         self.connection.first(&sql, &self.with([id.into()]), read)
     }
 
+    /// One of them, by its offset.
+    pub fn at(&self, offset: i64) -> Result<Option<Pending>, Error> {
+        let sql = format!("{COLUMNS} WHERE {OF_LANE} AND \"offset\" = ?4");
+        self.connection.first(&sql, &self.with([offset.into()]), read)
+    }
+
     /// Whether a record of this key is among them for which the later ones of the key wait.
     pub fn hold(&self, key: &[u8]) -> Result<bool, Error> {
         let sql = format!("SELECT 1 FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = ?4 LIMIT 1");

@@ -179,6 +179,11 @@ pub fn identity(connection: &Connection) -> Result<Identity, Error> {
     Ok(Identity { store_id: value("store-id")?, secret: value("secret")? })
 }
 
+/// Gives a new store a secret that is known, so that its ids and random numbers are the same in each run of a test.
+pub fn set_secret(connection: &Connection, secret: &str) -> Result<(), Error> {
+    set(connection, "secret", secret)
+}
+
 pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
     connection.first("SELECT value FROM main.tm_meta WHERE key = ?1", &[key.into()], |row| row.text(0))
 }

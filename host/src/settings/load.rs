@@ -11,8 +11,8 @@ use super::{Problems, Settings, read};
 /// The file that is read when none is named.
 const FILE: &str = "tidemill.toml";
 
-/// Variables that are not settings: which file to read, and where the tests' Kafka keeps its jars.
-const OTHERS: [&str; 2] = ["TIDEMILL_CONFIG", "TIDEMILL_KAFKA_LIBS"];
+/// Variables that are not settings: which file to read, where the tests' Kafka keeps its jars, and what tests of handlers run.
+const OTHERS: [&str; 4] = ["TIDEMILL_CONFIG", "TIDEMILL_KAFKA_LIBS", "TIDEMILL_BIN", "TIDEMILL_WASM"];
 
 /// Variables for the tests' own use start with this.
 const TESTS: &str = "TIDEMILL_TEST_";

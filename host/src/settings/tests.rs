@@ -27,6 +27,8 @@ fn variables_stand_above_the_file() {
         ("TIDEMILL_KAFKA_BOOTSTRAP", "b:2, c:3"),
         ("TIDEMILL_KAFKA_KEEP_EMBEDDED", "true"),
         ("TIDEMILL_KAFKA_LIBS", "jars"),
+        ("TIDEMILL_BIN", "tidemill"),
+        ("TIDEMILL_WASM", "built"),
         ("TIDEMILL_CONFIG", "x"),
         ("TIDEMILL_TEST_SEED", "7"),
         ("TIDEMILL_HTTP_LISTEN", "[::1]:0"),

@@ -139,6 +139,19 @@ impl Connection {
         Ok(out)
     }
 
+    /// All rows of a query of the host's, with the names of their columns.
+    pub fn rows(&self, sql: &str, params: &[Value]) -> Result<Rows, Error> {
+        let mut statement = self.inner.prepare(sql)?;
+        self.bind(&mut statement, params)?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut out = Rows { columns, rows: Vec::new() };
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            out.rows.push((0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<_, _>>()?);
+        }
+        Ok(out)
+    }
+
     /// The first row of a query of the host's, if there is one.
     pub fn first<T>(
         &self,

@@ -94,7 +94,9 @@ impl Call {
         self.header("content-type", "application/json").body(json(body))
     }
 
-    pub(super) fn into_request(self) -> Request {
+    /// As a handler would get it, were it routed.
+    #[doc(hidden)]
+    pub fn into_request(self) -> Request {
         self.0
     }
 }
