@@ -43,4 +43,5 @@ mod clock;
 mod contract;
 mod bad_files;
 mod bad_starts;
+mod project;
 mod readme;
