@@ -3,11 +3,15 @@
 //! This file reads the arguments, loads the settings and turns an error into lines and an exit code. Results go to
 //! standard output, everything else to standard error.
 
+pub mod new;
+pub mod build;
+pub mod dev;
 pub mod run;
 pub mod check;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
+pub mod produce;
 pub mod broker;
 pub mod token;
 pub mod version;
@@ -36,6 +40,12 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a handler's project, ready to be built and tested.
+    New(new::Arguments),
+    /// Build a project into one `.wasm` file, and check that a daemon can run it.
+    Build(build::Arguments),
+    /// Run a project on an embedded broker, and build and reload it whenever a file is saved.
+    Dev(dev::Arguments),
     /// Run the daemon.
     Run(run::Arguments),
     /// Check the settings and the handlers, and start nothing.
@@ -44,6 +54,8 @@ enum Command {
     Token(token::Arguments),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
     Adopt(adopt::Arguments),
+    /// Send a record to a topic.
+    Produce(produce::Arguments),
     /// Recommend a number of partitions.
     Plan(plan::Arguments),
     /// Try a handler's .wasm without Kafka and without a daemon, for its tests.
@@ -79,6 +91,10 @@ impl Config {
 /// Runs the subcommand that the process was called with.
 pub fn main() -> ExitCode {
     let ended = match Line::parse().command {
+        Command::New(arguments) => new::run(&arguments),
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Dev(arguments) => dev::run(arguments),
+        Command::Produce(arguments) => produce::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Check(config) => check::run(&config),

@@ -9,6 +9,7 @@ pub mod component;
 pub mod delivery;
 mod bindings;
 mod convert;
+pub mod encode;
 mod imports;
 pub mod outbound;
 mod wasi;

@@ -23,4 +23,5 @@ pub mod clock;
 pub mod thread;
 pub mod fault;
 pub mod telemetry;
+pub mod project;
 pub mod cli;

@@ -70,6 +70,11 @@ impl Origin {
         let http = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.contains('*'));
         if bare && http { Ok(Self(url.origin().ascii_serialization())) } else { Err(bad()) }
     }
+
+    /// As it is written: `https://host:8443`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// One call, checked.

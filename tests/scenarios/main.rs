@@ -44,4 +44,5 @@ mod contract;
 mod bad_files;
 mod bad_starts;
 mod handler_tests;
+mod project;
 mod readme;

@@ -51,9 +51,14 @@ impl Daemon {
 
     /// Starts one and waits for nothing.
     pub fn launch(sandbox: &Sandbox, change: impl FnOnce(&mut Command)) -> Self {
+        Self::launch_as(sandbox, &["run"], change)
+    }
+
+    /// Starts another subcommand that runs the daemon, and waits for nothing.
+    pub fn launch_as(sandbox: &Sandbox, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let run = sandbox.next_run();
         let [out, err] = ["out", "err"].map(|end| sandbox.root().join(format!("run-{run}.{end}")));
-        let mut command = sandbox.command(&["run"]);
+        let mut command = sandbox.command(arguments);
         command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         change(&mut command);
         let child = command.spawn().expect("start the daemon; is it built? `make host`");

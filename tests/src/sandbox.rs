@@ -130,24 +130,12 @@ impl Sandbox {
 
     /// What the embedded broker's state file says, if there is one.
     pub fn broker_state(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&fs::read(self.data().join("broker.json")).ok()?).ok()
+        broker_state(&self.data())
     }
 
     /// Kills the embedded broker of this data folder, if it runs.
     pub fn kill_broker(&self) {
-        let Some(pid) = self.broker_state().and_then(|state| state["pid"].as_i64()) else { return };
-        let cmdline = format!("/proc/{pid}/cmdline");
-        // The number may belong to somebody else by now; the command line names our data folder.
-        let data = fs::canonicalize(self.data()).unwrap_or_else(|_| self.data());
-        let ours = || {
-            let line = fs::read(&cmdline).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&data.display().to_string())
-        };
-        if ours() {
-            let pid = Pid::from_raw(pid as i32).expect("a process id");
-            let _ = kill_process(pid, Signal::KILL);
-            eventually(SOON, "the embedded broker ends after SIGKILL", || !ours());
-        }
+        kill_broker(&self.data());
     }
 }
 
@@ -160,6 +148,27 @@ impl Default for Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.kill_broker();
+    }
+}
+
+fn broker_state(data: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(data.join("broker.json")).ok()?).ok()
+}
+
+/// Kills the embedded broker of a data folder, if it runs.
+pub fn kill_broker(data: &Path) {
+    let Some(pid) = broker_state(data).and_then(|state| state["pid"].as_i64()) else { return };
+    let cmdline = format!("/proc/{pid}/cmdline");
+    // The number may belong to somebody else by now; the command line names our data folder.
+    let data = fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
+    let ours = || {
+        let line = fs::read(&cmdline).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&data.display().to_string())
+    };
+    if ours() {
+        let pid = Pid::from_raw(pid as i32).expect("a process id");
+        let _ = kill_process(pid, Signal::KILL);
+        eventually(SOON, "the embedded broker ends after SIGKILL", || !ours());
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use wasmparser::{Parser, Payload};
 
 use super::manifest::{Manifest, Spec};
+use crate::guest::encode;
 use crate::guest::engine::COMPONENT_MAX;
 use crate::ledger::deployment::Migration;
 use crate::settings::Settings;
@@ -25,9 +26,9 @@ const MIGRATIONS_SECTION: &str = "tidemill:migrations";
 /// A handler's file, read and understood.
 #[derive(Debug)]
 pub struct Artifact {
-    /// The component.
+    /// The component, or the core module that it is made from.
     pub bytes: Vec<u8>,
-    /// Hash of the component, in hexadecimal.
+    /// Hash of the file, in hexadecimal.
     pub sha256: String,
     /// The manifest as TOML.
     pub manifest_text: String,
@@ -65,11 +66,22 @@ impl Artifact {
         if folder.is_dir() {
             migrations = read_folder(&folder)?;
         }
+        Self::of(bytes, manifest_text, &origin, migrations)
+    }
+
+    /// Reads a file that stands alone, or is none yet; `origin` names its manifest in what is said of it.
+    pub fn read_alone(bytes: Vec<u8>, origin: &str) -> Result<Self> {
+        let (manifest, migrations) = sections(&bytes)?;
+        let manifest = manifest.context("it carries no manifest: name `handler.toml` in the SDK's `handler!`")?;
+        Self::of(bytes, manifest, origin, migrations)
+    }
+
+    fn of(bytes: Vec<u8>, manifest_text: String, origin: &str, mut migrations: Vec<Migration>) -> Result<Self> {
         migrations.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = migrations.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
             bail!("two migrations are named {}", pair.first().map_or("", |m| m.name.as_str()));
         }
-        let manifest = Manifest::parse(&manifest_text, &origin)?;
+        let manifest = Manifest::parse(&manifest_text, origin)?;
         let sha256 = crate::id::sha256_hex(&bytes);
         let version = version(&sha256, &manifest_text, &migrations);
         Ok(Self { bytes, sha256, manifest_text, manifest, migrations, version })
@@ -110,7 +122,7 @@ fn read_folder(folder: &Path) -> Result<Vec<Migration>> {
     Ok(migrations)
 }
 
-/// The manifest and the migrations inside a component or a module in it.
+/// The manifest and the migrations inside a component or a module in it, or inside a core module that can be made a component.
 ///
 /// # Errors
 /// What is wrong with the file, and what to do.
@@ -119,12 +131,10 @@ pub fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
         [] => bail!("the file is empty: perhaps it is still being copied"),
         _ if MAGIC.starts_with(bytes) => bail!("the file is cut off: perhaps it is still being copied"),
         _ if !bytes.starts_with(MAGIC) => bail!("this is not WebAssembly: build the handler for wasm32-wasip2"),
-        _ if Parser::is_core_wasm(bytes) => {
-            bail!("this is a core module, not a component: build the handler for wasm32-wasip2")
-        }
         _ => {}
     }
     let (mut manifest, mut migrations) = (None, Vec::new());
+    let mut typed = !Parser::is_core_wasm(bytes);
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| {
             let at_end = error.message().contains("unexpected end");
@@ -142,8 +152,13 @@ pub fn sections(bytes: &[u8]) -> Result<(Option<String>, Vec<Migration>)> {
             }
             MIGRATIONS_SECTION => entries(section.data(), &mut migrations)
                 .context("the migrations inside cannot be read: build the handler again with this SDK")?,
-            _ => {}
+            name => typed |= encode::names_component_type(name),
         }
+    }
+    if !typed {
+        bail!(
+            "this is a core module that does not name its component type: build the handler for wasm32-wasip2, or with wit-bindgen for wasm32-unknown-unknown"
+        );
     }
     Ok((manifest, migrations))
 }
@@ -182,6 +197,8 @@ mod tests {
         }
         check(b"#!/bin/sh", "not WebAssembly");
         check(b"\0asm\x01\0\0\0", "core module");
+        // The type's own text is read when it is encoded.
+        sections(b"\0asm\x01\0\0\0\0\x0f\x0ecomponent-type").unwrap();
         check(b"\0asm\x0d\0\x01\0\x01\x50abc", "cut off");
     }
 

@@ -86,6 +86,18 @@ impl Component {
         }
     }
 
+    /// The names of what it exports, for example `tidemill:handler/records@0.1.0`.
+    pub fn exports(&self) -> Vec<String> {
+        let kind = self.pre.component().component_type();
+        kind.exports(self.pre.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The names of what it imports, WASI's interfaces included.
+    pub fn imports(&self) -> Vec<String> {
+        let kind = self.pre.component().component_type();
+        kind.imports(self.pre.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// Whether it can be given records.
     pub fn takes_records(&self) -> bool {
         self.records.is_some()

@@ -17,6 +17,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::Component;
 use super::bindings::Handler;
 use super::delivery::State;
+use super::encode;
 use super::wasi;
 
 /// How long one tick of the epoch is: the grain of a delivery's time limit.
@@ -81,17 +82,15 @@ impl Engine {
         &self.engine
     }
 
-    /// Compiles a component, or takes its compiled code from the cache, and checks it against the contract.
+    /// Compiles a component, or a core module that names its component type, or takes the compiled code from the cache,
+    /// and checks it against the contract.
     pub fn load(&self, bytes: &[u8], sha256: &str) -> Result<Component> {
         if !bytes.starts_with(b"\0asm") {
             bail!("this is not WebAssembly: build the handler for wasm32-wasip2");
         }
-        if wasmparser::Parser::is_core_wasm(bytes) {
-            bail!("this is a core module, not a component: build the handler for wasm32-wasip2");
-        }
         let component = match self.cached(sha256) {
             Some(component) => component,
-            None => self.compile(bytes, sha256)?,
+            None => self.compile(&encode::component(bytes)?, sha256)?,
         };
         Component::new(self, &self.linker, component)
     }

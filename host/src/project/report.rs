@@ -1,0 +1,81 @@
+//! Holds a handler's file up to the contract, as a daemon would before it goes live, and tells what it is and asks for.
+//!
+//! It starts nothing and leaves nothing behind.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use crate::deploy;
+use crate::deploy::artifact::Artifact;
+use crate::deploy::manifest::Spec;
+use crate::guest::Engine;
+use crate::settings::Settings;
+
+/// What a handler's file is and asks for.
+#[derive(Debug)]
+pub struct Report {
+    size: usize,
+    spec: Spec,
+    migrations: Vec<String>,
+    exports: Vec<String>,
+    imports: Vec<String>,
+}
+
+/// Checks the file; `origin` names its manifest in what is said of it.
+///
+/// # Errors
+/// Why no daemon would take it.
+pub fn check(bytes: Vec<u8>, origin: &str, settings: &Settings) -> Result<Report> {
+    let size = bytes.len();
+    let artifact = Artifact::read_alone(bytes, origin)?;
+    let spec = artifact.resolve(settings)?;
+    let scratch = std::env::temp_dir().join(format!("tidemill-build-{}", std::process::id()));
+    let load = || -> Result<(Vec<String>, Vec<String>)> {
+        let component = Engine::new(&scratch)?.load(&artifact.bytes, &artifact.sha256)?;
+        component.try_out(&spec)?;
+        deploy::check_exports(&spec, &component)?;
+        Ok((component.exports(), component.imports()))
+    };
+    let loaded = load();
+    let _ = fs::remove_dir_all(&scratch);
+    let (exports, imports) = loaded.context("no daemon would take it")?;
+    let migrations = artifact.migrations.into_iter().map(|migration| migration.name).collect();
+    Ok(Report { size, spec, migrations, exports, imports })
+}
+
+impl Report {
+    /// As lines for people.
+    pub fn lines(&self) -> String {
+        let spec = &self.spec;
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let mut all = |label: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                let _ = writeln!(out, "{label:<10} {}", values.join(", "));
+            }
+        };
+        all("handler", vec![spec.name.clone()]);
+        all("size", vec![format!("{:.1} KiB", self.size as f64 / 1024.0)]);
+        all("exports", self.exports.iter().map(|name| short(name)).collect());
+        let (system, own): (Vec<_>, Vec<_>) = self.imports.iter().partition(|name| name.starts_with("wasi:"));
+        all("imports", own.into_iter().map(|name| short(name)).collect());
+        all("wasi", system.into_iter().map(|name| name.trim_start_matches("wasi:").to_owned()).collect());
+        all("reads", spec.topics.iter().chain(&spec.pattern).cloned().collect());
+        let route = |route: &deploy::manifest::Route| {
+            format!("{} {}{}", route.method, route.path, if route.jwt { " (bearer token)" } else { "" })
+        };
+        all("serves", spec.routes.iter().map(route).collect());
+        all("publishes", spec.publish.iter().map(|(name, topic)| format!("{name} -> {topic}")).collect());
+        all("calls", spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect());
+        all("settings", spec.settings.keys().cloned().collect());
+        all("migrations", self.migrations.clone());
+        out
+    }
+}
+
+/// An interface of the contract without its package, which is the same for all.
+fn short(name: &str) -> String {
+    name.strip_prefix("tidemill:handler/").unwrap_or(name).to_owned()
+}
