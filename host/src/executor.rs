@@ -334,6 +334,9 @@ impl Executor {
                 self.remove(&handler);
                 let _ = reply.send(());
             }
+            Message::Note { write, reply } => {
+                let _ = reply.send(write(self.connection()));
+            }
             Message::Stop => self.stopping = true,
         }
     }

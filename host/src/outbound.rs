@@ -69,6 +69,11 @@ impl Origin {
         let http = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.contains('*'));
         if bare && http { Ok(Self(url.origin().ascii_serialization())) } else { Err(bad()) }
     }
+
+    /// Scheme, host, and the port unless it is the scheme's own.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// One call, checked.

@@ -11,8 +11,9 @@ use super::{Problems, Settings, read};
 /// The file that is read when none is named.
 const FILE: &str = "tidemill.toml";
 
-/// Variables that are not settings: which file to read, and where the tests' Kafka keeps its jars.
-const OTHERS: [&str; 2] = ["TIDEMILL_CONFIG", "TIDEMILL_KAFKA_LIBS"];
+/// Variables that are not settings: which file to read, the token of another machine's daemon, and where the tests' Kafka keeps
+/// its jars.
+const OTHERS: [&str; 3] = ["TIDEMILL_CONFIG", "TIDEMILL_ADMIN_TOKEN", "TIDEMILL_KAFKA_LIBS"];
 
 /// Variables for the tests' own use start with this.
 const TESTS: &str = "TIDEMILL_TEST_";
