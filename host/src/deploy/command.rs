@@ -419,7 +419,9 @@ mod tests {
             status: *status,
             error: None,
         };
-        (1..).zip(rows).map(row).rev().collect()
+        let mut rows: Vec<Deployment> = (1..).zip(rows).map(row).collect();
+        rows.reverse();
+        rows
     }
 
     #[test]
