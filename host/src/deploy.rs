@@ -129,7 +129,7 @@ impl Deployer {
 
     /// Makes the file's version live, or the one that runs in its place. `None` if just that runs already.
     pub fn deploy(&self, file: &Path) -> Result<Option<Live>> {
-        let made = self.from_folder(file);
+        let made = self.deploy_found(file);
         let act = Act { action: "deploy", ..Act::default() };
         match &made {
             Ok(Some(Made { live, .. })) if live.new => {
@@ -157,7 +157,7 @@ impl Deployer {
         }
     }
 
-    fn from_folder(&self, file: &Path) -> Result<Option<Made>> {
+    fn deploy_found(&self, file: &Path) -> Result<Option<Made>> {
         let mut handlers = self.lock();
         let found = Artifact::read(file)?;
         let (artifact, instead_of) = self.in_place_of(found)?;
