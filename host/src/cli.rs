@@ -8,6 +8,13 @@ pub mod build;
 pub mod dev;
 pub mod run;
 pub mod check;
+pub mod deploy;
+pub mod handlers;
+pub mod versions;
+pub mod rollback;
+pub mod undeploy;
+pub mod inspect;
+pub mod remote;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
@@ -50,6 +57,18 @@ enum Command {
     Run(run::Arguments),
     /// Check the settings and the handlers, and start nothing.
     Check(Config),
+    /// Send a handler's file to the daemon, which makes it live and puts it into its handlers folder.
+    Deploy(deploy::Arguments),
+    /// List the handlers.
+    Handlers(handlers::Arguments),
+    /// List the versions of a handler.
+    Versions(versions::Arguments),
+    /// Make an earlier version of a handler live; the file in the handlers folder is held back until it changes.
+    Rollback(rollback::Arguments),
+    /// End a handler and take its file out of the handlers folder; tables, offsets and versions stay.
+    Undeploy(undeploy::Arguments),
+    /// Say what is in a handler's file, without running it, or in the live version of a handler.
+    Inspect(inspect::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
@@ -97,6 +116,12 @@ pub fn main() -> ExitCode {
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
+        Command::Deploy(arguments) => deploy::run(&arguments),
+        Command::Handlers(arguments) => handlers::run(&arguments),
+        Command::Versions(arguments) => versions::run(&arguments),
+        Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::Undeploy(arguments) => undeploy::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Check(config) => check::run(&config),
         Command::Token(arguments) => token::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
@@ -129,7 +154,7 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
 fn explain(error: &anyhow::Error) -> (Vec<String>, u8) {
     match error.downcast_ref::<Problems>() {
         Some(problems) => (problems.iter().map(ToString::to_string).collect(), USAGE),
-        None => (vec![format!("{error:#}")], FAILED),
+        None => (format!("{error:#}").lines().map(str::to_owned).collect(), FAILED),
     }
 }
 

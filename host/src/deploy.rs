@@ -6,17 +6,25 @@
 pub mod manifest;
 pub mod artifact;
 pub mod stores;
+pub mod versions;
+pub mod audit;
+pub mod report;
+pub mod command;
+mod refused;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
+use self::audit::{Act, Audit, Caller};
 use self::manifest::{Route, Spec};
-use self::stores::Stores;
+use self::refused::Refused;
+use self::stores::{Pin, Stores};
+use self::versions::Versions;
 use crate::executor::readers::Readers;
 use crate::executor::{self, Joined, Version};
 use crate::guest::{Component, Engine};
@@ -24,8 +32,9 @@ use crate::http::routes::{Dispatch, Routes, Target};
 use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::topics::{Admin, Ensured, TopicError};
+use crate::ledger::deployment::{self, Status};
 use crate::settings::{self, Settings};
-use crate::store;
+use crate::store::{self, Connection as Store};
 
 /// Partitions of a topic that nobody configured, on the embedded broker.
 const EMBEDDED_PARTITIONS: i32 = 3;
@@ -37,10 +46,50 @@ const PREFETCH_MIN_KBYTES: usize = 2 << 10;
 /// A handler that runs.
 struct Deployed {
     file: PathBuf,
+    /// Its artifact's version, and that of the file if it runs in its place.
     version: String,
+    instead_of: Option<String>,
+    /// Counts the handler's deployments.
+    number: i64,
     spec: Spec,
     store: executor::Handle,
     consumer: Option<Consumer>,
+}
+
+type Handlers = BTreeMap<String, Deployed>;
+
+/// A version that is to go live.
+struct Candidate {
+    artifact: Artifact,
+    /// Its place in the handlers folder.
+    file: PathBuf,
+    /// The artifact of the file that lies there, if it is to run in its place.
+    instead_of: Option<String>,
+    /// Where it came from, for the ledger.
+    source: String,
+    who: String,
+    /// What becomes of the version before.
+    before: Status,
+}
+
+/// A version that went live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The handler's name.
+    pub handler: String,
+    /// Counts the handler's deployments.
+    pub version: i64,
+    /// The artifact's version.
+    pub artifact: String,
+    /// Whether it is live since now, and not since before a restart.
+    pub new: bool,
+}
+
+/// What became of it after that.
+struct Made {
+    live: Live,
+    /// Whether its routes and its consumer are there; what is missing is made up for by the folder's watch.
+    serves: Result<()>,
 }
 
 /// What a deployment needs of the rest of the host.
@@ -59,13 +108,17 @@ pub struct Surroundings {
     pub kafka: Connection,
     /// Creates topics.
     pub admin: Admin,
+    /// Keeps what went live.
+    pub versions: Versions,
+    /// Notes who did what.
+    pub audit: Audit,
 }
 
 /// Deploys and removes handlers, one at a time.
 pub struct Deployer {
     around: Surroundings,
     stores: Stores,
-    handlers: Mutex<BTreeMap<String, Deployed>>,
+    handlers: Mutex<Handlers>,
 }
 
 impl Deployer {
@@ -74,32 +127,80 @@ impl Deployer {
         Self { around, stores, handlers: Mutex::default() }
     }
 
-    /// Makes the file's version live. Returns the handler's name and version, or `None` if just that version runs.
-    pub fn deploy(&self, file: &Path) -> Result<Option<(String, i64)>> {
-        let artifact = Artifact::read(file)?;
-        let settings = &self.around.settings;
-        let spec = artifact.resolve(settings)?;
-        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes the file's version live, or the one that runs in its place. `None` if just that runs already.
+    pub fn deploy(&self, file: &Path) -> Result<Option<Live>> {
+        let made = self.deploy_found(file);
+        let act = Act { action: "deploy", ..Act::default() };
+        match &made {
+            Ok(Some(Made { live, .. })) if live.new => {
+                let (handler, artifact) = (Some(live.handler.as_str()), Some(live.artifact.as_str()));
+                self.note_folder(file, Act { handler, version: Some(live.version), artifact, ok: true, ..act });
+            }
+            Err(error) if !may_pass(error) => {
+                self.note_folder(file, Act { error: Some(&format!("{error:#}")), ..act });
+            }
+            _ => {}
+        }
+        let Some(made) = made? else { return Ok(None) };
+        made.serves?;
+        Ok(Some(made.live))
+    }
+
+    fn note_folder(&self, file: &Path, act: Act<'_>) {
+        let file = file.display().to_string();
+        if let Err(error) = self.around.audit.write(&Caller::FOLDER, Act { file: Some(&file), ..act }) {
+            tracing::error!(
+                file,
+                error = format!("{error:#}"),
+                "what the handlers folder has changed is not in the audit log"
+            );
+        }
+    }
+
+    fn deploy_found(&self, file: &Path) -> Result<Option<Made>> {
+        let mut handlers = self.lock();
+        let found = Artifact::read(file)?;
+        let (artifact, instead_of) = self.in_place_of(found)?;
+        let source = file.display().to_string();
+        let (file, who, before) = (file.to_owned(), Caller::FOLDER.name().to_owned(), Status::Replaced);
+        let candidate = Candidate { artifact, file, instead_of, source, who, before };
+        self.go_live(&mut handlers, candidate)
+    }
+
+    /// The artifact that runs where this one lies in the folder: itself, unless it was rolled back.
+    fn in_place_of(&self, found: Artifact) -> Result<(Artifact, Option<String>)> {
+        let pin = self.stores.last_seen(found.name()).and_then(|seen| seen.pin);
+        let Some(pin) = pin.filter(|pin| pin.instead_of == found.version) else { return Ok((found, None)) };
+        let artifact = self.around.versions.read(&pin.artifact);
+        let artifact = artifact.with_context(|| format!("handler {} was rolled back", found.name()))?;
+        Ok((artifact, Some(found.version)))
+    }
+
+    /// Makes a version live. `None` if just that runs. Why one was refused is noted in its store.
+    fn go_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
+        let refused = Refused::of(&new, &self.around.settings);
+        self.try_live(handlers, new).inspect_err(|error| {
+            if !may_pass(error) {
+                self.note(refused, format!("{error:#}"));
+            }
+        })
+    }
+
+    fn try_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
+        let Candidate { artifact, file, instead_of, source, who, before } = new;
+        let spec = artifact.resolve(&self.around.settings)?;
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
             && running.version == artifact.version
-            && running.consumer.is_some() == reads(&running.spec)
+            && running.instead_of == instead_of
+            && running.serves()
             && running.spec == spec
         {
             return Ok(None);
         }
-        if let Some((running, _)) = handlers.iter().find(|(name, handler)| handler.file == file && **name != spec.name)
-        {
-            bail!(
-                "this file is handler {running}: remove it first and then add it again, so that {running} ends before {} begins",
-                spec.name
-            );
-        }
-        self.check(&handlers, file, &spec)?;
-        let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
-        component.try_out(&spec)?;
-        check_exports(&spec, &component)?;
+        let component = self.examine(handlers, &file, &artifact, &spec)?;
         self.prepare_topics(&spec)?;
+        self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
         let joined = store.switch(Version {
             spec: spec.clone(),
@@ -107,44 +208,87 @@ impl Deployer {
             migrations: artifact.migrations,
             sha256: artifact.sha256.clone(),
             manifest: artifact.manifest_text,
-            source: file.display().to_string(),
+            source,
+            artifact: artifact.version.clone(),
+            instead_of: instead_of.clone(),
+            who,
+            before,
         })?;
-        self.stores.remember(&spec);
-        let (name, version) = (spec.name.clone(), joined.version);
-        let before = handlers.remove(&name);
-        let handler = Deployed {
-            file: file.to_owned(),
+        let artifact_version = artifact.version.clone();
+        self.stores
+            .remember(&spec, instead_of.clone().map(|instead_of| Pin { artifact: artifact_version, instead_of }));
+        let (name, number) = (spec.name.clone(), joined.version);
+        let live = Live { handler: name.clone(), version: number, artifact: artifact.version.clone(), new: joined.new };
+        let previous = handlers.remove(&name);
+        let count = handlers.len() + 1;
+        let handler = handlers.entry(name.clone()).or_insert(Deployed {
+            file,
             version: artifact.version,
+            instead_of,
+            number,
             spec: spec.clone(),
             store: store.clone(),
             consumer: None,
-        };
-        let number = handlers.len() + 1;
-        let handler = handlers.entry(name.clone()).or_insert(handler);
-        self.route(&spec, &store, &path, &joined)?;
-        handler.consumer = self
-            .consume(before, &spec, &store, joined, number)
-            .with_context(|| format!("version {version} of handler {name} is live, but cannot read"))?;
-        Ok(Some((name, version)))
+        });
+        let routed = self.route(&spec, &store, &path, &joined);
+        let consumer = self.consume(previous, &spec, &store, joined, count);
+        let consumer = consumer.with_context(|| format!("version {number} of handler {name} is live, but cannot read"));
+        let serves = consumer.and_then(|consumer| {
+            handler.consumer = consumer;
+            routed
+        });
+        if live.new
+            && let Err(error) = self.prune(&name, &path)
+        {
+            tracing::warn!(handler = name, error = format!("{error:#}"), "throw away old versions");
+        }
+        Ok(Some(Made { live, serves }))
+    }
+
+    /// Everything that can be said of a version before it goes live.
+    fn examine(&self, handlers: &Handlers, file: &Path, artifact: &Artifact, spec: &Spec) -> Result<Component> {
+        if let Some((running, _)) = handlers.iter().find(|(name, handler)| handler.file == file && **name != spec.name)
+        {
+            bail!(
+                "this file is handler {running}: remove it first and then add it again, so that {running} ends before {} begins",
+                spec.name
+            );
+        }
+        self.check(handlers, file, spec)?;
+        let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
+        component.try_out(spec)?;
+        check_exports(spec, &component)?;
+        Ok(component)
+    }
+
+    /// Throws away versions that nobody would roll back to.
+    fn prune(&self, handler: &str, store: &Path) -> Result<()> {
+        self.around.versions.prune(&deployment::history(&Store::open_reader(store)?, handler)?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Handlers> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What must hold between handlers, and between the versions of one.
-    fn check(&self, handlers: &BTreeMap<String, Deployed>, file: &Path, spec: &Spec) -> Result<()> {
+    fn check(&self, handlers: &Handlers, file: &Path, spec: &Spec) -> Result<()> {
         // A file that was renamed is the same handler.
         let others = handlers.values().filter(|other| other.file != file && other.file.exists());
         check_against(spec, others.map(|other| (&*other.file, &other.spec)))?;
-        if let Some((store, group)) = self.stores.last_seen(&spec.name) {
-            if store != spec.store {
+        if let Some(seen) = self.stores.last_seen(&spec.name) {
+            if seen.store != spec.store {
                 bail!(
-                    "handler {} keeps its tables and offsets in store {store}; `store = \"{}\"` would lose them. Change it back",
+                    "handler {} keeps its tables and offsets in store {}; `store = \"{}\"` would lose them. Change it back",
                     spec.name,
+                    seen.store,
                     spec.store
                 );
             }
-            if group != spec.group {
+            if seen.group != spec.group {
                 bail!(
-                    "handler {} reads as consumer group {group}; `group = \"{}\"` would read everything again. Change it back",
+                    "handler {} reads as consumer group {}; `group = \"{}\"` would read everything again. Change it back",
                     spec.name,
+                    seen.group,
                     spec.group
                 );
             }
@@ -204,29 +348,47 @@ impl Deployer {
 
     /// Removes the handler that came from this file, if there is one. Its tables and offsets stay.
     pub fn remove(&self, file: &Path) -> Result<Option<String>> {
-        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self.lock();
         let Some(name) = handlers.iter().find(|(_, h)| h.file == file).map(|(name, _)| name.clone()) else {
             return Ok(None);
         };
-        if let Some(mut handler) = handlers.remove(&name) {
-            self.around.routes.remove(&name);
-            if let Some(consumer) = handler.consumer.take() {
-                consumer.stop();
-            }
-            handler.store.remove(&name.as_str().into()).with_context(|| format!("remove handler {name}"))?;
-        }
+        let ended = self.end(&mut handlers, &name);
+        let error = ended.as_ref().err().map(|error| format!("{error:#}"));
+        let act = Act {
+            action: "undeploy",
+            handler: Some(&name),
+            ok: ended.is_ok(),
+            error: error.as_deref(),
+            ..Act::default()
+        };
+        self.note_folder(file, act);
+        ended?;
         Ok(Some(name))
+    }
+
+    fn end(&self, handlers: &mut Handlers, name: &str) -> Result<()> {
+        let Some(mut handler) = handlers.remove(name) else { return Ok(()) };
+        self.stores.unpin(name);
+        self.around.routes.remove(name);
+        if let Some(consumer) = handler.consumer.take() {
+            consumer.stop();
+        }
+        handler.store.remove(&name.into()).with_context(|| format!("remove handler {name}"))
+    }
+
+    /// The files whose handlers are live and do not read, since Kafka would not let them.
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        self.lock().values().filter(|handler| !handler.serves()).map(|handler| handler.file.clone()).collect()
     }
 
     /// The configuration of each handler that runs.
     pub fn specs(&self) -> Vec<Spec> {
-        let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        handlers.values().map(|handler| handler.spec.clone()).collect()
+        self.lock().values().map(|handler| handler.spec.clone()).collect()
     }
 
     /// Stops all consumers, side by side, and waits for them.
     pub fn stop_consumers(&self) {
-        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self.lock();
         handlers.values().filter_map(|h| h.consumer.as_ref()).for_each(Consumer::stop_soon);
         handlers.values_mut().filter_map(|h| h.consumer.take()).for_each(Consumer::stop);
     }
@@ -258,6 +420,13 @@ pub fn targets(
         Target { route: route.clone(), handler: handler.clone(), send }
     };
     spec.routes.iter().map(target).collect()
+}
+
+impl Deployed {
+    /// Whether it reads, if it is to.
+    fn serves(&self) -> bool {
+        self.consumer.is_some() == reads(&self.spec)
+    }
 }
 
 /// A component must export what its manifest promises.
@@ -301,6 +470,7 @@ pub fn may_pass(error: &anyhow::Error) -> bool {
     error.downcast_ref::<store::Error>().is_some_and(|e| e.kind == store::Kind::Store)
         || error.downcast_ref::<TopicError>().is_some_and(TopicError::is_transient)
         || error.downcast_ref::<rdkafka::error::KafkaError>().is_some()
+        || error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
 }
 
 fn reads_the_same(old: &Spec, new: &Spec) -> bool {

@@ -353,6 +353,9 @@ impl Executor {
                 let _ = reply.send(());
             }
             Message::Rest { reply } => self.resting.push(reply),
+            Message::Note { write, reply } => {
+                let _ = reply.send(write(self.connection()));
+            }
             Message::Stop => self.stopping = true,
         }
     }

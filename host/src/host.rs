@@ -4,6 +4,7 @@
 //! way. It waits for no broker: what needs one waits by itself.
 
 pub mod folder;
+pub mod admin;
 mod greeting;
 
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
 use crate::broker::Embedded;
+use crate::deploy::audit::Audit;
 use crate::deploy::stores::Stores;
+use crate::deploy::versions::Versions;
 use crate::deploy::watch::Watch;
 use crate::deploy::{Deployer, Surroundings};
 use crate::executor::Outside;
@@ -30,7 +33,7 @@ use crate::kafka::sender::Sender;
 use crate::kafka::topics::{Admin, Ensured};
 use crate::outbound::Outbound;
 use crate::relay;
-use crate::settings::{Acks, Bootstrap, Http, Settings, Topic};
+use crate::settings::{Acks, Bootstrap, Settings, Topic};
 
 /// How long to wait before topics are looked after again while Kafka does not answer.
 const TOPICS_AGAIN: Duration = Duration::from_secs(2);
@@ -47,8 +50,9 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     if waited {
         tracing::info!("the other daemon has ended: taking over");
     }
-    let bound = bind(&settings.http, waited)?;
+    let bound = take_port(waited, || server::bind(&settings.http))?;
     let address = bound.local_addr();
+    let door = admin::Door::open(&settings, waited)?;
     let verifier = Verifier::new(&settings)?;
     let engine = Engine::new(&settings.data.join("compiled"))?;
     let embedded = match settings.kafka.bootstrap {
@@ -80,6 +84,8 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         readers: Readers::start()?,
         kafka: kafka.clone(),
         admin,
+        versions: Versions::open(&settings.data, settings.versions.keep)?,
+        audit: Audit::new(&settings.data),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
     let outside = Outside { outbound: Outbound::new(runtime.handle().clone())?, sender: Sender::new(kafka.clone()) };
@@ -100,7 +106,15 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
             tracing::info!("stopping: requests under way are answered, what is committed is published");
             stop.cancel();
         });
-        bound.serve(routes, verifier, cancel).await
+        // Where either cannot be served, the daemon stops.
+        let told = cancel.clone();
+        let api = async {
+            let served = door.serve(deployer.clone(), told.clone()).await;
+            told.cancel();
+            served
+        };
+        let (served, api) = tokio::join!(bound.serve(routes, verifier, cancel), api);
+        served.and(api)
     });
     if let Err(error) = &served {
         tracing::error!(error = format!("{error:#}"), "the HTTP server has failed: stopping");
@@ -121,11 +135,11 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     served
 }
 
-/// Takes the port. A daemon that was killed gives up its lock and its port one after the other.
-fn bind(http: &Http, after_another: bool) -> Result<server::Bound> {
+/// Takes a port. A daemon that was killed gives up its lock and its port one after the other.
+fn take_port<T>(after_another: bool, bind: impl Fn() -> Result<T>) -> Result<T> {
     let until = Instant::now() + PORT_WITHIN;
     loop {
-        match server::bind(http) {
+        match bind() {
             Err(_) if after_another && Instant::now() < until => std::thread::sleep(PORT_AGAIN),
             bound => return bound,
         }

@@ -4,6 +4,8 @@
 //! answered once, with the handler's response or with a problem (RFC 9457). This module opens no store and runs
 //! no handler: a route's [`routes::Dispatch`] does, and an answer comes only after the commit.
 
+pub mod admin;
+pub mod connection;
 mod inflight;
 pub mod jwt;
 mod problem;

@@ -35,8 +35,12 @@ pub struct Settings {
     pub topics: Vec<Topic>,
     /// `[http]`
     pub http: Http,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[store]`
     pub store: Store,
+    /// `[versions]`
+    pub versions: Versions,
     /// `[inbox]`
     pub inbox: Inbox,
     /// `[outbox]`
@@ -135,6 +139,22 @@ pub enum JwtKey {
     Rs256(PathBuf),
     /// `public-key-file` with `algorithm = "ES256"`: PEM.
     Es256(PathBuf),
+}
+
+/// `[admin]`: the API by which the daemon is told what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `listen`: `None` is `"off"`. Default `127.0.0.1:0`, a free port.
+    pub listen: Option<SocketAddr>,
+    /// `token-file`: whose content callers must know. Default one that is made in the data folder (`admin.token`).
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[versions]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// `keep`: how many versions of each handler are kept for a rollback. Default 10.
+    pub keep: usize,
 }
 
 /// `[store]`

@@ -37,6 +37,7 @@ mod spring;
 mod duplicates;
 mod files;
 mod reload;
+mod deploying;
 mod guard;
 mod instances;
 mod clock;

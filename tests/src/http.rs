@@ -70,6 +70,12 @@ impl Call {
         self.header("Content-Type", "application/json")
     }
 
+    /// With a body of another kind.
+    pub fn bytes(mut self, kind: &str, body: Vec<u8>) -> Self {
+        self.body = body;
+        self.header("Content-Type", kind)
+    }
+
     /// Sends it. Fails the test when there is no answer.
     pub fn send(&self) -> Reply {
         self.try_send().unwrap_or_else(|error| panic!("{} {}{}: {error}", self.method, self.address, self.path))

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::http::Call;
 use crate::wait::{SOON, eventually};
 
 /// Keeps the folders, for looking at them after a failure.
@@ -121,6 +122,24 @@ impl Sandbox {
     /// Runs a subcommand that ends by itself.
     pub fn tidemill(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("run tidemill")
+    }
+
+    /// A request to the admin API of the sandbox's daemon, with its token.
+    pub fn admin(&self, method: &str, path: &str) -> Call {
+        self.admin_without_token(method, path)
+            .token(fs::read_to_string(self.data().join("admin.token")).unwrap().trim())
+    }
+
+    /// The same without the token.
+    pub fn admin_without_token(&self, method: &str, path: &str) -> Call {
+        let url = fs::read_to_string(self.data().join("admin.url")).expect("the address of the admin API");
+        Call::new(method, &format!("{}/admin/v1/{path}", url.trim()))
+    }
+
+    /// The audit log's lines.
+    pub fn audit(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.data().join("audit.log")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
     /// A number for each run of the daemon, from 1.

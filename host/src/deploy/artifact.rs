@@ -38,10 +38,28 @@ pub struct Artifact {
     pub migrations: Vec<Migration>,
     /// Hash of the component, the manifest and the migrations, wherever they came from.
     pub version: String,
+    /// Whether the manifest stood beside the component, and not in it.
+    pub manifest_beside: bool,
+    /// Whether the migrations did.
+    pub migrations_beside: bool,
 }
 
-impl Artifact {
-    /// Reads `NAME.wasm`; `NAME.toml` beside it replaces its manifest, and the folder `NAME.migrations` its migrations.
+/// What an artifact is made of: the component, and what stands beside it.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// The component.
+    pub wasm: Vec<u8>,
+    /// `NAME.toml`, in place of the manifest inside.
+    pub manifest: Option<String>,
+    /// The files of `NAME.migrations`, in place of the migrations inside.
+    pub migrations: Option<Vec<Migration>>,
+}
+
+impl Parts {
+    /// Reads `NAME.wasm` and what stands beside it.
+    ///
+    /// # Errors
+    /// The file is too large, or something cannot be read.
     pub fn read(file: &Path) -> Result<Self> {
         let length = fs::metadata(file).with_context(|| format!("read {}", file.display()))?.len();
         if length > COMPONENT_MAX {
@@ -49,42 +67,81 @@ impl Artifact {
                 "the file has {length} bytes, and a component may have {COMPONENT_MAX}: strip it (`strip = \"debuginfo\"`)"
             );
         }
-        let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        let (manifest, mut migrations) = sections(&bytes)?;
-        let beside = file.with_extension("toml");
-        let (manifest_text, origin) = match read_beside(&beside)? {
+        let wasm = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let folder = file.with_extension("migrations");
+        let migrations = if folder.is_dir() { Some(read_folder(&folder)?) } else { None };
+        Ok(Self { wasm, manifest: read_beside(&file.with_extension("toml"))?, migrations })
+    }
+}
+
+impl Artifact {
+    /// Reads `NAME.wasm`; `NAME.toml` beside it replaces its manifest, and the folder `NAME.migrations` its migrations.
+    pub fn read(file: &Path) -> Result<Self> {
+        Self::from_parts(Parts::read(file)?, file)
+    }
+
+    /// Understands what was read; `file` names it in errors.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn from_parts(parts: Parts, file: &Path) -> Result<Self> {
+        Self::of(parts, format!("{}[handler.toml]", file.display()), &file.with_extension("toml"))
+    }
+
+    /// Understands a file that stands alone, or is none yet; `origin` names its manifest in what is said of it.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn read_alone(bytes: Vec<u8>, origin: &str) -> Result<Self> {
+        Self::of(Parts { wasm: bytes, ..Parts::default() }, origin.to_owned(), Path::new("NAME.toml"))
+    }
+
+    /// `inside_origin` and `beside` name the manifest in the component, and the one that would stand beside it.
+    fn of(parts: Parts, inside_origin: String, beside: &Path) -> Result<Self> {
+        let (manifest, inside) = sections(&parts.wasm)?;
+        let (manifest_beside, migrations_beside) = (parts.manifest.is_some(), parts.migrations.is_some());
+        let (manifest_text, origin) = match parts.manifest {
             Some(text) => (text, beside.display().to_string()),
             None => match manifest {
-                Some(text) => (text, format!("{}[handler.toml]", file.display())),
+                Some(text) => (text, inside_origin),
                 None => bail!(
                     "it carries no manifest: build it with the SDK's `handler!`, or put a manifest beside it as {}",
                     beside.display()
                 ),
             },
         };
-        let folder = file.with_extension("migrations");
-        if folder.is_dir() {
-            migrations = read_folder(&folder)?;
-        }
-        Self::of(bytes, manifest_text, &origin, migrations)
-    }
-
-    /// Reads a file that stands alone, or is none yet; `origin` names its manifest in what is said of it.
-    pub fn read_alone(bytes: Vec<u8>, origin: &str) -> Result<Self> {
-        let (manifest, migrations) = sections(&bytes)?;
-        let manifest = manifest.context("it carries no manifest: name `handler.toml` in the SDK's `handler!`")?;
-        Self::of(bytes, manifest, origin, migrations)
-    }
-
-    fn of(bytes: Vec<u8>, manifest_text: String, origin: &str, mut migrations: Vec<Migration>) -> Result<Self> {
+        let mut migrations = parts.migrations.unwrap_or(inside);
         migrations.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = migrations.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
             bail!("two migrations are named {}", pair.first().map_or("", |m| m.name.as_str()));
         }
-        let manifest = Manifest::parse(&manifest_text, origin)?;
-        let sha256 = crate::id::sha256_hex(&bytes);
+        let manifest = Manifest::parse(&manifest_text, &origin)?;
+        let sha256 = crate::id::sha256_hex(&parts.wasm);
         let version = version(&sha256, &manifest_text, &migrations);
-        Ok(Self { bytes, sha256, manifest_text, manifest, migrations, version })
+        Ok(Self {
+            bytes: parts.wasm,
+            sha256,
+            manifest_text,
+            manifest,
+            migrations,
+            version,
+            manifest_beside,
+            migrations_beside,
+        })
+    }
+
+    /// The handler's name, which every manifest has.
+    pub fn name(&self) -> &str {
+        self.manifest.name.as_deref().unwrap_or_default()
+    }
+
+    /// What it was made of.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            wasm: self.bytes.clone(),
+            manifest: self.manifest_beside.then(|| self.manifest_text.clone()),
+            migrations: self.migrations_beside.then(|| self.migrations.clone()),
+        }
     }
 
     /// The handler's configuration under the operator's settings.

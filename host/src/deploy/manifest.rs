@@ -37,6 +37,8 @@ pub struct Manifest {
     pub event_id: Option<EventId>,
     /// `instances`
     pub instances: Option<Instances>,
+    /// `newer-schema`
+    pub newer_schema: Option<bool>,
     /// `[retry]`
     pub retry: Retry,
     /// `[compensation]`
@@ -278,6 +280,8 @@ pub struct Spec {
     pub event_id: EventId,
     /// What serves its deliveries.
     pub instances: Instances,
+    /// Whether it can live with tables that later migrations have changed, and so be rolled back to.
+    pub newer_schema: bool,
     /// What follows a failure.
     pub retry: Policy,
     /// What follows a failure to compensate.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::manifest::Spec;
 use crate::executor::{self, Handle, Outside};
-use crate::ledger::deployment;
+use crate::ledger::deployment::{self, Status};
 use crate::relay;
 use crate::settings::Settings;
 use crate::store::Connection;
@@ -33,7 +33,27 @@ pub struct Stores {
     relay: relay::Handle,
     outside: Outside,
     open: Mutex<BTreeMap<String, Open>>,
-    last_seen: Mutex<HashMap<String, (String, String)>>,
+    last_seen: Mutex<HashMap<String, Seen>>,
+}
+
+/// Where a handler was last live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its store.
+    pub store: String,
+    /// Its consumer group.
+    pub group: String,
+    /// What runs in the place of the file in the handlers folder.
+    pub pin: Option<Pin>,
+}
+
+/// A version that runs in the place of the file in the handlers folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Its artifact's version.
+    pub artifact: String,
+    /// That of the file.
+    pub instead_of: String,
 }
 
 impl Stores {
@@ -57,11 +77,16 @@ impl Stores {
             let (_, path) = stores.open(&name)?;
             let known = deployment::last_live(&Connection::open_reader(&path)?)?;
             let mut seen = stores.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-            for live in known {
-                if let Some((other, _)) = seen.insert(live.handler.clone(), (name.clone(), live.group)) {
+            for last in known {
+                let pin = last.artifact.zip(last.instead_of).filter(|_| last.status == Status::Live);
+                let pin = pin.map(|(artifact, instead_of)| Pin { artifact, instead_of });
+                if let Some(other) =
+                    seen.insert(last.handler.clone(), Seen { store: name.clone(), group: last.group, pin })
+                {
                     bail!(
-                        "handler {} was live in two stores, {other} and {name}: take one of them out of {}",
-                        live.handler,
+                        "handler {} was live in two stores, {} and {name}: take one of them out of {}",
+                        last.handler,
+                        other.store,
                         stores.folder.display()
                     );
                 }
@@ -96,15 +121,35 @@ impl Stores {
         Ok((handle, path))
     }
 
-    /// The store and the group in which a handler was last live.
-    pub fn last_seen(&self, handler: &str) -> Option<(String, String)> {
+    /// A store's file, if the store is open.
+    pub fn path(&self, name: &str) -> Option<Arc<Path>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|store| store.path.clone())
+    }
+
+    /// The names of all handlers that were ever live.
+    pub fn known(&self) -> Vec<String> {
+        let mut known: Vec<String> =
+            self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        known.sort();
+        known
+    }
+
+    /// Where a handler was last live.
+    pub fn last_seen(&self, handler: &str) -> Option<Seen> {
         self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).get(handler).cloned()
     }
 
     /// A handler has gone live.
-    pub fn remember(&self, spec: &Spec) {
+    pub fn remember(&self, spec: &Spec, pin: Option<Pin>) {
         let mut seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(spec.name.clone(), (spec.store.clone(), spec.group.clone()));
+        seen.insert(spec.name.clone(), Seen { store: spec.store.clone(), group: spec.group.clone(), pin });
+    }
+
+    /// What runs of a handler is its file's version again, or nothing.
+    pub fn unpin(&self, handler: &str) {
+        if let Some(seen) = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(handler) {
+            seen.pin = None;
+        }
     }
 
     /// Ends all executors, and waits for them.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 
-use super::{Deployer, may_pass};
+use super::{Deployer, Live, may_pass};
 
 /// How often the folder is looked at. A file must be the same in two looks.
 const EVERY: Duration = Duration::from_millis(200);
@@ -84,6 +84,10 @@ impl Watch {
             }
         }
         let now = Instant::now();
+        // What a command has made live may lack what the folder's files get by being tried again.
+        for file in self.deployer.unfinished() {
+            self.again.entry(file).or_insert(now + AGAIN);
+        }
         for (file, _) in self.again.iter().filter(|(_, at)| **at <= now) {
             self.tried.remove(file);
         }
@@ -97,7 +101,7 @@ impl Watch {
                 self.again.remove(file);
             }
             match deployed {
-                Ok(Some((handler, version))) => {
+                Ok(Some(Live { handler, version, .. })) => {
                     tracing::info!(handler, version, file = %file.display(), "handler is live");
                 }
                 Ok(None) => {}

@@ -17,9 +17,10 @@ use crate::guest::{Component, Environment};
 use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
-use crate::ledger::deployment::Migration;
+use crate::ledger::deployment::{Migration, Status};
 use crate::outbound;
 use crate::record::{Answer, Record, Refusal, Request};
+use crate::store::{Connection, Error};
 
 /// What a consumer asks when a partition was assigned.
 pub struct Open {
@@ -60,6 +61,14 @@ pub struct Version {
     pub manifest: String,
     /// Where it came from.
     pub source: String,
+    /// The artifact's version.
+    pub artifact: String,
+    /// The artifact of the file that lies in the handlers folder, where this one runs in its place.
+    pub instead_of: Option<String>,
+    /// Who asked for it.
+    pub who: String,
+    /// What becomes of the version before.
+    pub before: Status,
 }
 
 /// A live version.
@@ -84,7 +93,12 @@ pub struct Joined {
     pub positions: Arc<Positions>,
     /// The number of the version.
     pub version: i64,
+    /// Whether it has it since now: what was live before a restart goes on under its number.
+    pub new: bool,
 }
+
+/// A write to the ledger that belongs to no delivery.
+pub(super) type Note = Box<dyn FnOnce(&Connection) -> Result<(), Error> + Send>;
 
 /// A message to the executor.
 pub(super) enum Message {
@@ -101,6 +115,7 @@ pub(super) enum Message {
     Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
     Rest { reply: SyncSender<Option<i64>> },
+    Note { write: Note, reply: SyncSender<Result<(), Error>> },
     Stop,
 }
 
@@ -196,6 +211,13 @@ impl Handle {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Rest { reply })?;
         answer.recv_timeout(within).with_context(|| format!("the store's executor did not come to rest in {within:?}"))
+    }
+
+    /// Writes to the ledger between two groups.
+    pub fn note(&self, write: impl FnOnce(&Connection) -> Result<(), Error> + Send + 'static) -> Result<()> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Note { write: Box::new(write), reply })?;
+        Ok(answer.recv().context("the store's executor has stopped")??)
     }
 
     /// Ends the executor after the work that it holds now.

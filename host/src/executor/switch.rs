@@ -16,7 +16,7 @@ use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
 use crate::lane::{self, Lane, Token};
 use crate::ledger::crash;
-use crate::ledger::deployment::{self, New};
+use crate::ledger::deployment::{self, New, Status};
 use crate::ledger::offset::{self, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows};
 use crate::policy::{self, Circuit, Policy};
@@ -136,27 +136,27 @@ impl Executor {
             sha256: &version.sha256,
             manifest: &version.manifest,
             source: &version.source,
+            artifact: &version.artifact,
+            instead_of: version.instead_of.as_deref(),
+            who: &version.who,
         };
         let now = crate::clock::now();
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
             deployment::migrate(self.connection(), &handler, &version.migrations, now)?;
-            let number = deployment::make_live(self.connection(), new, now)?;
+            let made = deployment::make_live(self.connection(), new, version.before, now)?;
             let virtual_tables = self.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
             fault::reach(Moment::Switched);
-            Ok((number, virtual_tables))
+            Ok((made, virtual_tables))
         });
-        let number = match switched {
-            Ok((number, virtual_tables)) => {
+        let (number, new) = match switched {
+            Ok((made, virtual_tables)) => {
                 self.virtual_tables = virtual_tables;
-                number
+                made
             }
             Err(error) => {
                 self.rollback()?;
-                if let Err(unnoted) = deployment::note_failed(self.connection(), new, &error.to_string(), now) {
-                    tracing::warn!(%handler, error = %unnoted, "note a failed deployment");
-                }
                 return Err(error.into());
             }
         };
@@ -188,7 +188,7 @@ impl Executor {
             }
         };
         *member.slot.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
-        let joined = Joined { slot: member.slot.clone(), positions: member.positions.clone(), version: number };
+        let joined = Joined { slot: member.slot.clone(), positions: member.positions.clone(), version: number, new };
         self.members.insert(handler.clone(), member);
         let lanes: Vec<Token> =
             self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
@@ -262,7 +262,7 @@ impl Executor {
                 let _ = waiting.reply.send(Err(Refusal::Gone));
             }
         }
-        if let Err(error) = deployment::retire(self.connection(), handler, "removed") {
+        if let Err(error) = deployment::retire(self.connection(), handler, Status::Removed) {
             tracing::warn!(%handler, %error, "note that a handler was removed");
         }
     }

@@ -1,4 +1,5 @@
-//! The HS256 secret: read from where the settings say, or made once in the data folder.
+//! The daemon's secrets, that of HS256 and the admin API's token: read from where the settings say, or made once in the data
+//! folder.
 //!
 //! A secret file appears whole or not at all, readable by its owner only, and is never written again. The secret
 //! itself is the file's text, so that what one daemon made can be given to another as `secret-file`.
@@ -14,6 +15,8 @@ use crate::settings::{JwtKey, Settings};
 
 /// The file in the data folder that holds the generated secret.
 const FILE: &str = "jwt.secret";
+/// The file in the data folder that holds the admin API's token.
+pub(crate) const ADMIN_FILE: &str = "admin.token";
 
 /// RFC 7518, section 3.2: a key for HS256 has at least as many bytes as the hash.
 pub(crate) const SHORTEST: usize = 32;
@@ -30,12 +33,24 @@ pub fn load_or_create(settings: &Settings) -> anyhow::Result<Vec<u8>> {
         }
         JwtKey::Generated => {
             let path = settings.data.join(FILE);
-            generated(&settings.data, &path)
-                .with_context(|| format!("read or make the token secret {}", path.display()))
+            generated(&settings.data, FILE).with_context(|| format!("read or make the token secret {}", path.display()))
         }
         JwtKey::Rs256(_) | JwtKey::Es256(_) => {
             bail!("tokens come from the issuer that holds the private key: `http.jwt.public-key-file` only checks them")
         }
+    }
+}
+
+/// The admin API's token.
+///
+/// # Errors
+/// The file cannot be read or made.
+pub fn admin_token(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+    match &settings.admin.token_file {
+        Some(path) => read(path).with_context(|| format!("read `admin.token-file` {}", path.display())),
+        None => generated(&settings.data, ADMIN_FILE).with_context(|| {
+            format!("read or make the token of the admin API {}", settings.data.join(ADMIN_FILE).display())
+        }),
     }
 }
 
@@ -45,12 +60,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         secret.pop();
     }
     if secret.len() < SHORTEST {
-        bail!("it holds {} bytes; HS256 needs at least {SHORTEST} (RFC 7518)", secret.len());
+        bail!("it holds {} bytes; a secret has at least {SHORTEST} (RFC 7518 asks that of HS256)", secret.len());
     }
     Ok(secret)
 }
 
-fn generated(data: &Path, path: &Path) -> anyhow::Result<Vec<u8>> {
+fn generated(data: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    let path = &data.join(name);
     if path.try_exists()? {
         return read(path);
     }
@@ -60,7 +76,7 @@ fn generated(data: &Path, path: &Path) -> anyhow::Result<Vec<u8>> {
     let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
 
     // Written aside and linked into place: a second process that does the same at this moment loses and reads ours.
-    let aside = data.join(format!("{FILE}.{}", uuid::Uuid::new_v4()));
+    let aside = data.join(format!("{name}.{}", uuid::Uuid::new_v4()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).and_then(|mut file| {
         writeln!(file, "{text}")?;
         file.sync_all()?;

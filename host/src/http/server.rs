@@ -1,34 +1,24 @@
-//! The listener, its connections, and the life of one request.
+//! The handlers' listener, and the life of one request.
 //!
-//! Everything here is bounded: connections, requests under way, the size of heads and bodies, and the time for each.
+//! Everything here is bounded: requests under way, the size of bodies, and the time for each.
 //! A request that was handed on keeps its seat and its idempotency key until its answer arrives or is dropped, even
 //! when its client has been answered 504 or has gone: what runs is what is counted.
 
-use std::convert::Infallible;
-use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::http::connection::{self, Reply, Service};
 use crate::http::inflight::{InFlight, Key};
 use crate::http::jwt::Verifier;
 use crate::http::problem::Problem;
@@ -37,18 +27,10 @@ use crate::http::{request, response};
 use crate::record::Refusal;
 use crate::settings::Http;
 
-/// Bytes of a request's head at most; more is answered 431.
-const HEAD_MAX: usize = 64 * 1024;
 /// A deadline that can always be added to the present time.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Connections beyond one for each request under way: idle ones, and those about to be refused.
 const SPARE_CONNECTIONS: usize = 256;
-/// The pause after the system refused to accept, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// When stopping: how long a connection without a request under way may take to finish.
-const CLOSE_GRACE: Duration = Duration::from_secs(1);
-
-type Reply = Response<Full<Bytes>>;
 
 /// A listener that answers nobody yet.
 #[derive(Debug)]
@@ -73,18 +55,7 @@ pub struct Front {
 /// # Errors
 /// The address cannot be had; the error says why and what to do.
 pub fn bind(settings: &Http) -> anyhow::Result<Bound> {
-    let address = settings.listen;
-    let listener = TcpListener::bind(address).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::AddrInUse => "another process has this port; stop it, or set http.listen to another port",
-            ErrorKind::PermissionDenied => "ports below 1024 need a privilege; set http.listen to a higher port",
-            ErrorKind::AddrNotAvailable => "this machine has no such address; set http.listen to one it has",
-            _ => "set http.listen to an address and port of this machine",
-        };
-        anyhow!("listen on {address} (http.listen): {advice} ({error})")
-    })?;
-    listener.set_nonblocking(true).context("set up the listener")?;
-    let local_addr = listener.local_addr().context("read the listener's address")?;
+    let (listener, local_addr) = connection::listen(settings.listen, "http.listen")?;
     let mut settings = settings.clone();
     settings.deadline = settings.deadline.min(DEADLINE_MAX);
     Ok(Bound { listener, local_addr, settings })
@@ -102,114 +73,28 @@ impl Bound {
     /// # Errors
     /// The listener cannot be used at all.
     pub async fn serve(self, routes: Arc<Routes>, verifier: Verifier, cancel: CancellationToken) -> anyhow::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(self.listener).context("register the listener")?;
-        let deadline = self.settings.deadline;
-        let front = Arc::new(Front::new(routes, verifier, self.settings, cancel.clone()));
-        let seats = Arc::new(Semaphore::new(front.waiting.available_permits() + SPARE_CONNECTIONS));
-        let connections = TaskTracker::new();
-        let accept = async {
-            loop {
-                let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let front = Arc::clone(&front);
-                        prepare(&stream, deadline);
-                        connections.spawn(async move {
-                            connection(front, stream).await;
-                            drop(seat);
-                        });
-                    }
-                    // The client went away before it was its turn.
-                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept a connection; trying again");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = accept => {}
-        }
-        drop(listener);
-        connections.close();
-        connections.wait().await;
-        Ok(())
+        let front = Arc::new(Front::new(routes, verifier, self.settings, cancel));
+        let seats = front.waiting.available_permits() + SPARE_CONNECTIONS;
+        connection::serve(self.listener, front, seats).await
     }
 }
 
-/// Serve one connection to its end.
-pub async fn connection(front: Arc<Front>, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let busy = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request| {
-        let (front, busy) = (Arc::clone(&front), Arc::clone(&busy));
-        async move {
-            busy.store(true, Ordering::Relaxed);
-            let reply = answer(&front, request).await;
-            busy.store(false, Ordering::Relaxed);
-            Ok::<_, Infallible>(reply)
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(front.settings.deadline)
-        .max_header_size(HEAD_MAX)
-        .max_buf_size(2 * HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
-    tokio::select! {
-        // An error here is the client's doing: it went away, was too slow, or spoke no HTTP.
-        ended = served.as_mut() => return trace(ended),
-        () = front.cancel.cancelled() => served.as_mut().graceful_shutdown(),
+impl Service for Front {
+    fn patience(&self) -> Duration {
+        self.settings.deadline
     }
-    loop {
-        tokio::select! {
-            ended = served.as_mut() => return trace(ended),
-            () = sleep(CLOSE_GRACE) => if !busy.load(Ordering::Relaxed) { return },
-        }
-    }
-}
 
-fn trace(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::trace!(%error, "a connection broke off");
+    fn stopping(&self) -> &CancellationToken {
+        &self.cancel
     }
-}
 
-/// Answers are small: send them at once, and do not wait longer than the deadline for a client that takes none.
-fn prepare(stream: &TcpStream, deadline: Duration) {
-    let nodelay = stream.set_nodelay(true);
-    let millis = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX).max(1);
-    #[cfg(target_os = "linux")]
-    let timeout = rustix::net::sockopt::set_tcp_user_timeout(stream, millis).map_err(std::io::Error::from);
-    #[cfg(not(target_os = "linux"))]
-    let timeout: std::io::Result<()> = Ok(drop(millis));
-    if let Err(error) = nodelay.and(timeout) {
-        // The client has gone, or the system lacks the option; either way there is nothing to mend.
-        tracing::trace!(%error, "set a connection's options");
+    async fn answer(&self, request: hyper::Request<Incoming>, _peer: Option<SocketAddr>) -> Reply {
+        let deadline = Instant::now() + self.settings.deadline;
+        let (parts, body) = request.into_parts();
+        let mut body = Some(body);
+        let reply = self.handle(&parts, &mut body, deadline).await;
+        connection::finish(&parts, body, reply)
     }
-}
-
-/// Answer one request.
-async fn answer(front: &Front, request: hyper::Request<Incoming>) -> Reply {
-    let deadline = Instant::now() + front.settings.deadline;
-    let (parts, body) = request.into_parts();
-    let mut body = Some(body);
-    let mut reply = match front.handle(&parts, &mut body, deadline).await {
-        Ok(reply) => reply,
-        Err(problem) => problem.into_response(),
-    };
-    // Answered before the body was read: this connection is of no further use.
-    if let Some(rest) = body.filter(|body| !body.is_end_stream()) {
-        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        // A client that asked first (`Expect: 100-continue`) sends no body once it has been refused.
-        if !parts.headers.contains_key(EXPECT) {
-            tokio::spawn(request::drain(rest));
-        }
-    }
-    reply
 }
 
 impl Front {

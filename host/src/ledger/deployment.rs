@@ -3,7 +3,7 @@
 //! A migration runs once, in the transaction that makes its version live; one that was changed after it ran is
 //! refused, since nobody could say which tables the store then has.
 
-use crate::store::{Connection, Error, Kind};
+use crate::store::{Connection, Error, Kind, Row};
 
 /// One migration of a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,17 +14,66 @@ pub struct Migration {
     pub sql: String,
 }
 
-/// A live version.
+/// What became of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It runs, or will at the next start.
+    Live,
+    /// Another version took its place.
+    Replaced,
+    /// An older version took its place, since somebody asked for that.
+    RolledBack,
+    /// Its handler was removed.
+    Removed,
+    /// It was refused, and what ran before went on.
+    Failed,
+}
+
+impl Status {
+    const ALL: [Self; 5] = [Self::Live, Self::Replaced, Self::RolledBack, Self::Removed, Self::Failed];
+
+    /// As the column has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replaced => "replaced",
+            Self::RolledBack => "rolled-back",
+            Self::Removed => "removed",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self, Error> {
+        let unknown = || Error::new(Kind::Other, format!("tm_deployment holds an unknown status ({name})"));
+        Self::ALL.into_iter().find(|status| status.name() == name).ok_or_else(unknown)
+    }
+}
+
+/// A row of `tm_deployment`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct Deployment {
     /// The handler's name.
     pub handler: String,
     /// Its consumer group.
     pub group: String,
-    /// The content's hash, in hexadecimal.
-    pub sha256: String,
     /// Counts the handler's deployments in this store, from 1.
     pub version: i64,
+    /// The component's hash, in hexadecimal.
+    pub sha256: String,
+    /// The artifact's version, by which the store of versions has it; older rows have none.
+    pub artifact: Option<String>,
+    /// The artifact of the file that lies in the handlers folder, where this one runs in its place.
+    pub instead_of: Option<String>,
+    /// Who asked for it; older rows do not say.
+    pub who: Option<String>,
+    /// Where it came from.
+    pub source: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub deployed_at: i64,
+    /// What became of it.
+    pub status: Status,
+    /// Why it was refused.
+    pub error: Option<String>,
 }
 
 /// What is being deployed.
@@ -34,24 +83,37 @@ pub struct New<'a> {
     pub handler: &'a str,
     /// Its consumer group.
     pub group: &'a str,
-    /// The content's hash, in hexadecimal.
+    /// The component's hash, in hexadecimal.
     pub sha256: &'a str,
     /// The manifest, as TOML.
     pub manifest: &'a str,
     /// Where it came from.
     pub source: &'a str,
+    /// The artifact's version.
+    pub artifact: &'a str,
+    /// The artifact of the file that lies in the handlers folder, where this one runs in its place.
+    pub instead_of: Option<&'a str>,
+    /// Who asked for it.
+    pub who: &'a str,
 }
 
-/// Runs the migrations that have not run yet, in order, inside the open transaction.
-pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration], now: i64) -> Result<(), Error> {
+/// The migrations that have not run yet, in order, each with its hash.
+///
+/// # Errors
+/// One was changed after it ran, or comes before one that has run.
+pub fn outstanding<'m>(
+    connection: &Connection,
+    handler: &str,
+    migrations: &'m [Migration],
+) -> Result<Vec<(&'m Migration, String)>, Error> {
     let sql = "SELECT name, sha256 FROM main.tm_migration WHERE handler = ?1 ORDER BY name";
     let done = connection.query(sql, &[handler.into()], |row| Ok((row.text(0)?, row.text(1)?)))?;
-    let ledger = ledger_tables(connection)?;
     let last = done.last().map(|(name, _)| name.clone());
+    let mut outstanding = Vec::new();
     for migration in migrations {
         let (name, sha256) = (migration.name.as_str(), crate::id::sha256_hex(migration.sql.as_bytes()));
         match done.iter().find(|(done, _)| done == name) {
-            Some((_, before)) if *before == sha256 => continue,
+            Some((_, before)) if *before == sha256 => {}
             Some(_) => {
                 let message = format!(
                     "migration {name} has run already with other text: add a new migration instead of changing it"
@@ -65,8 +127,24 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
                 );
                 return Err(Error::new(Kind::Other, message));
             }
-            None => {}
+            None => outstanding.push((migration, sha256)),
         }
+    }
+    Ok(outstanding)
+}
+
+/// The migrations that have run and that a version with these ones does not know.
+pub fn unknown(connection: &Connection, handler: &str, migrations: &[Migration]) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM main.tm_migration WHERE handler = ?1 ORDER BY name";
+    let done = connection.query(sql, &[handler.into()], |row| row.text(0))?;
+    Ok(done.into_iter().filter(|done| migrations.iter().all(|migration| migration.name != *done)).collect())
+}
+
+/// Runs the migrations that have not run yet, in order, inside the open transaction.
+pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration], now: i64) -> Result<(), Error> {
+    let ledger = ledger_tables(connection)?;
+    for (migration, sha256) in outstanding(connection, handler, migrations)? {
+        let name = migration.name.as_str();
         connection.migrate(&migration.sql).map_err(|e| Error { message: format!("migration {name}: {e}"), ..e })?;
         if !connection.in_transaction() {
             return Err(Error::new(Kind::Other, format!("migration {name} ended the transaction")));
@@ -91,20 +169,37 @@ fn ledger_tables(connection: &Connection) -> Result<Vec<String>, Error> {
     connection.query(sql, &[], |row| row.text(0))
 }
 
-/// Makes a version live in place of the one before; returns its number.
-pub fn make_live(connection: &Connection, new: New<'_>, now: i64) -> Result<i64, Error> {
-    retire(connection, new.handler, "replaced")?;
-    insert(connection, new, now, "live", None)
+/// Makes a version live in place of the one before, which ends as `before`; returns its number. What is live already goes
+/// on under the number that it has: a restart is no deployment. Says whether it is one.
+pub fn make_live(connection: &Connection, new: New<'_>, before: Status, now: i64) -> Result<(i64, bool), Error> {
+    let sql = "UPDATE main.tm_deployment SET source = ?3, instead_of = ?4, \"group\" = ?5
+               WHERE handler = ?1 AND status = 'live' AND artifact = ?2 RETURNING version";
+    let params = [new.handler.into(), new.artifact.into(), new.source.into(), new.instead_of.into(), new.group.into()];
+    if let Some(version) = connection.first(sql, &params, |row| row.integer(0))? {
+        return Ok((version, false));
+    }
+    retire(connection, new.handler, before)?;
+    Ok((insert(connection, new, now, Status::Live, None)?, true))
 }
 
-/// Notes a deployment that was refused, and why.
+/// Notes a deployment that was refused, and why. One that is refused again for the same reason is noted once.
 pub fn note_failed(connection: &Connection, new: New<'_>, error: &str, now: i64) -> Result<(), Error> {
-    insert(connection, new, now, "failed", Some(error)).map(drop)
+    let sql = "UPDATE main.tm_deployment SET deployed_at = ?4, who = ?5, source = ?6
+               WHERE id = (SELECT max(id) FROM main.tm_deployment WHERE handler = ?1)
+               AND status = 'failed' AND artifact = ?2 AND error = ?3";
+    let (who, source) = (new.who.into(), new.source.into());
+    let params = [new.handler.into(), new.artifact.into(), error.into(), now.into(), who, source];
+    if connection.execute(sql, &params)? == 0 {
+        insert(connection, new, now, Status::Failed, Some(error))?;
+    }
+    Ok(())
 }
 
-fn insert(connection: &Connection, new: New<'_>, now: i64, status: &str, error: Option<&str>) -> Result<i64, Error> {
-    let sql = "INSERT INTO main.tm_deployment (handler, version, sha256, manifest, \"group\", source, deployed_at, status, error)
-               SELECT ?1, 1 + (SELECT coalesce(max(version), 0) FROM main.tm_deployment WHERE handler = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8
+fn insert(connection: &Connection, new: New<'_>, now: i64, status: Status, error: Option<&str>) -> Result<i64, Error> {
+    let sql = "INSERT INTO main.tm_deployment (handler, version, sha256, manifest, \"group\", source, deployed_at, status, error,
+                   artifact, instead_of, who)
+               SELECT ?1, 1 + (SELECT coalesce(max(version), 0) FROM main.tm_deployment WHERE handler = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                   ?9, ?10, ?11
                RETURNING version";
     let params = [
         new.handler.into(),
@@ -113,22 +208,113 @@ fn insert(connection: &Connection, new: New<'_>, now: i64, status: &str, error: 
         new.group.into(),
         new.source.into(),
         now.into(),
-        status.into(),
+        status.name().into(),
         error.into(),
+        new.artifact.into(),
+        new.instead_of.into(),
+        new.who.into(),
     ];
     Ok(connection.first(sql, &params, |row| row.integer(0))?.unwrap_or_default())
 }
 
-/// Ends the live version: `replaced`, or `removed`.
-pub fn retire(connection: &Connection, handler: &str, status: &str) -> Result<(), Error> {
+/// Ends the live version.
+pub fn retire(connection: &Connection, handler: &str, status: Status) -> Result<(), Error> {
     let sql = "UPDATE main.tm_deployment SET status = ?2 WHERE handler = ?1 AND status = 'live'";
-    connection.execute(sql, &[handler.into(), status.into()]).map(drop)
+    connection.execute(sql, &[handler.into(), status.name().into()]).map(drop)
+}
+
+/// Notes that the live version is that of the file in the handlers folder.
+pub fn settle(connection: &Connection, handler: &str) -> Result<(), Error> {
+    let sql = "UPDATE main.tm_deployment SET instead_of = NULL WHERE handler = ?1 AND status = 'live'";
+    connection.execute(sql, &[handler.into()]).map(drop)
+}
+
+const COLUMNS: &str =
+    "handler, \"group\", version, sha256, artifact, instead_of, who, source, deployed_at, status, error";
+
+/// The deployments of a handler in this store, the newest first.
+pub fn history(connection: &Connection, handler: &str) -> Result<Vec<Deployment>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM main.tm_deployment WHERE handler = ?1 ORDER BY version DESC");
+    connection.query(&sql, &[handler.into()], read)
 }
 
 /// The last version that was ever live for each handler of this store, removed or not.
-pub fn last_live(connection: &Connection) -> Result<Vec<Live>, Error> {
-    let sql = "SELECT handler, \"group\", sha256, max(version) FROM main.tm_deployment WHERE status <> 'failed' GROUP BY handler";
-    connection.query(sql, &[], |row| {
-        Ok(Live { handler: row.text(0)?, group: row.text(1)?, sha256: row.text(2)?, version: row.integer(3)? })
+pub fn last_live(connection: &Connection) -> Result<Vec<Deployment>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM main.tm_deployment d WHERE version =
+         (SELECT max(version) FROM main.tm_deployment WHERE handler = d.handler AND status <> 'failed')"
+    );
+    connection.query(&sql, &[], read)
+}
+
+fn read(row: &Row<'_>) -> Result<Deployment, Error> {
+    Ok(Deployment {
+        handler: row.text(0)?,
+        group: row.text(1)?,
+        version: row.integer(2)?,
+        sha256: row.text(3)?,
+        artifact: row.opt_text(4)?,
+        instead_of: row.opt_text(5)?,
+        who: row.opt_text(6)?,
+        source: row.text(7)?,
+        deployed_at: row.integer(8)?,
+        status: Status::parse(&row.text(9)?)?,
+        error: row.opt_text(10)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::schema;
+
+    fn new<'a>(artifact: &'a str, instead_of: Option<&'a str>) -> New<'a> {
+        let (handler, group, sha256, manifest) = ("h", "g", "s", "m");
+        New { handler, group, sha256, manifest, source: "h.wasm", artifact, instead_of, who: "somebody" }
+    }
+
+    #[test]
+    fn h2_a_restart_is_no_deployment_and_a_refusal_is_noted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
+        schema::prepare(&connection).unwrap();
+        let live = |artifact: &str, instead_of: Option<&str>, before: Status| {
+            make_live(&connection, new(artifact, instead_of), before, 5).unwrap().0
+        };
+        assert_eq!(live("a", None, Status::Replaced), 1);
+        assert_eq!(live("a", None, Status::Replaced), 1);
+        assert_eq!(live("b", None, Status::Replaced), 2);
+        for now in [6, 7] {
+            note_failed(&connection, new("c", None), "broken", now).unwrap();
+        }
+        note_failed(&connection, new("c", None), "broken otherwise", 8).unwrap();
+        assert_eq!(live("a", Some("b"), Status::RolledBack), 5);
+        assert_eq!(last_live(&connection).unwrap().pop().unwrap().instead_of.as_deref(), Some("b"));
+        settle(&connection, "h").unwrap();
+        let told = |row: Deployment| format!("{} {} {}", row.version, row.artifact.unwrap(), row.status.name());
+        let rows: Vec<_> = history(&connection, "h").unwrap().into_iter().map(told).collect();
+        assert_eq!(rows, ["5 a live", "4 c failed", "3 c failed", "2 b rolled-back", "1 a replaced"]);
+        assert_eq!(last_live(&connection).unwrap().pop().unwrap().instead_of, None);
+    }
+
+    #[test]
+    fn h2_a_version_is_asked_for_the_migrations_that_it_does_not_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
+        schema::prepare(&connection).unwrap();
+        let migration = |name: &str| Migration { name: name.into(), sql: format!("CREATE TABLE t{name} (x)") };
+        let all = ["1", "2"].map(migration);
+        let names = |migrations: &[Migration]| {
+            let left = outstanding(&connection, "h", migrations).unwrap();
+            left.iter().map(|(migration, _)| migration.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&all), ["1", "2"]);
+        connection.batch("BEGIN").unwrap();
+        migrate(&connection, "h", &all, 5).unwrap();
+        connection.batch("COMMIT").unwrap();
+        assert!(names(&all).is_empty() && names(&[migration("3")]) == ["3"]);
+        assert_eq!(unknown(&connection, "h", &[migration("1"), migration("3")]).unwrap(), ["2"]);
+        assert!(unknown(&connection, "other", &[]).unwrap().is_empty());
+    }
 }

@@ -9,7 +9,8 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 6] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS];
+const STEPS: [&str; 7] =
+    [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS, KEPT_VERSIONS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -127,6 +128,14 @@ DROP TABLE tm_inbox_part;
 ALTER TABLE tm_inbox_new RENAME TO tm_inbox;
 ALTER TABLE tm_inbox_part_new RENAME TO tm_inbox_part;
 CREATE TABLE tm_inbox_index (id INTEGER PRIMARY KEY, rows BLOB NOT NULL);
+";
+
+/// A deployment knows by which name the store of versions has it, who asked for it, and in place of which file's artifact
+/// it runs.
+const KEPT_VERSIONS: &str = "
+ALTER TABLE tm_deployment ADD COLUMN artifact TEXT;
+ALTER TABLE tm_deployment ADD COLUMN instead_of TEXT;
+ALTER TABLE tm_deployment ADD COLUMN who TEXT;
 ";
 
 /// What tells this store from every other one.

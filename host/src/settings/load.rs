@@ -11,8 +11,10 @@ use super::{Problems, Settings, read};
 /// The file that is read when none is named.
 const FILE: &str = "tidemill.toml";
 
-/// Variables that are not settings: which file to read, where the tests' Kafka keeps its jars, and what tests of handlers run.
-const OTHERS: [&str; 4] = ["TIDEMILL_CONFIG", "TIDEMILL_KAFKA_LIBS", "TIDEMILL_BIN", "TIDEMILL_WASM"];
+/// Variables that are not settings: which file to read, the token of another machine's daemon, where the tests' Kafka keeps its jars,
+/// and what tests of handlers run.
+const OTHERS: [&str; 5] =
+    ["TIDEMILL_CONFIG", "TIDEMILL_ADMIN_TOKEN", "TIDEMILL_KAFKA_LIBS", "TIDEMILL_BIN", "TIDEMILL_WASM"];
 
 /// Variables for the tests' own use start with this.
 const TESTS: &str = "TIDEMILL_TEST_";

@@ -11,8 +11,8 @@ use super::librdkafka::Reach;
 use super::reader::Section;
 use super::value::Value;
 use super::{
-    Acks, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox, Settings,
-    Store, Topic,
+    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox,
+    Settings, Store, Topic, Versions,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
@@ -31,7 +31,9 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         kafka: kafka(&root.section("kafka")),
         topics: topics(root),
         http: http(&root.section("http"), base),
+        admin: admin(&root.section("admin"), base),
         store: store(&root.section("store")),
+        versions: Versions { keep: root.section("versions").take("keep", |v| v.whole(1..=10_000)).unwrap_or(10) },
         inbox: Inbox { keep: keep(&root.section("inbox"), "keep", 7 * DAY) },
         outbox: outbox(&root.section("outbox")),
         defaults: defaults(&root.section("defaults")),
@@ -123,6 +125,19 @@ fn http(section: &Section<'_>, base: &Path) -> Http {
         max_waiting: section.take("max-waiting", |v| v.whole(1..=1_000_000)).unwrap_or(1024),
         idempotency_keep: keep(section, "idempotency-keep", DAY),
         jwt: jwt(&section.section("jwt"), base),
+    }
+}
+
+fn admin(section: &Section<'_>, base: &Path) -> Admin {
+    let listen = section.take("listen", |v| match v.text()? {
+        "off" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            format!("\"{text}\" is not an address; write an IP address and a port, like \"127.0.0.1:7070\", or \"off\"")
+        }),
+    });
+    Admin {
+        listen: listen.unwrap_or(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        token_file: path(section, "token-file", base),
     }
 }
 

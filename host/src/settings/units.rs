@@ -77,6 +77,21 @@ fn days(date: Date) -> i64 {
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
+/// Writes a time, in milliseconds since the Unix epoch, as UTC: `2026-01-31T12:00:00.000Z`.
+pub fn show_time(at: i64) -> String {
+    let (day, millis) = (at.div_euclid(86_400_000) + 719_468, at.rem_euclid(86_400_000));
+    // The reverse of `days`: 400 years are 146,097 days.
+    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    let (seconds, millis) = (millis / 1_000, millis % 1_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z", year + era * 400)
+}
+
 /// Writes a duration in the largest unit in which it is whole.
 pub fn show_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
@@ -192,6 +207,11 @@ mod tests {
 
     proptest! {
         /// What is shown reads back as the same value.
+        #[test]
+        fn shown_times_read_back(at in 0i64..250_000_000_000_000) {
+            prop_assert_eq!(time(&show_time(at)), Some(at));
+        }
+
         #[test]
         fn shown_durations_read_back(ms in 0u64..u64::MAX / 2_000_000) {
             let value = Duration::from_millis(ms);

@@ -9,7 +9,8 @@ use tidemill::deploy::manifest::Route;
 use tidemill::http::jwt::{Unauthorized, Verifier};
 use tidemill::http::response;
 use tidemill::http::routes::{Dispatch, Routes, Target};
-use tidemill::http::server::{Front, connection};
+use tidemill::http::connection::connection;
+use tidemill::http::server::Front;
 use tidemill::record::{Request, Response};
 use tidemill::settings::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -125,7 +126,7 @@ pub(crate) fn connections(bytes: &[u8]) {
             let verifier = Verifier::new(&SETTINGS).unwrap();
             let front = Front::new(routes, verifier, SETTINGS.http.clone(), CancellationToken::new());
             let (mut client, server) = tokio::io::duplex(1 << 16);
-            let server = tokio::spawn(connection(Arc::new(front), server));
+            let server = tokio::spawn(connection(Arc::new(front), server, None));
             client.write_all(bytes).await.unwrap();
             // Nothing more is sent, so what is not complete runs into its time limit.
             let mut answers = Vec::new();

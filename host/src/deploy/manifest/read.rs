@@ -52,6 +52,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
         instances: section
             .take("instances", |v| v.choice(&[("fresh", Instances::Fresh), ("reused", Instances::Reused)])),
+        newer_schema: section.take("newer-schema", |v| v.boolean()),
         retry: retry(&section.section("retry")),
         compensation: compensation(&section.section("compensation")),
         outbound: outbound(&section.section("outbound")),

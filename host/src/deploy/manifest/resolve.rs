@@ -30,6 +30,7 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         start: pick(&over.start, &manifest.start).unwrap_or(Start::Earliest),
         event_id: pick(&over.event_id, &manifest.event_id).unwrap_or(EventId::Offset),
         instances: pick(&over.instances, &manifest.instances).unwrap_or_default(),
+        newer_schema: pick(&over.newer_schema, &manifest.newer_schema).unwrap_or(false),
         compensation: over.compensation.over(manifest.compensation.over(retry.clone())),
         retry,
         circuit: over.circuit.over(manifest.circuit.over(defaults.circuit)),

@@ -1,0 +1,73 @@
+//! `tidemill deploy`: sends a handler's file to the daemon.
+//!
+//! What can be said of the file without a daemon is said before one is asked.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::Method;
+
+use super::remote::{Remote, print_json, short};
+use super::say;
+use crate::deploy::artifact::{Artifact, Parts};
+use crate::deploy::report::Done;
+use crate::http::admin::Upload;
+
+/// `tidemill deploy`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The handler's file; `NAME.toml` and `NAME.migrations` that stand beside it go with it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Let the daemon check it, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Deploys.
+///
+/// # Errors
+/// The file was refused, here or by the daemon; nothing was changed.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let parts = Parts::read(&arguments.file)?;
+    Artifact::from_parts(parts.clone(), &arguments.file).with_context(|| arguments.file.display().to_string())?;
+    let daemon = arguments.remote.daemon()?;
+    let body = match &parts {
+        Parts { manifest: None, migrations: None, .. } => ("application/wasm", parts.wasm),
+        parts => ("application/json", serde_json::to_vec(&Upload::of(parts)).context("write JSON")?),
+    };
+    let path = if arguments.dry_run { "handlers?dry-run=true" } else { "handlers" };
+    let done: Done = daemon.ask(Method::POST, path, Some(body))?;
+    if arguments.json {
+        return print_json(&done);
+    }
+    let (name, artifact) = (&done.handler, short(&done.artifact));
+    if arguments.dry_run {
+        let migrations = match done.migrations.as_slice() {
+            [] => "no migration would run".to_owned(),
+            migrations => format!("migrations would run: {}", migrations.join(", ")),
+        };
+        let what = if done.changed { "would go live" } else { "runs already" };
+        return say(&format!("{artifact} of handler {name} {what} as {}; {migrations}", done.file));
+    }
+    told(&done, if done.changed { "is live" } else { "was live already" })
+}
+
+/// One line for people, and one to standard error for what went wrong afterwards.
+pub(super) fn told(done: &Done, what: &str) -> anyhow::Result<()> {
+    let number = done.version.map_or(String::new(), |number| format!("version {number} of "));
+    let held = match &done.instead_of {
+        Some(held) => format!(" in place of {} in {}, which is held back until it changes", short(held), done.file),
+        None => format!(", from {}", done.file),
+    };
+    if let Some(warning) = &done.warning {
+        eprintln!("warning: {warning}");
+    }
+    say(&format!("{number}handler {} ({}) {what}{held}", done.handler, short(&done.artifact)))
+}

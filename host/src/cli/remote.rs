@@ -1,0 +1,189 @@
+//! A daemon's admin API, as the commands call it: the one of the data folder, or one that is named.
+//!
+//! It asks for what it is told to, and changes nothing by itself. An answer that is no success is an error for people.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use reqwest::{Client, Method, StatusCode, Url};
+use serde::de::DeserializeOwned;
+
+use super::Config;
+use crate::host::admin::url_file;
+use crate::http::admin::{BASE, CLAIMED};
+use crate::http::secret;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer may take: a component is compiled meanwhile.
+const ANSWER: Duration = Duration::from_secs(600);
+
+/// Which daemon.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// The admin API of a daemon elsewhere, like http://10.0.0.5:7070, with its token in TIDEMILL_ADMIN_TOKEN or --token-file.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// A file with the token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: Config,
+}
+
+impl Remote {
+    /// Where it is, by the arguments or by the data folder of the settings.
+    ///
+    /// # Errors
+    /// There is no daemon, or no token.
+    pub(super) fn daemon(&self) -> Result<Daemon> {
+        let given = match (&self.token_file, std::env::var("TIDEMILL_ADMIN_TOKEN")) {
+            (Some(path), _) => Some(read_token(path)?),
+            (None, Ok(token)) if !token.is_empty() => Some(token),
+            _ => None,
+        };
+        let (url, token, found) = match &self.to {
+            Some(url) => {
+                let token = given.context("a daemon that is named with --to wants its token: set TIDEMILL_ADMIN_TOKEN, or name a file with --token-file")?;
+                (url.clone(), token, "--to".to_owned())
+            }
+            None => {
+                let settings = self.config.load()?;
+                if settings.admin.listen.is_none() {
+                    bail!("the admin API is off (`admin.listen`): set it to an address, or name a daemon with --to");
+                }
+                let file = url_file(&settings.data);
+                let url = std::fs::read_to_string(&file).with_context(|| {
+                    format!(
+                        "no daemon runs on the data folder {}: start one with `tidemill run`, or name one with --to (read {})",
+                        settings.data.display(),
+                        file.display()
+                    )
+                })?;
+                let token = match given {
+                    Some(token) => token,
+                    None => {
+                        let made = settings.data.join(secret::ADMIN_FILE);
+                        read_token(settings.admin.token_file.as_deref().unwrap_or(&made))?
+                    }
+                };
+                (url.trim().to_owned(), token, file.display().to_string())
+            }
+        };
+        let wrong = || format!("{found}: {url:?} is no address of a daemon; write it like http://10.0.0.5:7070");
+        let parsed = Url::parse(&url).with_context(wrong)?;
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+            bail!("{}", wrong());
+        }
+        Ok(Daemon { url: url.trim_end_matches('/').to_owned(), token, found, named: self.to.is_some() })
+    }
+}
+
+fn read_token(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read the token {}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A daemon that can be asked.
+pub(super) struct Daemon {
+    url: String,
+    token: String,
+    /// Where the address stands.
+    found: String,
+    /// Whether it was named, and so may be beyond a proxy.
+    named: bool,
+}
+
+impl Daemon {
+    /// Asks, and reads the answer.
+    ///
+    /// # Errors
+    /// Nobody answers; or the daemon refuses, with its reason.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a client")?;
+        let (status, answer) = runtime.block_on(self.send(method, path, body))?;
+        let foreign =
+            || format!("what answers at {} ({}) is no admin API of Tidemill ({status})", self.url, self.found);
+        if status.is_success() {
+            return serde_json::from_slice(&answer).with_context(foreign);
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let Some(detail) = problem.get("detail").and_then(serde_json::Value::as_str) else { bail!("{}", foreign()) };
+        if status == StatusCode::UNAUTHORIZED {
+            bail!("the daemon at {} does not take this token: {detail}", self.url);
+        }
+        bail!("{detail}")
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<(StatusCode, Vec<u8>)> {
+        let mut client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
+        if !self.named {
+            client = client.no_proxy();
+        }
+        let client = client.build().context("set up the HTTP client")?;
+        let url = format!("{}{BASE}/{path}", self.url);
+        let mut request = client.request(method, url).bearer_auth(&self.token).header(CLAIMED, caller());
+        if let Some((kind, body)) = body {
+            request = request.header("content-type", kind).body(body);
+        }
+        let unreachable = || {
+            format!(
+                "no daemon answers at {} ({}): start it with `tidemill run`, or name another with --to",
+                self.url, self.found
+            )
+        };
+        let response = request.send().await.with_context(unreachable)?;
+        let status = response.status();
+        Ok((status, response.bytes().await.with_context(unreachable)?.to_vec()))
+    }
+}
+
+/// The user and the machine, for the audit log.
+fn caller() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let visible = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    format!("{user}@{machine}").chars().filter(visible).collect()
+}
+
+/// A handler's name, which becomes a part of a path.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    crate::deploy::manifest::names::plain(text)
+}
+
+/// The first digits of a hash, for people.
+pub(super) fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// Prints what was told as it is.
+///
+/// # Errors
+/// Standard output is closed.
+pub(super) fn print_json(told: &impl serde::Serialize) -> Result<()> {
+    super::say(&serde_json::to_string_pretty(told).context("write JSON")?)
+}
+
+/// Columns as wide as what is in them; the last one is as it is.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}

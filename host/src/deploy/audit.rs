@@ -1,0 +1,149 @@
+//! The audit log: one line of JSON for each change of what runs, and for each that was refused.
+//!
+//! Its invariant: a line is on disk before whoever asked is answered, and no line is ever changed. It knows nothing of what
+//! was done but what it is told, and holds no file open, so that it can be moved away at any time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::settings::units;
+
+/// The file in the data folder.
+const FILE: &str = "audit.log";
+
+/// Who asks for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// How it is known: `token`, or `folder`.
+    pub who: &'static str,
+    /// The user and the machine that it says it is.
+    pub claimed: Option<String>,
+    /// Where it called from.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Caller {
+    /// The handlers folder.
+    pub const FOLDER: Self = Self { who: "folder", claimed: None, peer: None };
+
+    /// For the ledger.
+    pub fn name(&self) -> &str {
+        self.claimed.as_deref().unwrap_or(self.who)
+    }
+}
+
+/// What was done, or refused.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Act<'a> {
+    /// `deploy`, `rollback` or `undeploy`.
+    pub action: &'a str,
+    /// The handler's name, as far as it is known.
+    pub handler: Option<&'a str>,
+    /// The number of the version that is live now.
+    pub version: Option<i64>,
+    /// The artifact's version.
+    pub artifact: Option<&'a str>,
+    /// Its file, where one was found.
+    pub file: Option<&'a str>,
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why it was not; or, where it was, what went wrong afterwards.
+    pub error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    who: &'a str,
+    claimed: Option<&'a str>,
+    peer: Option<SocketAddr>,
+    #[serde(flatten)]
+    act: Act<'a>,
+}
+
+/// The log of a data folder.
+pub struct Audit {
+    path: PathBuf,
+    writing: Mutex<()>,
+}
+
+impl Audit {
+    /// That of a data folder.
+    pub fn new(data: &Path) -> Self {
+        Self { path: data.join(FILE), writing: Mutex::default() }
+    }
+
+    /// Whether there is a log to write to; it is made if need be.
+    pub fn check(&self) -> Result<()> {
+        self.open().map(drop)
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// It is not known to be on disk.
+    pub fn write(&self, caller: &Caller, act: Act<'_>) -> Result<()> {
+        let time = units::show_time(crate::clock::now());
+        let line = Line { time, who: caller.who, claimed: caller.claimed.as_deref(), peer: caller.peer, act };
+        let mut line = serde_json::to_string(&line).context("write the audit log")?;
+        line.push('\n');
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.open()?;
+        let written = whole(&mut file).and_then(|whole| {
+            // What a full disk has cut off stays a line of its own.
+            let line = if whole { line } else { format!("\n{line}") };
+            file.write_all(line.as_bytes())?;
+            file.sync_data()
+        });
+        written.with_context(|| format!("write the audit log {}", self.path.display()))
+    }
+
+    fn open(&self) -> Result<File> {
+        let opened = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.path);
+        opened.with_context(|| format!("write the audit log {}", self.path.display()))
+    }
+}
+
+/// Whether the last line has its end.
+fn whole(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn each_act_is_a_line_also_behind_one_that_was_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::new(folder.path());
+        let caller = Caller { who: "token", claimed: Some("a\n@b".into()), peer: Some("127.0.0.1:5".parse().unwrap()) };
+        let act = Act { action: "deploy", handler: Some("h"), ok: true, ..Act::default() };
+        audit.write(&caller, act.clone()).unwrap();
+        let path = folder.path().join(FILE);
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"time\":").unwrap();
+        audit.write(&Caller::FOLDER, act).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(serde_json::from_str::<serde_json::Value>).collect();
+        let [Ok(first), Err(_), Ok(last)] = lines.as_slice() else { unreachable!("{text}") };
+        assert_eq!(
+            (&first["claimed"], &first["peer"], &first["ok"]),
+            (&"a\n@b".into(), &"127.0.0.1:5".into(), &true.into())
+        );
+        assert_eq!((&last["who"], &last["claimed"], &last["version"]), (&"folder".into(), &().into(), &().into()));
+    }
+}

@@ -1,0 +1,456 @@
+//! Deployment by command: a version that is sent, one that is gone back to, a handler that is taken away.
+//!
+//! The handlers folder stays what is declared: what was sent goes live first and into the folder then, and until it
+//! lies there the ledger says in whose place it runs, so that a process that ends in between undoes nothing. A rollback
+//! writes no file, and is in the ledger alone. Each act is in the audit log before it is answered.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::artifact::{Artifact, Parts};
+use super::audit::{Act, Caller};
+use super::report::{Description, Done, Entry, Listed, Report};
+use super::versions::{Staged, remove, sync};
+use super::{Candidate, Deployed, Deployer, Handlers, Made, Store};
+use crate::ledger::deployment::{self, Deployment, Status};
+
+/// Why a command cannot be followed, where that is no fault of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no such handler or version.
+    #[error("{0}")]
+    Unknown(String),
+    /// Something stands in its way.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Deployer {
+    /// Makes a version live that was sent, and puts it into the handlers folder.
+    ///
+    /// # Errors
+    /// It was refused, and nothing was changed; or it is live, and its file could not be put in its place.
+    pub fn upload(&self, parts: Parts, caller: &Caller) -> Result<Done> {
+        self.audit(caller, "deploy", None, |subject| {
+            let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
+            *subject = Some((artifact.name().to_owned(), Some(artifact.version.clone())));
+            self.try_upload(artifact, caller)
+        })
+    }
+
+    fn try_upload(&self, artifact: Artifact, caller: &Caller) -> Result<Done> {
+        let mut handlers = self.lock();
+        let file = self.place(&handlers, &artifact)?;
+        let staged = stage(&file, &artifact)?;
+        let lies = Artifact::read(&file).ok().map(|found| found.version).filter(|found| *found != artifact.version);
+        let (name, version) = (artifact.name().to_owned(), artifact.version.clone());
+        let (source, who, before) = (file.display().to_string(), caller.name().to_owned(), Status::Replaced);
+        let new = Candidate { artifact, file: file.clone(), instead_of: lies, source, who, before };
+        let made = self.go_live(&mut handlers, new)?;
+        let number = handlers.get(&name).map(|running| running.number);
+        staged.commit().with_context(|| {
+            format!(
+                "version {} of handler {name} is live, but its file is not in its place",
+                number.unwrap_or_default()
+            )
+        })?;
+        self.settle(&mut handlers, &name);
+        let file = file.display().to_string();
+        let done = Done { handler: name, version: number, artifact: version, file, ..Done::default() };
+        Ok(told(done, made))
+    }
+
+    /// Checks a version as [`Deployer::upload`] does, and changes nothing.
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub fn rehearse(&self, parts: Parts) -> Result<Done> {
+        let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
+        let handlers = self.lock();
+        let spec = artifact.resolve(&self.around.settings)?;
+        let file = self.place(&handlers, &artifact)?;
+        drop(stage(&file, &artifact)?);
+        self.examine(&handlers, &file, &artifact, &spec)?;
+        let migrations = match self.stores.path(&spec.store) {
+            Some(store) => {
+                let store = Store::open_reader(&store)?;
+                let left = deployment::outstanding(&store, &spec.name, &artifact.migrations)?;
+                left.iter().map(|(migration, _)| migration.name.clone()).collect()
+            }
+            None => artifact.migrations.iter().map(|migration| migration.name.clone()).collect(),
+        };
+        let changed = handlers.get(&spec.name).is_none_or(|running| running.version != artifact.version);
+        let file = file.display().to_string();
+        Ok(Done { handler: spec.name, artifact: artifact.version, changed, file, migrations, ..Done::default() })
+    }
+
+    /// Makes an earlier version live: the one of this number, or the last one before. The file in the handlers folder stays, and
+    /// is held back until it changes; where there is none, it is written again.
+    ///
+    /// # Errors
+    /// There is no such version, or it cannot go live; nothing was changed.
+    pub fn rollback(&self, name: &str, version: Option<i64>, caller: &Caller) -> Result<Done> {
+        self.audit(caller, "rollback", Some(name), |subject| {
+            let mut handlers = self.lock();
+            let store = self.store(name)?;
+            let row = choose(deployment::history(&store, name)?, version, handlers.contains_key(name), name)?;
+            let number = row.version;
+            let of_old = || {
+                Denied::Unknown(format!(
+                    "version {number} of handler {name} is from before versions were kept: deploy its file again"
+                ))
+            };
+            let hash = row.artifact.ok_or_else(of_old)?;
+            *subject = Some((name.to_owned(), Some(hash.clone())));
+            let gone = |error: anyhow::Error| {
+                Denied::Unknown(format!("version {number} of handler {name} cannot be gone back to: {error:#}"))
+            };
+            let artifact = self.around.versions.read(&hash).map_err(gone)?;
+            self.knows_the_schema(&store, &artifact, name, number)?;
+            self.go_back(&mut handlers, artifact, name, caller)
+        })
+    }
+
+    /// A migration that has run is never undone, so a version from before it must say that it can live with what it did.
+    fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
+        let unknown = deployment::unknown(store, name, &artifact.migrations)?;
+        if !unknown.is_empty() && !artifact.resolve(&self.around.settings)?.newer_schema {
+            let unknown = unknown.join(", ");
+            return Err(Denied::Conflict(format!(
+                "version {number} of handler {name} does not know what migrations have done since ({unknown}), and they are not undone: \
+                 deploy a newer version, or set `newer-schema = true` under [handler.{name}] if that one can live with it"
+            ))
+            .into());
+        }
+        Ok(())
+    }
+
+    fn go_back(&self, handlers: &mut Handlers, artifact: Artifact, name: &str, caller: &Caller) -> Result<Done> {
+        let version = artifact.version.clone();
+        let (file, staged, instead_of) = match handlers.get(name) {
+            Some(running) if running.version == version => {
+                let number = running.number;
+                return Err(
+                    Denied::Conflict(format!("that is what runs, as version {number} of handler {name}")).into()
+                );
+            }
+            Some(running) => {
+                // One that cannot be read was refused; what it replaced is held back then.
+                let lies = Artifact::read(&running.file).ok().map(|found| found.version);
+                let lies = lies.or_else(|| running.instead_of.clone()).unwrap_or_else(|| running.version.clone());
+                (running.file.clone(), None, Some(lies).filter(|lies| *lies != version))
+            }
+            None => {
+                let file = self.place(handlers, &artifact)?;
+                if file.exists() {
+                    return Err(Denied::Conflict(format!(
+                        "handler {name} does not run, and {} lies there and was refused: deploy another file over it, or take it away",
+                        file.display()
+                    ))
+                    .into());
+                }
+                let staged = stage(&file, &artifact)?;
+                (file, Some(staged), None)
+            }
+        };
+        let (source, who) = (self.around.versions.path(&version).display().to_string(), caller.name().to_owned());
+        let before = Status::RolledBack;
+        let new = Candidate { artifact, file: file.clone(), instead_of: instead_of.clone(), source, who, before };
+        let made = self.go_live(handlers, new)?;
+        let number = handlers.get(name).map(|running| running.number);
+        if let Some(staged) = staged {
+            staged.commit().with_context(|| format!("handler {name} is live, but its file is not in its place"))?;
+        }
+        let file = file.display().to_string();
+        let done =
+            Done { handler: name.to_owned(), version: number, artifact: version, file, instead_of, ..Done::default() };
+        Ok(told(done, made))
+    }
+
+    /// Takes a handler's file out of the folder and ends it. Its versions, tables and offsets stay.
+    ///
+    /// # Errors
+    /// It does not run; or its file cannot be taken away, and it runs on.
+    pub fn undeploy(&self, name: &str, caller: &Caller) -> Result<Done> {
+        self.audit(caller, "undeploy", Some(name), |subject| {
+            let mut handlers = self.lock();
+            let Some(running) = handlers.get(name) else {
+                self.store(name)?;
+                return Err(Denied::Conflict(format!("handler {name} does not run")).into());
+            };
+            let (file, artifact) = (running.file.clone(), running.version.clone());
+            *subject = Some((name.to_owned(), Some(artifact.clone())));
+            let folder = file.parent().unwrap_or(Path::new("."));
+            for path in [file.clone(), file.with_extension("toml"), file.with_extension("migrations")] {
+                remove(&path).with_context(|| format!("take {} out of the handlers folder", path.display()))?;
+            }
+            sync(folder)?;
+            self.end(&mut handlers, name)?;
+            let file = file.display().to_string();
+            Ok(Done { handler: name.to_owned(), artifact, changed: true, file, ..Done::default() })
+        })
+    }
+
+    /// All handlers that run or ever did, by their names.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let handlers = self.lock();
+        let mut all = Vec::new();
+        for name in self.stores.known() {
+            let last = deployment::last_live(&self.store(&name)?)?.into_iter().find(|row| row.handler == name);
+            let Some(row) = last else { continue };
+            let running = handlers.get(&name);
+            all.push(Listed {
+                state: state(running).to_owned(),
+                version: row.version,
+                artifact: row.artifact,
+                instead_of: running.and_then(|running| running.instead_of.clone()),
+                sha256: row.sha256,
+                deployed_at: crate::settings::units::show_time(row.deployed_at),
+                who: row.who,
+                source: row.source,
+                handler: name,
+            });
+        }
+        Ok(all)
+    }
+
+    /// The versions of a handler, the newest first.
+    ///
+    /// # Errors
+    /// There is no such handler.
+    pub fn history(&self, name: &str) -> Result<Vec<Entry>> {
+        self.entries(&self.lock(), name)
+    }
+
+    fn entries(&self, handlers: &Handlers, name: &str) -> Result<Vec<Entry>> {
+        let runs = handlers.contains_key(name);
+        let kept =
+            |row: &Deployment| row.artifact.as_deref().is_some_and(|artifact| self.around.versions.has(artifact));
+        let rows = deployment::history(&self.store(name)?, name)?;
+        Ok(rows.into_iter().map(|row| (kept(&row), row)).map(|(kept, row)| Entry::of(row, runs, kept)).collect())
+    }
+
+    /// All about a handler.
+    ///
+    /// # Errors
+    /// There is no such handler.
+    pub fn report(&self, name: &str) -> Result<Report> {
+        let handlers = self.lock();
+        let versions = self.entries(&handlers, name)?;
+        let running = handlers.get(name);
+        let last = versions.iter().find(|entry| entry.status != Status::Failed.name());
+        let artifact = last.and_then(|entry| self.around.versions.read(entry.artifact.as_deref()?).ok());
+        let description = match artifact {
+            Some(artifact) => Some(Description::of(&artifact, &artifact.resolve(&self.around.settings)?)?),
+            None => None,
+        };
+        Ok(Report {
+            handler: name.to_owned(),
+            state: state(running).to_owned(),
+            file: running.map(|running| running.file.display().to_string()),
+            instead_of: running.and_then(|running| running.instead_of.clone()),
+            description,
+            versions,
+        })
+    }
+
+    /// The store in which a handler was last live, to read.
+    fn store(&self, name: &str) -> Result<Store> {
+        let seen = self.stores.last_seen(name).and_then(|seen| self.stores.path(&seen.store));
+        let unknown = || {
+            Denied::Unknown(format!("there is no handler {name}, and there never was: `tidemill handlers` lists them"))
+        };
+        Ok(Store::open_reader(&seen.ok_or_else(unknown)?)?)
+    }
+
+    /// Where a version's file belongs: where the handler's is that runs, or under its own name.
+    fn place(&self, handlers: &Handlers, artifact: &Artifact) -> Result<PathBuf> {
+        let name = artifact.name();
+        let file = match handlers.get(name) {
+            Some(running) => running.file.clone(),
+            None => self.around.settings.handlers.join(format!("{name}.wasm")),
+        };
+        let other = handlers.iter().find(|(other, handler)| *other != name && handler.file == file);
+        let other = other.map(|(other, _)| other.clone());
+        let lies = || Artifact::read(&file).ok().map(|found| found.name().to_owned()).filter(|found| found != name);
+        if let Some(other) = other.or_else(lies) {
+            let file = file.display();
+            return Err(
+                Denied::Conflict(format!("{file} holds handler {other}: give that file another name first")).into()
+            );
+        }
+        let beside = [
+            (file.with_extension("toml"), artifact.manifest_beside, "manifest"),
+            (file.with_extension("migrations"), artifact.migrations_beside, "migrations"),
+        ];
+        for (path, brought, what) in beside {
+            if !brought && path.exists() {
+                return Err(Denied::Conflict(format!(
+                    "{} would replace the {what} inside the file: take it away, or send one of your own that stands beside yours",
+                    path.display()
+                ))
+                .into());
+            }
+        }
+        Ok(file)
+    }
+
+    /// What runs is what lies in the folder.
+    fn settle(&self, handlers: &mut Handlers, name: &str) {
+        self.stores.unpin(name);
+        let Some(running) = handlers.get_mut(name) else { return };
+        running.instead_of = None;
+        let of = name.to_owned();
+        if let Err(error) = running.store.note(move |connection| deployment::settle(connection, &of)) {
+            tracing::warn!(
+                handler = name,
+                error = format!("{error:#}"),
+                "note that a version's file is in its place; it is done at the next start"
+            );
+        }
+    }
+
+    /// Does something that is in the audit log afterwards, whatever comes of it. `act` says whom it is about.
+    fn audit(
+        &self,
+        caller: &Caller,
+        action: &str,
+        handler: Option<&str>,
+        act: impl FnOnce(&mut Option<(String, Option<String>)>) -> Result<Done>,
+    ) -> Result<Done> {
+        self.around.audit.check().context("nothing was done, since it could not be noted")?;
+        let mut subject = handler.map(|handler| (handler.to_owned(), None));
+        let done = act(&mut subject);
+        let (handler, artifact) = subject.unzip();
+        let failed = done.as_ref().err().map(|error| format!("{error:#}"));
+        let warning = done.as_ref().ok().and_then(|done| done.warning.clone());
+        let line = Act {
+            action,
+            handler: handler.as_deref(),
+            version: done.as_ref().ok().and_then(|done| done.version),
+            artifact: artifact.as_ref().and_then(Option::as_deref),
+            file: done.as_ref().ok().map(|done| done.file.as_str()),
+            ok: done.is_ok(),
+            error: failed.as_deref().or(warning.as_deref()),
+        };
+        let noted = self.around.audit.write(caller, line);
+        match &done {
+            Ok(done) => tracing::info!(handler = done.handler, version = done.version, by = caller.name(), "{action}"),
+            Err(error) => {
+                tracing::warn!(handler, by = caller.name(), "{action} refused, and what ran before goes on: {error:#}")
+            }
+        }
+        let done = done?;
+        noted.with_context(|| format!("{action} of handler {} was done, and could not be noted", done.handler))?;
+        Ok(done)
+    }
+}
+
+/// What a command did, with what went wrong after a version went live.
+fn told(done: Done, made: Option<Made>) -> Done {
+    let changed = made.is_some();
+    let warning = made.and_then(|made| made.serves.err()).map(|error| format!("{error:#}; it is tried again"));
+    Done { changed, warning, ..done }
+}
+
+fn stage(file: &Path, artifact: &Artifact) -> Result<Staged> {
+    let folder = file.parent().unwrap_or(Path::new(".")).display();
+    Staged::write(file, &artifact.parts())
+        .with_context(|| format!("the handlers folder {folder} cannot be written, and nothing was changed: let the daemon write there, or copy the file yourself"))
+}
+
+fn state(running: Option<&Deployed>) -> &'static str {
+    match running {
+        Some(Deployed { instead_of: Some(_), .. }) => "rolled-back",
+        Some(_) => "live",
+        None => "stopped",
+    }
+}
+
+/// The version to go back to, of a history whose newest is first. Without a number: for a handler that does not run its last
+/// one; for one that runs the last whose place another took since, so that going back twice goes back two versions.
+fn choose(history: Vec<Deployment>, version: Option<i64>, runs: bool, name: &str) -> Result<Deployment, Denied> {
+    let failed = |row: &Deployment| row.status == Status::Failed;
+    if let Some(version) = version {
+        let row = history.into_iter().find(|row| row.version == version);
+        return match row {
+            None => Err(Denied::Unknown(format!(
+                "handler {name} has no version {version}: `tidemill versions {name}` lists them"
+            ))),
+            Some(row) if failed(&row) => {
+                Err(Denied::Conflict(format!("version {version} of handler {name} was never live: it was refused")))
+            }
+            Some(row) => Ok(row),
+        };
+    }
+    let mut seen = Vec::new();
+    for row in history.into_iter().filter(|row| !failed(row)) {
+        // What became of an artifact the last time counts.
+        if !seen.contains(&row.artifact) {
+            seen.push(row.artifact.clone());
+            if !runs || !matches!(row.status, Status::Live | Status::RolledBack) {
+                return Ok(row);
+            }
+        }
+    }
+    Err(Denied::Unknown(format!(
+        "handler {name} has no version before this one: `tidemill versions {name}` lists those that can be named"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn history(rows: &[(&str, Status)]) -> Vec<Deployment> {
+        let text = String::new;
+        let row = |(version, (artifact, status)): (i64, &(&str, Status))| Deployment {
+            handler: text(),
+            group: text(),
+            version,
+            sha256: text(),
+            artifact: Some((*artifact).to_owned()),
+            instead_of: None,
+            who: None,
+            source: text(),
+            deployed_at: 0,
+            status: *status,
+            error: None,
+        };
+        let mut rows: Vec<Deployment> = (1..).zip(rows).map(row).collect();
+        rows.reverse();
+        rows
+    }
+
+    #[test]
+    fn h2_going_back_twice_goes_back_two_versions() {
+        use Status::{Failed, Live, Removed, Replaced, RolledBack};
+        let back = |rows: &[(&str, Status)], runs| {
+            choose(history(rows), None, runs, "h").map(|row| row.version).map_err(|_| ())
+        };
+        let mut rows = vec![("a", Replaced), ("b", Replaced), ("x", Failed), ("c", Live)];
+        assert_eq!(back(&rows, true), Ok(2));
+        rows.pop();
+        rows.extend([("c", RolledBack), ("b", Live)]);
+        assert_eq!(back(&rows, true), Ok(1));
+        rows.pop();
+        rows.extend([("b", RolledBack), ("a", Live)]);
+        assert_eq!(back(&rows, true), Err(()));
+        // One that came again by a file counts again.
+        rows.pop();
+        rows.extend([("a", Replaced), ("b", Replaced), ("d", Live)]);
+        assert_eq!(back(&rows, true), Ok(7));
+        // A handler that was removed comes back as it was.
+        assert_eq!(back(&[("a", Replaced), ("b", Removed), ("x", Failed)], false), Ok(2));
+    }
+
+    #[test]
+    fn h2_a_version_by_number_was_live_once() {
+        let rows = history(&[("a", Status::Replaced), ("x", Status::Failed), ("b", Status::Live)]);
+        let by = |number| choose(rows.clone(), Some(number), true, "h");
+        assert_eq!(by(1).unwrap().artifact.as_deref(), Some("a"));
+        assert!(matches!(by(2), Err(Denied::Conflict(_))) && matches!(by(9), Err(Denied::Unknown(_))));
+    }
+}

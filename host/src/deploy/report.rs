@@ -1,0 +1,301 @@
+//! What is told about versions and handlers: by the admin API as JSON, by the command line as JSON or as text.
+//!
+//! The names of its fields are kept from version to version. Reading a file here runs and compiles nothing, and values
+//! of settings, which may be secrets, are never told.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use wasmparser::{Parser, Payload};
+
+use super::artifact::Artifact;
+use super::manifest::{EventId, Instances, Spec, Start};
+use crate::ledger::deployment::Deployment;
+use crate::policy::Order;
+use crate::settings::{DeadLetterPartition, units};
+
+/// What a command did, or would have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The handler's name.
+    pub handler: String,
+    /// The number of the version that is live now; none after a removal or a dry run.
+    pub version: Option<i64>,
+    /// The artifact's version.
+    pub artifact: String,
+    /// Whether anything is different now.
+    pub changed: bool,
+    /// Its file in the handlers folder.
+    pub file: String,
+    /// The artifact of that file, if this version runs in its place.
+    pub instead_of: Option<String>,
+    /// Migrations that a dry run has found to be run.
+    pub migrations: Vec<String>,
+    /// What went wrong after the version went live.
+    pub warning: Option<String>,
+}
+
+/// A handler, as a list has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub handler: String,
+    /// `live`, `rolled-back` when another version than its file's is, or `stopped`.
+    pub state: String,
+    /// The number of its last version.
+    pub version: i64,
+    /// That one's artifact.
+    pub artifact: Option<String>,
+    /// The artifact of the file in whose place it runs.
+    pub instead_of: Option<String>,
+    /// The component's hash.
+    pub sha256: String,
+    /// Since when.
+    pub deployed_at: String,
+    /// Who asked for it.
+    pub who: Option<String>,
+    /// Where it came from.
+    pub source: String,
+}
+
+/// One version of a handler that went live, or was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number.
+    pub version: i64,
+    /// Its artifact.
+    pub artifact: Option<String>,
+    /// The component's hash.
+    pub sha256: String,
+    /// When.
+    pub deployed_at: String,
+    /// Who asked for it.
+    pub who: Option<String>,
+    /// Where it came from.
+    pub source: String,
+    /// `live`, `replaced`, `rolled-back`, `removed` or `failed`; a live one whose handler does not run is `stopped`.
+    pub status: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The artifact of the file in whose place it was made live.
+    pub instead_of: Option<String>,
+    /// Whether it can be rolled back to.
+    pub kept: bool,
+}
+
+impl Entry {
+    /// A row of the ledger.
+    pub fn of(row: Deployment, runs: bool, kept: bool) -> Self {
+        let status = if row.status.name() == "live" && !runs { "stopped" } else { row.status.name() };
+        Self {
+            version: row.version,
+            artifact: row.artifact,
+            sha256: row.sha256,
+            deployed_at: units::show_time(row.deployed_at),
+            who: row.who,
+            source: row.source,
+            status: status.to_owned(),
+            error: row.error,
+            instead_of: row.instead_of,
+            kept,
+        }
+    }
+}
+
+/// All about a handler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its name.
+    pub handler: String,
+    /// As in [`Listed`].
+    pub state: String,
+    /// Its file in the handlers folder, while it runs.
+    pub file: Option<String>,
+    /// The artifact of that file, if another one runs in its place.
+    pub instead_of: Option<String>,
+    /// What is in its last version, if that was kept.
+    pub description: Option<Description>,
+    /// Its versions, the newest first.
+    pub versions: Vec<Entry>,
+}
+
+/// What is in a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The handler's name.
+    pub handler: String,
+    /// Hash of the component, the manifest and the migrations.
+    pub artifact: String,
+    /// Hash of the component.
+    pub sha256: String,
+    /// The component's size in bytes.
+    pub bytes: usize,
+    /// What the host can call.
+    pub exports: Vec<String>,
+    /// What it asks of the host.
+    pub imports: Vec<String>,
+    /// What it asks of WASI, of which only a clock and random numbers are granted.
+    pub wasi: Vec<String>,
+    /// The consumer group.
+    pub group: String,
+    /// The store.
+    pub store: String,
+    /// Topics that it reads.
+    pub topics: Vec<String>,
+    /// Topics that it reads, as librdkafka takes the pattern.
+    pub pattern: Option<String>,
+    /// Where a new group starts.
+    pub start: String,
+    /// Where event ids are.
+    pub event_id: String,
+    /// `fresh` or `reused`.
+    pub instances: String,
+    /// Whether it can live with tables that later migrations have changed.
+    pub newer_schema: bool,
+    /// Destinations and their topics.
+    pub publish: BTreeMap<String, String>,
+    /// Method, path, and `jwt` where a token is needed.
+    pub routes: Vec<String>,
+    /// Origins that it may call.
+    pub http: Vec<String>,
+    /// The names of its settings.
+    pub settings: Vec<String>,
+    /// For each delivery.
+    pub limits: BTreeMap<String, String>,
+    /// What follows a failure.
+    pub retry: BTreeMap<String, String>,
+    /// Where a record goes that was given up on.
+    pub dead_letter: BTreeMap<String, String>,
+    /// In the order in which they run.
+    pub migrations: Vec<Migration>,
+}
+
+/// A migration of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migration {
+    /// Its file's name.
+    pub name: String,
+    /// Its hash.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: usize,
+}
+
+impl Description {
+    /// Reads a component, without compiling it, and lays the settings out.
+    ///
+    /// # Errors
+    /// The component is damaged.
+    pub fn of(artifact: &Artifact, spec: &Spec) -> Result<Self> {
+        let (exports, all) = interfaces(&artifact.bytes)?;
+        let (wasi, imports) = all.into_iter().partition(|name| name.starts_with("wasi:"));
+        let text = |value: &dyn ToString| value.to_string();
+        let limits = &spec.limits;
+        let partition = match spec.dead_letter.partition {
+            DeadLetterPartition::Same => "same".to_owned(),
+            DeadLetterPartition::Fixed(partition) => partition.to_string(),
+        };
+        Ok(Self {
+            handler: spec.name.clone(),
+            artifact: artifact.version.clone(),
+            sha256: artifact.sha256.clone(),
+            bytes: artifact.bytes.len(),
+            exports,
+            imports,
+            wasi,
+            group: spec.group.clone(),
+            store: spec.store.clone(),
+            topics: spec.topics.clone(),
+            pattern: spec.pattern.clone(),
+            start: match spec.start {
+                Start::Earliest => "earliest".into(),
+                Start::Latest => "latest".into(),
+                Start::Time(at) => units::show_time(at),
+            },
+            event_id: match &spec.event_id {
+                EventId::Pointer(pointer) => pointer.clone(),
+                EventId::Header(name) => format!("header:{name}"),
+                EventId::Key => "key".into(),
+                EventId::Offset => "offset".into(),
+            },
+            instances: match spec.instances {
+                Instances::Fresh => "fresh".into(),
+                Instances::Reused => "reused".into(),
+            },
+            newer_schema: spec.newer_schema,
+            publish: spec.publish.clone(),
+            routes: spec
+                .routes
+                .iter()
+                .map(|route| format!("{} {}{}", route.method, route.path, if route.jwt { " jwt" } else { "" }))
+                .collect(),
+            http: spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            settings: spec.settings.keys().cloned().collect(),
+            limits: named([
+                ("time", units::show_duration(limits.time)),
+                ("memory", units::show_size(limits.memory)),
+                ("sql-rows", text(&limits.sql_rows)),
+                ("sql-bytes", units::show_size(limits.sql_bytes)),
+                ("events", text(&limits.events)),
+                ("event-bytes", units::show_size(limits.event_bytes)),
+                ("log-bytes", units::show_size(limits.log_bytes)),
+            ]),
+            retry: named([
+                ("max-attempts", text(&spec.retry.max_attempts)),
+                ("interval", units::show_duration(spec.retry.backoff.interval)),
+                ("factor", text(&spec.retry.backoff.factor)),
+                ("max", units::show_duration(spec.retry.backoff.max)),
+                (
+                    "order",
+                    match spec.retry.order {
+                        Order::Partition => "partition".into(),
+                        Order::Key => "key".into(),
+                        Order::None => "none".into(),
+                    },
+                ),
+            ]),
+            dead_letter: named([("topic", spec.dead_letter.topic.clone()), ("partition", partition)]),
+            migrations: artifact
+                .migrations
+                .iter()
+                .map(|migration| Migration {
+                    name: migration.name.clone(),
+                    sha256: crate::id::sha256_hex(migration.sql.as_bytes()),
+                    bytes: migration.sql.len(),
+                })
+                .collect(),
+        })
+    }
+}
+
+fn named<const N: usize>(values: [(&str, String); N]) -> BTreeMap<String, String> {
+    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The names that a component exports and imports, sorted.
+fn interfaces(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut exports, mut imports) = (Vec::new(), Vec::new());
+    // What a component holds inside has exports and imports of its own.
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    exports.sort();
+    imports.sort();
+    Ok((exports, imports))
+}
