@@ -38,6 +38,7 @@ mod duplicates;
 mod files;
 mod reload;
 mod guard;
+mod grants;
 mod instances;
 mod clock;
 mod contract;

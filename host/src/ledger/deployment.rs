@@ -3,6 +3,10 @@
 //! A migration runs once, in the transaction that makes its version live; one that was changed after it ran is
 //! refused, since nobody could say which tables the store then has.
 
+use std::sync::Arc;
+
+use super::owners;
+use crate::store::rights::{Owners, Rights};
 use crate::store::{Connection, Error, Kind};
 
 /// One migration of a handler.
@@ -42,8 +46,15 @@ pub struct New<'a> {
     pub source: &'a str,
 }
 
-/// Runs the migrations that have not run yet, in order, inside the open transaction.
-pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration], now: i64) -> Result<(), Error> {
+/// Runs the migrations that have not run yet, in order, inside the open transaction, with the rights of their handler.
+/// Returns whose the store's tables are then.
+pub fn migrate(
+    connection: &Connection,
+    rights: &Arc<Rights>,
+    migrations: &[Migration],
+    now: i64,
+) -> Result<Owners, Error> {
+    let handler = &*rights.user;
     let sql = "SELECT name, sha256 FROM main.tm_migration WHERE handler = ?1 ORDER BY name";
     let done = connection.query(sql, &[handler.into()], |row| Ok((row.text(0)?, row.text(1)?)))?;
     let ledger = ledger_tables(connection)?;
@@ -67,7 +78,9 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
             }
             None => {}
         }
-        connection.migrate(&migration.sql).map_err(|e| Error { message: format!("migration {name}: {e}"), ..e })?;
+        connection
+            .migrate(&migration.sql, rights)
+            .map_err(|e| Error { message: format!("migration {name}: {e}"), ..e })?;
         if !connection.in_transaction() {
             return Err(Error::new(Kind::Other, format!("migration {name} ended the transaction")));
         }
@@ -83,7 +96,7 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
         let message = format!("table {table} has a foreign key on one of the host's tables (tm_*): remove it");
         return Err(Error::new(Kind::Denied, message));
     }
-    Ok(())
+    owners::claim(connection, rights)
 }
 
 fn ledger_tables(connection: &Connection) -> Result<Vec<String>, Error> {

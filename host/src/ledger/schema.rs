@@ -9,7 +9,8 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 6] = [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS];
+const STEPS: [&str; 7] =
+    [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS, OWNERS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -127,6 +128,18 @@ DROP TABLE tm_inbox_part;
 ALTER TABLE tm_inbox_new RENAME TO tm_inbox;
 ALTER TABLE tm_inbox_part_new RENAME TO tm_inbox_part;
 CREATE TABLE tm_inbox_index (id INTEGER PRIMARY KEY, rows BLOB NOT NULL);
+";
+
+/// Tables, views and triggers have an owner: the only handler that was ever in the store, or everybody (null).
+const OWNERS: &str = "
+CREATE TABLE tm_owner (
+    kind TEXT NOT NULL, name TEXT NOT NULL COLLATE NOCASE, handler TEXT,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID;
+INSERT INTO tm_owner SELECT type, name,
+    (SELECT iif(count(DISTINCT handler) = 1, min(handler), NULL) FROM (
+        SELECT handler FROM tm_deployment UNION SELECT handler FROM tm_migration))
+    FROM sqlite_schema WHERE type IN ('table', 'view', 'trigger')
+    AND lower(name) NOT LIKE 'tm\\_%' ESCAPE '\\' AND lower(name) NOT LIKE 'sqlite\\_%' ESCAPE '\\';
 ";
 
 /// What tells this store from every other one.
