@@ -55,8 +55,11 @@ guests:
 	@.ci/wasm-cargo build --release --locked --manifest-path tests/guests/Cargo.toml
 	$(foreach name,$(GUESTS),$(call place,tests/guests/$(WASM)/$(name).wasm,target/guests)$(newline))
 
+# Without a tidemill.toml here, with the one of the examples, whose folders would be beside it.
 run: build ## start the daemon with an embedded broker and the example handlers; data in tidemill-data
-	@TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
+	@if [ ! -e tidemill.toml ]; then \
+	  export TIDEMILL_CONFIG=$${TIDEMILL_CONFIG:-handlers/tidemill.toml} TIDEMILL_DATA=$${TIDEMILL_DATA:-tidemill-data}; fi; \
+	  TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
 
 test: setup-tests ## run all tests
 	@$(MAKE) --no-print-directory host handlers guests

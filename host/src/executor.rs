@@ -51,6 +51,7 @@ use crate::policy::Circuit;
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::Connection;
+use crate::store::rights::Tables;
 
 /// How long the executor waits before it tries a store again that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -91,6 +92,8 @@ pub fn spawn(
     }
     let upkeep = Upkeep::open(&connection, keep, crate::clock::now(), Instant::now())?;
     let virtual_tables = connection.has_virtual_tables()?;
+    let tables = Arc::new(Tables::default());
+    tables.set(ledger::owners::load(&connection)?);
     let inbox = Inbox::open(&connection, &identity.secret)?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
@@ -119,6 +122,7 @@ pub fn spawn(
         next_outbox_id,
         savepoints_for: 0,
         virtual_tables,
+        tables,
         backlog,
         relayed: Relayed::default(),
         outside,
@@ -213,6 +217,8 @@ struct Executor {
     savepoints_for: u32,
     /// Whether all have: a virtual table is told by them where a delivery ends.
     virtual_tables: bool,
+    /// Whose the handlers' tables are.
+    tables: Arc<Tables>,
     backlog: Backlog,
     relayed: Relayed,
     outside: Outside,

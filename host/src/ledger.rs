@@ -13,6 +13,7 @@ pub mod crash;
 pub mod outbox;
 pub mod fallback;
 pub mod request;
+pub mod owners;
 pub mod deployment;
 pub mod encoding;
 

@@ -45,7 +45,10 @@ impl Pair {
         }
         sandbox.deploy_bytes("bad.wasm", &tidemill_tests::sandbox::built("hostile"));
         sandbox.deploy_bytes("good.wasm", &tidemill_tests::sandbox::built("hostile"));
-        sandbox.write_toml(&format!("[kafka]\nbootstrap = \"{}\"\n", Kafka::shared().bootstrap()));
+        sandbox.write_toml(&format!(
+            "[kafka]\nbootstrap = \"{}\"\n[handler.good.grant]\ntables = {{ \"*\" = \"write\" }}\n",
+            Kafka::shared().bootstrap()
+        ));
         Self { sandbox, client, bad, good, outputs: [out_bad, out_good] }
     }
 

@@ -62,6 +62,7 @@ fn s1_5_a_purchase_goes_from_its_coupon_through_its_payment_to_its_completion_or
             publishes.1
         );
     }
+    toml += include_str!("../../handlers/tidemill.toml");
     toml += &topics.iter().map(|(_, topic)| format!("[[topic]]\nname = \"{topic}\"\n")).collect::<String>();
     sandbox.write_toml(&toml);
     let mut daemon = Daemon::start(&sandbox);

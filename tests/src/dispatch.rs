@@ -9,10 +9,11 @@ use tidemill::deploy::artifact;
 use tidemill::deploy::manifest::{Instances, Manifest, Spec};
 use tidemill::guest::{self, Component, Context, Engine, Environment, Warm};
 use tidemill::id::{InputId, Seed};
-use tidemill::ledger::schema;
+use tidemill::ledger::{deployment, schema};
 use tidemill::record::{Record, Timestamp};
 use tidemill::settings::Settings;
 use tidemill::store::Connection;
+use tidemill::store::rights::Rights;
 
 use crate::built;
 
@@ -40,10 +41,13 @@ impl Dispatch {
         let (manifest, migrations) = artifact::sections(&bytes).unwrap();
         let manifest = Manifest::parse(&manifest.expect("a manifest"), handler).unwrap();
         let spec = Spec::resolve(&manifest, &Settings::parse("", "none").unwrap().defaults, None).unwrap();
-        let environment = Arc::new(Environment { spec: Spec { instances, ..spec }, owner: 1 });
+        let rights = Arc::new(Rights { user: spec.name.as_str().into(), ..Rights::default() });
         let connection = Box::new(Connection::open_writer(&folder.join("store.db"), true).unwrap());
         schema::prepare(&connection).unwrap();
-        migrations.iter().for_each(|migration| connection.migrate(&migration.sql).unwrap());
+        connection.batch("BEGIN").unwrap();
+        rights.tables.set(deployment::migrate(&connection, &rights, &migrations, 0).unwrap());
+        connection.batch("COMMIT").unwrap();
+        let environment = Arc::new(Environment { spec: Spec { instances, ..spec }, owner: 1, rights });
         let (connection, warm) = (Some(connection), None);
         Self { component, environment, connection, warm, next_offset: 0, next_outbox_id: 1, _engine: engine }
     }

@@ -16,6 +16,7 @@ use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
 use crate::settings::reader::{self, Variables};
 use crate::settings::{Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems};
+use crate::store::rights::Grants;
 
 /// A manifest, or an operator's overrides: every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +50,8 @@ pub struct Manifest {
     pub send: SendPart,
     /// `http` under `[grant]`: origins that it may call.
     pub origins: Option<Vec<Origin>>,
+    /// `tables` under `[grant]`: of other handlers' tables, what a manifest asks for, or what the operator gives.
+    pub tables: Grants,
     /// `[circuit]`
     pub circuit: CircuitPart,
     /// `[dead-letter]`
@@ -298,6 +301,8 @@ pub struct Spec {
     pub routes: Vec<Route>,
     /// Destination = topic.
     pub publish: BTreeMap<String, String>,
+    /// What it may do with other handlers' tables in its store.
+    pub tables: Grants,
     /// For `config.get`.
     pub settings: BTreeMap<String, String>,
     /// For each delivery.

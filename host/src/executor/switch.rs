@@ -22,6 +22,7 @@ use crate::ledger::pending::{self, NO_PARTITION, Rows};
 use crate::policy::{self, Circuit, Policy};
 use crate::record::Refusal;
 use crate::store::Error;
+use crate::store::rights::Rights;
 
 impl Executor {
     /// Opens lanes: each gets a new epoch and its next offset, which are stored before the consumer reads.
@@ -141,18 +142,24 @@ impl Executor {
             who: &version.who,
         };
         let now = crate::clock::now();
+        let rights = Arc::new(Rights {
+            user: handler.clone(),
+            grants: version.spec.tables.clone(),
+            tables: self.tables.clone(),
+        });
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
-            deployment::migrate(self.connection(), &handler, &version.migrations, now)?;
+            let owners = deployment::migrate(self.connection(), &rights, &version.migrations, now)?;
             let made = deployment::make_live(self.connection(), new, version.before, now)?;
             let virtual_tables = self.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
             fault::reach(Moment::Switched);
-            Ok((made, virtual_tables))
+            Ok((made, virtual_tables, owners))
         });
         let (number, new) = match switched {
-            Ok((made, virtual_tables)) => {
+            Ok((made, virtual_tables, owners)) => {
                 self.virtual_tables = virtual_tables;
+                self.tables.set(owners);
                 made
             }
             Err(error) => {
@@ -161,7 +168,7 @@ impl Executor {
             }
         };
         self.next_owner += 1;
-        let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner });
+        let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner, rights });
         let live = Arc::new(Live { component: version.component, environment, version: number });
         let member = match self.members.remove(&handler) {
             // Another version has another policy, and may mend what made the circuit open.

@@ -61,7 +61,7 @@ impl Component {
     pub fn try_out(&self, spec: &Spec) -> Result<()> {
         let input = InputId::Request { route: String::new(), user: String::new(), key: String::new() };
         let context = Context {
-            environment: Arc::new(Environment { spec: spec.clone(), owner: 0 }),
+            environment: Arc::new(Environment { spec: spec.clone(), owner: 0, rights: Arc::default() }),
             seed: Seed::derive(&[], &spec.name, &input),
             now: 0,
             input_time: 0,

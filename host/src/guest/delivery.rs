@@ -23,6 +23,7 @@ use crate::ledger::pending::Refused;
 use crate::outbound::Call;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
+use crate::store::rights::Rights;
 use crate::store::{Connection, Error};
 
 /// Deliveries that one instance serves at most: what it has leaked goes with it.
@@ -34,6 +35,8 @@ pub struct Environment {
     pub spec: Spec,
     /// Tells the handlers of a store apart in its statement cache.
     pub owner: u32,
+    /// What its SQL may do.
+    pub rights: Arc<Rights>,
 }
 
 /// What one delivery is given.
@@ -297,7 +300,8 @@ fn run<A, T>(
     };
     let state = store.data();
     if let Some(connection) = &state.connection {
-        connection.enter_delivery(state.context.now, state.context.seed.rng(Stream::Sql), state.deadline);
+        let rights = state.context.environment.rights.clone();
+        connection.enter_delivery(rights, state.context.now, state.context.seed.rng(Stream::Sql), state.deadline);
     }
     let ticks = state.ticks_left();
     store.set_epoch_deadline(ticks);

@@ -3,6 +3,10 @@
 //! A migration runs once, in the transaction that makes its version live; one that was changed after it ran is
 //! refused, since nobody could say which tables the store then has.
 
+use std::sync::Arc;
+
+use super::owners;
+use crate::store::rights::{Owners, Rights};
 use crate::store::{Connection, Error, Kind, Row};
 
 /// One migration of a handler.
@@ -140,12 +144,21 @@ pub fn unknown(connection: &Connection, handler: &str, migrations: &[Migration])
     Ok(done.into_iter().filter(|done| migrations.iter().all(|migration| migration.name != *done)).collect())
 }
 
-/// Runs the migrations that have not run yet, in order, inside the open transaction.
-pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration], now: i64) -> Result<(), Error> {
+/// Runs the migrations that have not run yet, in order, inside the open transaction, with the rights of their handler.
+/// Returns whose the store's tables are then.
+pub fn migrate(
+    connection: &Connection,
+    rights: &Arc<Rights>,
+    migrations: &[Migration],
+    now: i64,
+) -> Result<Owners, Error> {
+    let handler = &*rights.user;
     let ledger = ledger_tables(connection)?;
     for (migration, sha256) in outstanding(connection, handler, migrations)? {
         let name = migration.name.as_str();
-        connection.migrate(&migration.sql).map_err(|e| Error { message: format!("migration {name}: {e}"), ..e })?;
+        connection
+            .migrate(&migration.sql, rights)
+            .map_err(|e| Error { message: format!("migration {name}: {e}"), ..e })?;
         if !connection.in_transaction() {
             return Err(Error::new(Kind::Other, format!("migration {name} ended the transaction")));
         }
@@ -161,7 +174,7 @@ pub fn migrate(connection: &Connection, handler: &str, migrations: &[Migration],
         let message = format!("table {table} has a foreign key on one of the host's tables (tm_*): remove it");
         return Err(Error::new(Kind::Denied, message));
     }
-    Ok(())
+    owners::claim(connection, rights)
 }
 
 fn ledger_tables(connection: &Connection) -> Result<Vec<String>, Error> {

@@ -9,8 +9,8 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 7] =
-    [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS, KEPT_VERSIONS];
+const STEPS: [&str; 8] =
+    [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS, KEPT_VERSIONS, OWNERS];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -136,6 +136,18 @@ const KEPT_VERSIONS: &str = "
 ALTER TABLE tm_deployment ADD COLUMN artifact TEXT;
 ALTER TABLE tm_deployment ADD COLUMN instead_of TEXT;
 ALTER TABLE tm_deployment ADD COLUMN who TEXT;
+";
+
+/// Tables, views and triggers have an owner: the only handler that was ever in the store, or everybody (null).
+const OWNERS: &str = "
+CREATE TABLE tm_owner (
+    kind TEXT NOT NULL, name TEXT NOT NULL COLLATE NOCASE, handler TEXT,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID;
+INSERT INTO tm_owner SELECT type, name,
+    (SELECT iif(count(DISTINCT handler) = 1, min(handler), NULL) FROM (
+        SELECT handler FROM tm_deployment UNION SELECT handler FROM tm_migration))
+    FROM sqlite_schema WHERE type IN ('table', 'view', 'trigger')
+    AND lower(name) NOT LIKE 'tm\\_%' ESCAPE '\\' AND lower(name) NOT LIKE 'sqlite\\_%' ESCAPE '\\';
 ";
 
 /// What tells this store from every other one.

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
 use rusqlite::config::DbConfig;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::limits::Limit;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{OpenFlags, ToSql, ffi};
+use rusqlite::{Batch, OpenFlags, ToSql, ffi};
 
 use super::authorizer::{Actor, Running};
+use super::rights::Rights;
 use super::{Error, Kind, Rows, Value, functions, surroundings};
 
 /// SQLite's virtual machine instructions between two looks at the clock.
@@ -170,14 +172,34 @@ impl Connection {
         Ok(self.inner.execute_batch(sql)?)
     }
 
-    /// Runs a migration: statements that may change the schema, but not the transaction or the ledger.
-    pub fn migrate(&self, sql: &str) -> Result<(), Error> {
+    /// Runs a migration: statements that may change what its user's tables are made of, but not the transaction, the ledger
+    /// or what others have made.
+    pub fn migrate(&self, sql: &str, rights: &Arc<Rights>) -> Result<(), Error> {
         self.set_deadline(Instant::now() + MIGRATION_TIME);
+        self.running.set_rights(rights.clone());
         let guard = self.running.set(Actor::Migration);
-        let result = self.inner.execute_batch(sql);
+        let mut statements = Batch::new(&self.inner, sql);
+        let mut run = || -> Result<(), rusqlite::Error> {
+            loop {
+                self.running.next_statement();
+                let Some(mut statement) = statements.next()? else { return Ok(()) };
+                let mut rows = statement.raw_query();
+                while rows.next()?.is_some() {}
+            }
+        };
+        let result = run();
         drop(guard);
         self.deadline.store(u64::MAX, Ordering::Relaxed);
-        Ok(result?)
+        result.map_err(|error| self.explained(error.into()))
+    }
+
+    /// A refusal in our words, where SQLite's say only that there is one.
+    fn explained(&self, error: Error) -> Error {
+        let refusal = self.running.take_refusal();
+        match refusal.filter(|_| error.kind == Kind::Denied) {
+            Some(message) => Error { message, ..error },
+            None => error,
+        }
     }
 
     /// Whether a transaction is open. SQLite ends one by itself after some errors.
@@ -201,8 +223,10 @@ impl Connection {
         code == ffi::SQLITE_OK && current != 0
     }
 
-    /// Guest SQL on this connection, and this thread, now sees `now` and `rng`, and is interrupted at `deadline`.
-    pub fn enter_delivery(&self, now: i64, rng: ChaCha12Rng, deadline: Instant) {
+    /// Guest SQL on this connection, and this thread, now has these rights, sees `now` and `rng`, and is interrupted at
+    /// `deadline`.
+    pub fn enter_delivery(&self, rights: Arc<Rights>, now: i64, rng: ChaCha12Rng, deadline: Instant) {
+        self.running.set_rights(rights);
         surroundings::enter(now, rng);
         self.set_deadline(deadline);
     }
@@ -249,7 +273,10 @@ impl Connection {
         let result = run();
         self.inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
         drop(guard);
-        result.map_err(|error| if error.out_of_memory() { Error { kind: Kind::Limit, ..error } } else { error })
+        result.map_err(|error| {
+            let error = self.explained(error);
+            if error.out_of_memory() { Error { kind: Kind::Limit, ..error } } else { error }
+        })
     }
 
     /// Ends what [`Connection::enter_delivery`] began.

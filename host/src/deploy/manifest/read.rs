@@ -20,6 +20,7 @@ use crate::settings::librdkafka::{self, Reach};
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
 use crate::settings::{Assignment, DeadLetterPartition, Isolation, units};
+use crate::store::rights::{Access, Grants};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Attempts that a policy can have.
@@ -42,6 +43,7 @@ pub(crate) fn overrides(section: &Section<'_>) -> Manifest {
 }
 
 fn common(section: &Section<'_>, reach: Reach) -> Manifest {
+    let grant = section.section("grant");
     Manifest {
         name: None,
         group: section.take("group", |v| names::group(v.text()?)),
@@ -57,7 +59,8 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         compensation: compensation(&section.section("compensation")),
         outbound: outbound(&section.section("outbound")),
         send: send(&section.section("send")),
-        origins: section.section("grant").list("http", |v| Origin::parse(v.text()?)),
+        origins: grant.list("http", |v| Origin::parse(v.text()?)),
+        tables: tables(&grant.section("tables")),
         circuit: circuit(&section.section("circuit")),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
@@ -266,6 +269,24 @@ fn publish(section: &Section<'_>) -> BTreeMap<String, String> {
         }
     }
     publish
+}
+
+/// `[grant.tables]`
+fn tables(section: &Section<'_>) -> Grants {
+    let mut grants = Grants::default();
+    for entry in section.entries() {
+        let value = Value::File(entry.value);
+        let access = match entry.value {
+            DeValue::Table(_) => {
+                Err("expected \"read\" or \"write\"; a column's name is written in quotes, \"table.column\"".to_owned())
+            }
+            _ => value.choice(&[("read", Access::Read), ("write", Access::Write)]),
+        };
+        if let Err(wrong) = access.and_then(|access| grants.add(entry.name, access)) {
+            section.problem(entry.name, &wrong);
+        }
+    }
+    grants
 }
 
 fn settings(section: &Section<'_>) -> BTreeMap<String, String> {

@@ -42,12 +42,26 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
+        tables: over.tables.clone(),
         settings: merge(&over.settings, &manifest.settings),
         limits: over.limits.over(manifest.limits.over(defaults.limits.clone())),
         consumer: over.consumer.over(manifest.consumer.over(defaults.consumer.clone())),
         name,
     };
-    check(&spec).or(spec)
+    let mut problems = check(&spec);
+    let missing = spec.tables.missing(&manifest.tables);
+    if !missing.is_empty() {
+        problems.push(Problem {
+            origin: format!("handler `{}`", spec.name),
+            line: None,
+            message: format!(
+                "it asks for tables of other handlers, which only the operator gives: add `[handler.{}.grant]` with \
+                 `tables = {missing}` to tidemill.toml, or leave it out",
+                spec.name
+            ),
+        });
+    }
+    problems.or(spec)
 }
 
 fn check(spec: &Spec) -> Problems {
