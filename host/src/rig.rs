@@ -41,6 +41,7 @@ use crate::http::server;
 use crate::kafka::sender::{Sender, Way};
 use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
+use crate::ledger::deployment::Status;
 use crate::ledger::outbox::{self, Event};
 use crate::ledger::schema;
 use crate::outbound::{Call, Outbound};
@@ -269,6 +270,10 @@ impl Rig {
             sha256: sha256.clone(),
             manifest: manifest_text.clone(),
             source: "rig".into(),
+            artifact: self.artifact.version.clone(),
+            instead_of: None,
+            who: "rig".into(),
+            before: Status::Replaced,
         })?;
         let targets = targets(&self.spec, store, &self.path, &joined, &self.readers);
         Ok(self.routes.set(&self.spec.name, targets)?)

@@ -324,7 +324,8 @@ mod tests {
         };
         assert_eq!(names(&all), ["1", "2"]);
         connection.batch("BEGIN").unwrap();
-        migrate(&connection, "h", &all, 5).unwrap();
+        let rights = Arc::new(Rights { user: "h".into(), ..Rights::default() });
+        migrate(&connection, &rights, &all, 5).unwrap();
         connection.batch("COMMIT").unwrap();
         assert!(names(&all).is_empty() && names(&[migration("3")]) == ["3"]);
         assert_eq!(unknown(&connection, "h", &[migration("1"), migration("3")]).unwrap(), ["2"]);

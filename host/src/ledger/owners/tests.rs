@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
-use crate::ledger::deployment::{self, Migration, New};
+use crate::ledger::deployment::{self, Migration, New, Status};
 use crate::ledger::{owners, schema};
 use crate::store::connection::Bounds;
 use crate::store::rights::{Access, Grants, Rights, Tables};
@@ -440,10 +440,11 @@ fn h5_tables_of_an_older_store_are_their_only_handlers_or_everybodys() {
         schema::prepare(&connection).unwrap();
         // As a store looked before owners were noted.
         for handler in &handlers {
-            let new = New { handler, group: handler, sha256: "", manifest: "", source: "" };
-            deployment::make_live(&connection, new, 0).unwrap();
+            let (sha256, manifest, source, artifact, who) = ("", "", "", "", "");
+            let new = New { handler, group: handler, sha256, manifest, source, artifact, instead_of: None, who };
+            deployment::make_live(&connection, new, Status::Replaced, 0).unwrap();
         }
-        let before = format!("DROP TABLE tm_owner; {VAULT}; PRAGMA user_version = 6");
+        let before = format!("DROP TABLE tm_owner; {VAULT}; PRAGMA user_version = 7");
         connection.batch(&before).unwrap();
         schema::prepare(&connection).unwrap();
         let both = Both { connection, tables: Arc::default(), _folder: folder };
