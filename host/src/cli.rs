@@ -18,6 +18,8 @@ pub mod remote;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
+pub mod replay;
+pub mod records;
 pub mod produce;
 pub mod broker;
 pub mod token;
@@ -75,6 +77,10 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Send a record to a topic.
     Produce(produce::Arguments),
+    /// Look at records in Kafka.
+    Records(records::Arguments),
+    /// Run one record on any version and a copy of the store, and show what it would cause.
+    Replay(replay::Arguments),
     /// Recommend a number of partitions.
     Plan(plan::Arguments),
     /// Try a handler's .wasm without Kafka and without a daemon, for its tests.
@@ -114,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::Records(arguments) => records::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Deploy(arguments) => deploy::run(&arguments),

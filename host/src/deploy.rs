@@ -255,10 +255,7 @@ impl Deployer {
             );
         }
         self.check(handlers, file, spec)?;
-        let component = self.around.engine.load(&artifact.bytes, &artifact.sha256)?;
-        component.try_out(spec)?;
-        check_exports(spec, &component)?;
-        Ok(component)
+        compile(&self.around.engine, artifact, spec)
     }
 
     /// Throws away versions that nobody would roll back to.
@@ -429,8 +426,19 @@ impl Deployed {
     }
 }
 
+/// A version as it can run: compiled, tried out, and held against its manifest.
+///
+/// # Errors
+/// Why it cannot run.
+pub fn compile(engine: &Engine, artifact: &Artifact, spec: &Spec) -> Result<Component> {
+    let component = engine.load(&artifact.bytes, &artifact.sha256)?;
+    component.try_out(spec)?;
+    check_exports(spec, &component)?;
+    Ok(component)
+}
+
 /// A component must export what its manifest promises.
-pub fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
+fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
     if reads(spec) && !component.takes_records() {
         bail!("the manifest names topics, but the component does not export `records`");
     }

@@ -15,6 +15,6 @@ pub mod outbound;
 mod wasi;
 
 pub use component::Component;
-pub use delivery::{Context, Ended, Environment, Finished, LogLine, Sending, Warm};
+pub use delivery::{Context, Effect, Ended, Environment, Finished, LogLine, Sending, Statement, Trace, Warm};
 pub use engine::Engine;
 pub use outbound::Answers;

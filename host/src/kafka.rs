@@ -8,6 +8,7 @@ pub mod identity;
 pub mod topics;
 pub mod consumer;
 pub mod dead_letter;
+pub mod peek;
 pub mod sender;
 pub(crate) mod verdict;
 

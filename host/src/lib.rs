@@ -18,6 +18,7 @@ pub mod relay;
 pub mod deploy;
 pub mod ledger;
 pub mod rig;
+pub mod replay;
 pub mod id;
 pub mod clock;
 pub mod thread;

@@ -5,8 +5,8 @@
 //! decides nothing.
 
 pub mod wire;
-mod kafka;
-mod services;
+pub(crate) mod kafka;
+pub(crate) mod services;
 mod lines;
 mod look;
 mod plan;
@@ -29,7 +29,7 @@ use self::services::Services;
 use self::wire::{Command, Fed, Place, Sent};
 use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::Spec;
-use crate::deploy::{check_exports, targets};
+use crate::deploy::{self, targets};
 use crate::executor::readers::Readers;
 use crate::executor::{self, Handle, Keep, Open, Opened, Outside, Version};
 use crate::fault::{self, Moment};
@@ -199,9 +199,13 @@ impl Rig {
                 Ok(wire::rows(self.running()?.reader.rows(&query.sql, &params)?))
             }
             Command::Prepare(prepare) => {
+                // Whose tables there are is known from its start.
+                self.stop()?;
                 let store = Connection::open_writer(&self.path, false)?;
-                store.batch(&format!("BEGIN IMMEDIATE; {}\n; COMMIT", prepare.sql))?;
-                Ok(Json::Null)
+                let prepared = store.batch(&format!("BEGIN IMMEDIATE; {}\n; COMMIT", prepare.sql));
+                drop(store);
+                self.start()?;
+                Ok(prepared.map(|()| Json::Null)?)
             }
             Command::Events(_) => {
                 let mut events = self.kafka().events().to_vec();
@@ -257,10 +261,8 @@ impl Rig {
 
     /// Makes the version live, as a deployment does.
     fn go_live(&self) -> Result<()> {
-        let Artifact { bytes, sha256, manifest_text, migrations, .. } = &self.artifact;
-        let component = self.engine.load(bytes, sha256)?;
-        component.try_out(&self.spec)?;
-        check_exports(&self.spec, &component)?;
+        let Artifact { sha256, manifest_text, migrations, .. } = &self.artifact;
+        let component = deploy::compile(&self.engine, &self.artifact, &self.spec)?;
         self.routes.check(&self.spec.name, &self.spec.routes)?;
         let store = &self.running()?.handle;
         let joined = store.switch(Version {

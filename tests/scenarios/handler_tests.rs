@@ -90,7 +90,7 @@ fn records() -> Vec<(i32, Value)> {
     vec![
         (0, json!({ "do": "insert", "id": "a" })),
         (0, json!({ "do": "publish", "id": "b", "count": 2 })),
-        (1, json!({ "do": "insert", "id": "a" })),
+        (0, json!({ "do": "insert", "id": "a" })),
         (0, json!({ "do": "fail-n", "id": "again", "until": 2 })),
         (0, json!([{ "do": "publish", "id": "never" }, { "do": "reject" }])),
         (1, json!({ "do": "fail-n", "id": "no", "until": 99, "undo": [{ "do": "insert", "id": "made good" }] })),

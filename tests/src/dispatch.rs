@@ -86,6 +86,7 @@ impl Dispatch {
             deadline: None,
             sender: None,
             warm: self.warm.take(),
+            trace: None,
         };
         let finished = guest::delivery::handle_record(&self.component, connection, context, &record);
         finished.result.expect("it is done");

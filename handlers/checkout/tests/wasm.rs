@@ -12,7 +12,7 @@ const TOPIC: &str = "billing-events";
 
 /// With a coupon of 5,000 of the user 7, which in the store is `coupon`'s, and two purchases with it.
 fn shop() -> Rig {
-    let mut rig = Rig::new("checkout");
+    let mut rig = Rig::builder("checkout").config("../tidemill.toml").start();
     rig.prepare(
         "CREATE TABLE coupons (id INTEGER PRIMARY KEY, user_id TEXT, discount INTEGER, status TEXT);
          INSERT INTO coupons VALUES (1, '7', 5000, 'PUBLISHED');",

@@ -47,10 +47,7 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
         let read = || -> anyhow::Result<Spec> {
             let artifact = Artifact::read(file)?;
             let spec = artifact.resolve(settings)?;
-            let component =
-                engine.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?.load(&artifact.bytes, &artifact.sha256)?;
-            component.try_out(&spec)?;
-            deploy::check_exports(&spec, &component)?;
+            deploy::compile(engine.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?, &artifact, &spec)?;
             deploy::check_against(&spec, specs.iter().map(|(file, spec)| (&**file, spec)))?;
             routes.check(&spec.name, &spec.routes)?;
             Ok(spec)

@@ -68,7 +68,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 /// Where the broker is. An embedded one is known by the file in its daemon's data folder.
-fn connection(settings: &Settings, bootstrap: Option<&str>) -> Result<Connection> {
+pub(super) fn connection(settings: &Settings, bootstrap: Option<&str>) -> Result<Connection> {
     let librdkafka = settings.kafka.librdkafka.clone();
     let to = |bootstrap: &str, incarnation| Connection {
         bootstrap: bootstrap.to_owned(),

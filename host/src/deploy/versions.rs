@@ -38,6 +38,11 @@ impl Versions {
         Ok(Self { folder, keep })
     }
 
+    /// Those of a data folder that may be another process's: to be read, with nothing thrown away.
+    pub fn of(data: &Path) -> Self {
+        Self { folder: data.join(FOLDER), keep: usize::MAX }
+    }
+
     /// The file of a version; what belongs to it stands beside it, as in a handlers folder.
     pub fn path(&self, version: &str) -> PathBuf {
         self.folder.join(format!("{version}.wasm"))

@@ -90,6 +90,7 @@ impl Executor {
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
             warm: self.warm(handler),
+            trace: None,
         };
         let Some(connection) = self.connection.take() else { return Ok(()) };
         let finished = guest::delivery::completed(&live.component, connection, context, sending, outcome);

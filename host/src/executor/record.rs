@@ -196,6 +196,7 @@ impl Executor {
             deadline: None,
             sender: group.solo.then(|| self.outside.sender.clone()),
             warm: None,
+            trace: None,
         }
     }
 

@@ -121,6 +121,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
         deadline: Some(request.deadline),
         sender: None,
         warm: None,
+        trace: None,
     }
 }
 

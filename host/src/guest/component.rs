@@ -73,6 +73,7 @@ impl Component {
             deadline: None,
             sender: None,
             warm: None,
+            trace: None,
         };
         let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));
         store.limiter(|state| state);

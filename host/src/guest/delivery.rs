@@ -3,7 +3,7 @@
 //! Its invariant: whatever the guest does, the connection comes back, the call ends within the time limit (and what it may
 //! wait for Kafka), and the clock and the random numbers it saw depend on nothing but the input. It opens and ends no transaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::outbound::Call;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::rights::Rights;
-use crate::store::{Connection, Error};
+use crate::store::{Connection, Error, Value};
 
 /// Deliveries that one instance serves at most: what it has leaked goes with it.
 const RUNS: u32 = 1_000;
@@ -65,6 +65,35 @@ pub struct Context {
     pub sender: Option<Sender>,
     /// An instance of the same component that has served before, if it is to serve again.
     pub warm: Option<Warm>,
+    /// Where its statements are noted, if somebody wants to see them.
+    pub trace: Option<Trace>,
+}
+
+/// Takes down a delivery's statements, in their order.
+pub type Trace = Arc<Mutex<Vec<Statement>>>;
+
+/// A statement of a guest's, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// Its text.
+    pub sql: String,
+    /// What was bound.
+    pub params: Vec<Value>,
+    /// What came of it.
+    pub effect: Effect,
+}
+
+/// What came of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Rows were inserted, updated or deleted.
+    Changed(u64),
+    /// Rows were returned.
+    Returned(u64),
+    /// The guest was given an error.
+    Refused(String),
+    /// It ended the delivery.
+    Ended,
 }
 
 /// An instance that has served a delivery that ended well.

@@ -3,13 +3,14 @@
 //! Its invariant: an error that the guest can handle is a value it gets back; an error that ends the delivery is
 //! noted in the state and traps, so that the guest cannot go on past it.
 
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
 use super::bindings::tidemill::handler::{config, delayed, delivery, log, publisher, sender, sql, types};
-use super::delivery::{Ended, Sending, State};
+use super::delivery::{Effect, Ended, Sending, State, Statement};
 use crate::kafka::sender::Position;
 use crate::ledger::outbox::{self, EventKind};
 use crate::policy::{Failure, Outcome};
@@ -66,6 +67,22 @@ impl State {
         }
     }
 
+    fn trace<T>(
+        &self,
+        sql: String,
+        params: Vec<Value>,
+        result: &wasmtime::Result<Result<T, sql::Error>>,
+        effect: impl FnOnce(&T) -> Effect,
+    ) {
+        let Some(trace) = &self.context.trace else { return };
+        let effect = match result {
+            Ok(Ok(done)) => effect(done),
+            Ok(Err(error)) => Effect::Refused(error.message.clone()),
+            Err(_) => Effect::Ended,
+        };
+        trace.lock().unwrap_or_else(PoisonError::into_inner).push(Statement { sql, params, effect });
+    }
+
     fn over_time_in_sql(&self) -> Failure {
         let limit = self.context.environment.spec.limits.time;
         Failure::new(Outcome::TimeLimit, format!("time limit of {limit:?} (limits.time), in SQL"))
@@ -80,15 +97,18 @@ impl State {
 impl sql::Host for State {
     fn execute(&mut self, statement: String, params: Vec<sql::Value>) -> wasmtime::Result<Result<u64, sql::Error>> {
         let params: Vec<Value> = params.into_iter().map(Value::from).collect();
-        self.statement(|connection, owner| connection.guest_execute(owner, &statement, &params))
+        let changed = self.statement(|connection, owner| connection.guest_execute(owner, &statement, &params));
+        self.trace(statement, params, &changed, |changed| Effect::Changed(*changed));
+        changed
     }
 
     fn query(&mut self, statement: String, params: Vec<sql::Value>) -> wasmtime::Result<Result<sql::Rows, sql::Error>> {
         let params: Vec<Value> = params.into_iter().map(Value::from).collect();
         let limits = &self.context.environment.spec.limits;
         let bounds = Bounds { rows: limits.sql_rows, bytes: limits.sql_bytes };
-        let rows = self.statement(|connection, owner| connection.guest_query(owner, &statement, &params, bounds))?;
-        Ok(rows.map(|rows| sql::Rows {
+        let rows = self.statement(|connection, owner| connection.guest_query(owner, &statement, &params, bounds));
+        self.trace(statement, params, &rows, |rows| Effect::Returned(rows.rows.len() as u64));
+        Ok(rows?.map(|rows| sql::Rows {
             columns: rows.columns,
             rows: rows.rows.into_iter().map(|row| row.into_iter().map(sql::Value::from).collect()).collect(),
         }))

@@ -315,7 +315,7 @@ impl Poll {
     }
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     use rdkafka::Timestamp as Kafka;
     Record {
         topic: message.topic().into(),

@@ -33,9 +33,7 @@ pub fn check(bytes: Vec<u8>, origin: &str, settings: &Settings) -> Result<Report
     let spec = artifact.resolve(settings)?;
     let scratch = std::env::temp_dir().join(format!("tidemill-build-{}", std::process::id()));
     let load = || -> Result<(Vec<String>, Vec<String>)> {
-        let component = Engine::new(&scratch)?.load(&artifact.bytes, &artifact.sha256)?;
-        component.try_out(&spec)?;
-        deploy::check_exports(&spec, &component)?;
+        let component = deploy::compile(&Engine::new(&scratch)?, &artifact, &spec)?;
         Ok((component.exports(), component.imports()))
     };
     let loaded = load();

@@ -180,7 +180,7 @@ impl Kafka {
 }
 
 /// An event as a test sees it.
-pub(super) fn shown(event: &Event, via: &str, source: &str) -> Json {
+pub(crate) fn shown(event: &Event, via: &str, source: &str) -> Json {
     json!({
         "id": event.event_id, "type": event.event_type, "topic": event.topic, "partition": event.partition,
         "key": wire::text(event.key.as_deref()), "value": wire::text(event.value.as_deref()),

@@ -13,14 +13,14 @@ use crate::record::Response;
 
 /// The answers that are left, and what was called since somebody asked.
 #[derive(Default)]
-pub(super) struct Services {
+pub(crate) struct Services {
     left: Vec<Scripted>,
     /// Numbers of answers that were given.
-    pub(super) used: Vec<u64>,
+    pub(crate) used: Vec<u64>,
     /// Every try.
-    pub(super) calls: Vec<Json>,
+    pub(crate) calls: Vec<Json>,
     /// Those that no answer fits.
-    pub(super) unexpected: Vec<Json>,
+    pub(crate) unexpected: Vec<Json>,
 }
 
 struct Scripted {
@@ -36,7 +36,7 @@ impl Services {
     ///
     /// # Errors
     /// What is wrong with the answer.
-    pub(super) fn expect(&mut self, expected: Expected) -> Result<()> {
+    pub(crate) fn expect(&mut self, expected: Expected) -> Result<()> {
         let Expected { number, method, url, body, then } = expected;
         let failed = |kind, message: &str| Err(CallError { kind, message: format!("{method} {url}: {message}") });
         let answer = match then {
@@ -53,7 +53,7 @@ impl Services {
     }
 
     /// What becomes of a try of a call.
-    pub(super) fn call(&mut self, call: &Call) -> Answer {
+    pub(crate) fn call(&mut self, call: &Call) -> Answer {
         let headers = call.headers().map(|(name, value)| json!([name, wire::text(Some(value))]));
         let shown = json!({
             "method": call.method(), "url": call.url(), "headers": headers.collect::<Json>(),
@@ -73,7 +73,7 @@ impl Services {
             }
             None => {
                 self.unexpected.push(shown);
-                let message = format!("the test has no answer to {} {}", call.method(), call.url());
+                let message = format!("no answer is given to {} {}", call.method(), call.url());
                 // Of a kind that is not tried again.
                 Err(CallError { kind: CallErrorKind::Denied, message })
             }

@@ -132,7 +132,7 @@ pub struct Refuse {
 }
 
 /// A call that is expected, and its answer.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
     /// By which the test knows it.
@@ -149,7 +149,7 @@ pub struct Expected {
 }
 
 /// What becomes of a try of a call.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Then {
     /// An answer.
@@ -294,16 +294,20 @@ pub fn value(json: Json) -> Result<Value> {
     })
 }
 
-/// What a query returned.
-pub fn rows(rows: Rows) -> Json {
-    let cell = |value: Value| match value {
+/// A value of SQLite's.
+pub fn cell(value: Value) -> Json {
+    match value {
         Value::Null => Json::Null,
         Value::Integer(whole) => whole.into(),
         // Its kind is kept also where it has no fraction.
         Value::Real(real) => json!(real),
         Value::Text(text) => text.into(),
         Value::Blob(bytes) => json!({ "hex": crate::id::hex(&bytes) }),
-    };
+    }
+}
+
+/// What a query returned.
+pub fn rows(rows: Rows) -> Json {
     let row = |row: Vec<Value>| row.into_iter().map(cell).collect::<Json>();
     json!({ "columns": rows.columns, "rows": rows.rows.into_iter().map(row).collect::<Json>() })
 }

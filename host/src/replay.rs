@@ -1,0 +1,361 @@
+//! A replay: one record, run once by any version on a copy of its store, with all that it would cause shown and none of it
+//! caused.
+//!
+//! Its invariant: the record meets what it met in the daemon - the code of a delivery, the ids, the random numbers and the
+//! clock. It changes neither the store nor anything outside: the copy goes with the replay, events stay in it, and
+//! calls are answered with what was given.
+
+pub mod told;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value as Json, json};
+
+use self::told::{Before, Told};
+use crate::deploy::artifact::Artifact;
+use crate::deploy::manifest::Spec;
+use crate::executor::event_id;
+use crate::guest::{self, Answers, Component, Context, Ended, Environment, Finished, Trace};
+use crate::id::{InputId, Seed};
+use crate::kafka::dead_letter::is_dead_letter;
+use crate::kafka::sender::{Position, Sender};
+use crate::ledger::outbox::{self, Event, Span};
+use crate::ledger::{deployment, offset, owners, pending, schema};
+use crate::outbound::{Answer, Call, Outbound};
+use crate::policy::{Failure, Next, Outcome, Situation, decide};
+use crate::record::Record;
+use crate::rig::kafka::shown;
+use crate::rig::services::Services;
+use crate::rig::wire::{self, Expected};
+use crate::settings::units;
+use crate::store::rights::{Rights, Tables};
+use crate::store::{Connection, copy};
+
+/// The secret and the topic id where the store does not know them.
+const UNKNOWN: &str = "replay";
+/// Runs of a delivery for each call that it may make: as many as in the daemon.
+const ASKED_AGAIN: usize = 4;
+/// More events than a delivery may publish, and more bytes.
+const EVENTS: usize = 1_000_000;
+const EVENT_BYTES: usize = 1 << 30;
+
+/// A version that can run.
+pub struct Version {
+    /// The file.
+    pub artifact: Artifact,
+    /// Its configuration.
+    pub spec: Spec,
+    /// Its code.
+    pub component: Component,
+}
+
+/// What is replayed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The record.
+    pub record: Record,
+    /// How its attempts ended, as its dead letter says: oldest first, as a JSON array.
+    pub errors: Option<String>,
+    /// The clock, in milliseconds since the Unix epoch; else that of its last attempt.
+    pub at: Option<i64>,
+    /// The attempt, from 1; else its last one.
+    pub attempt: Option<u32>,
+    /// What calls are answered, each once.
+    pub answers: Vec<Expected>,
+}
+
+/// A folder of its own, which goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("tidemill-replay-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the record on a copy of `store`, or on an empty store.
+///
+/// # Errors
+/// The store cannot be copied; a migration of the version fails on it; or the copy fails.
+pub fn run(version: &Version, store: Option<&Path>, plan: &Plan) -> Result<Told> {
+    let scratch = Scratch::new()?;
+    let path = scratch.0.join("store.db");
+    if let Some(store) = store {
+        copy::copy(store, &path)
+            .with_context(|| format!("copy the store {} to {}", store.display(), path.display()))?;
+    }
+    let connection = Connection::open_writer(&path, false)?;
+    let identity = schema::prepare(&connection).context("read the store")?;
+    let secret = store.map_or(UNKNOWN, |_| &identity.secret);
+    let Version { artifact, spec, .. } = version;
+    let tables = Arc::new(Tables::default());
+    tables.set(owners::load(&connection)?);
+    let rights = Arc::new(Rights { user: spec.name.as_str().into(), grants: spec.tables.clone(), tables });
+    let migrations = migrate(&connection, &rights, artifact)?;
+    let facts = Facts::find(&connection, spec, plan)?;
+    let record = &plan.record;
+    let id = InputId::Record { topic_id: facts.topic_id.clone(), partition: record.partition, offset: record.offset };
+    let desk = Desk {
+        version,
+        plan,
+        environment: Arc::new(Environment { spec: spec.clone(), owner: 1, rights }),
+        seed: Seed::derive(secret.as_bytes(), &spec.name, &id),
+        source: id.describe(&record.topic),
+        sent: Arc::default(),
+        services: Arc::default(),
+        statements: Arc::default(),
+        facts,
+    };
+    for answer in &plan.answers {
+        desk.services().expect(answer.clone())?;
+    }
+    let run = desk.run(connection)?;
+    let Desk { facts, sent, services, statements, seed, .. } = desk;
+    let mut services = lock(&services);
+    let mut events = run.events;
+    events.splice(0..0, std::mem::take(&mut *lock(&sent)));
+    let known = run.ended.is_none();
+    Ok(Told {
+        handler: spec.name.clone(),
+        artifact: artifact.version.clone(),
+        store: store.map(|store| store.display().to_string()),
+        record: wire::record(record),
+        at: units::show_time(facts.at),
+        clock: facts.clock,
+        attempt: facts.attempt,
+        before: facts.before,
+        topic_known: facts.topic_known,
+        migrations,
+        outcome: run.ended.as_ref().map_or("done", |failure| failure.outcome.name()).to_owned(),
+        error: run.ended.as_ref().map(|failure| failure.message.clone()),
+        next: run.ended.map(|failure| next(spec, record, &failure, facts.attempt, facts.at, &seed)),
+        statements: lock(&statements).drain(..).map(|statement| told::statement(&statement)).collect(),
+        // What failed leaves nothing but what went past the transaction.
+        events: events.into_iter().filter(|event| known || event.get("via") == Some(&json!("send"))).collect(),
+        calls: run.calls,
+        unanswered: std::mem::take(&mut services.unexpected),
+        log: run.log,
+    })
+}
+
+/// Brings the copy to the version's schema. Returns the migrations that this took.
+fn migrate(connection: &Connection, rights: &Arc<Rights>, artifact: &Artifact) -> Result<Vec<String>> {
+    connection.batch("BEGIN IMMEDIATE")?;
+    let left = deployment::outstanding(connection, &rights.user, &artifact.migrations)?;
+    let names = left.iter().map(|(migration, _)| migration.name.clone()).collect();
+    rights.tables.set(deployment::migrate(connection, rights, &artifact.migrations, crate::clock::now())?);
+    connection.batch("COMMIT")?;
+    Ok(names)
+}
+
+/// What the store and the dead letter know about the record.
+struct Facts {
+    topic_id: String,
+    /// Whether the store has read that topic, so that ids are those of the daemon.
+    topic_known: bool,
+    event_id: Option<String>,
+    attempt: u32,
+    at: i64,
+    /// Whose clock it is.
+    clock: &'static str,
+    /// What the store has of it already.
+    before: Before,
+}
+
+impl Facts {
+    fn find(connection: &Connection, spec: &Spec, plan: &Plan) -> Result<Self> {
+        let (name, record) = (spec.name.as_str(), &plan.record);
+        let stored = offset::find(connection, name, &record.topic, record.partition)?;
+        let rows = pending::Rows { connection, handler: name, topic: &record.topic, partition: record.partition };
+        let waits = rows.at(record.offset)?;
+        let event_id = event_id::find(&spec.event_id, record);
+        let sql = "SELECT done_at FROM main.tm_inbox WHERE handler = ?1 AND event_id = ?2 LIMIT 1";
+        let done_at = match &event_id {
+            Some(id) => connection.first(sql, &[name.into(), id.as_str().into()], |row| row.integer(0))?,
+            None => None,
+        };
+        let errors = plan.errors.as_ref().or(waits.as_ref().map(|waits| &waits.errors));
+        let errors: Vec<Json> = errors.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let last = |key: &str| errors.last().and_then(|error| error.get(key)).and_then(Json::as_i64);
+        let attempt = last("attempt").and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1);
+        let clocks = [
+            (plan.at, "as given"),
+            (last("at"), "its last attempt's"),
+            (done_at, "when it was done"),
+            (record.timestamp.millis(), "its own timestamp"),
+        ];
+        let clock = clocks.into_iter().find_map(|(at, of)| Some((at?, of)));
+        let (at, clock) = clock.unwrap_or((crate::clock::now(), "now"));
+        let passed = stored.as_ref().is_some_and(|stored| stored.next_offset > record.offset);
+        let topic_id = waits.as_ref().map(|waits| &waits.topic_id).or(stored.as_ref().map(|stored| &stored.topic_id));
+        Ok(Self {
+            topic_known: topic_id.is_some(),
+            topic_id: topic_id.cloned().unwrap_or_else(|| UNKNOWN.to_owned()),
+            before: match (done_at, &waits) {
+                (Some(_), _) => Before::Done,
+                (None, Some(_)) => Before::Waits,
+                // Without an id in the inbox nobody knows whether it was done or given up on.
+                (None, None) if passed => Before::Passed,
+                (None, None) => Before::New,
+            },
+            event_id,
+            attempt: plan.attempt.unwrap_or(attempt),
+            at,
+            clock,
+        })
+    }
+}
+
+/// A record on the desk, and all that stands around it.
+struct Desk<'a> {
+    version: &'a Version,
+    plan: &'a Plan,
+    facts: Facts,
+    environment: Arc<Environment>,
+    seed: Seed,
+    source: String,
+    sent: Arc<Mutex<Vec<Json>>>,
+    services: Arc<Mutex<Services>>,
+    statements: Trace,
+}
+
+/// What a run has left.
+struct Run {
+    /// Its failure, if it is not done.
+    ended: Option<Failure>,
+    events: Vec<Json>,
+    calls: Vec<Json>,
+    log: Vec<Json>,
+}
+
+impl Desk<'_> {
+    /// Runs it until it calls no service whose answer it has not got.
+    fn run(&self, connection: Connection) -> Result<Run> {
+        let (spec, record) = (&self.version.spec, &self.plan.record);
+        // Events that it published before have its ids.
+        let before = "DELETE FROM main.tm_outbox WHERE handler = ?1 AND source = ?2";
+        connection.execute(before, &[spec.name.as_str().into(), self.source.as_str().into()])?;
+        let sql = "SELECT coalesce(max(id), 0) + 1 FROM main.tm_outbox";
+        let first = connection.first(sql, &[], |row| row.integer(0))?.unwrap_or(1);
+        let mut connection = Box::new(connection);
+        let mut answers: Answers = Arc::default();
+        let mut calls = Vec::new();
+        for _ in 0..=spec.outbound.max_calls * ASKED_AGAIN {
+            connection.batch("BEGIN IMMEDIATE")?;
+            lock(&self.statements).clear();
+            lock(&self.sent).clear();
+            let context = self.context(answers.clone(), first);
+            let finished = guest::delivery::handle_record(&self.version.component, connection, context, record);
+            let Finished { connection: back, result, log, sends, .. } = finished;
+            connection = back;
+            let ended = match result {
+                Ok(()) if connection.violates_deferred_keys() => {
+                    Some(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
+                }
+                Ok(()) => None,
+                Err(Ended::Failed(failure) | Ended::Broken(failure)) => Some(failure),
+                Err(Ended::Asks(call, position)) => {
+                    connection.batch("ROLLBACK")?;
+                    let (fingerprint, answer) = (call.fingerprint, self.ask((*call).clone()));
+                    calls.truncate(position);
+                    calls.push(told::call(&call, &answer));
+                    let answers = Arc::make_mut(&mut answers);
+                    answers.truncate(position);
+                    answers.push((fingerprint, answer));
+                    continue;
+                }
+                Err(Ended::Store(error)) => return Err(error).context("use the copy of the store"),
+                Err(Ended::Sends) => bail!("it sends, and was to send: this is a bug in Tidemill"),
+            };
+            let mut events = Vec::new();
+            if ended.is_none() {
+                for row in outbox::waiting(&connection, Span::After(first - 1), EVENTS, EVENT_BYTES)? {
+                    events.push(shown(&row.event, "outbox", &self.source));
+                }
+                events.extend(sends.iter().map(|sending| shown(&sending.event, "send-async", &self.source)));
+            }
+            let log =
+                log.iter().map(|line| json!({ "level": line.level.as_str().to_lowercase(), "message": line.message }));
+            return Ok(Run { ended, events, calls, log: log.collect() });
+        }
+        let message = "it asks for another call each time";
+        Ok(Run {
+            ended: Some(Failure::new(Outcome::EffectsLimit, message)),
+            events: Vec::new(),
+            calls,
+            log: Vec::new(),
+        })
+    }
+
+    fn context(&self, answers: Answers, next_outbox_id: i64) -> Context {
+        let (sent, source) = (self.sent.clone(), self.source.clone());
+        let sender = Sender::scripted(Arc::new(move |event: &Event, _| {
+            let mut sent = lock(&sent);
+            sent.push(shown(event, "send", &source));
+            let offset = i64::try_from(sent.len()).unwrap_or(i64::MAX) - 1;
+            Ok(Position { partition: event.partition.unwrap_or(0), offset })
+        }));
+        Context {
+            environment: self.environment.clone(),
+            seed: self.seed.clone(),
+            now: self.facts.at,
+            input_time: self.plan.record.timestamp.millis().unwrap_or(0),
+            attempt: self.facts.attempt,
+            event_id: self.facts.event_id.clone(),
+            source: self.source.clone(),
+            next_outbox_id: Some(next_outbox_id),
+            answers,
+            deadline: None,
+            sender: Some(sender),
+            warm: None,
+            trace: Some(self.statements.clone()),
+        }
+    }
+
+    /// What a call is answered, after as many tries as it has.
+    fn ask(&self, call: Call) -> Answer {
+        let services = self.services.clone();
+        let given: Arc<Mutex<Option<Answer>>> = Arc::default();
+        let take = given.clone();
+        let outbound = Outbound::scripted(Arc::new(move |call: &Call| lock(&services).call(call)));
+        outbound.call(call, self.version.spec.outbound.clone(), 0.0, move |answer| *lock(&take) = Some(answer));
+        let answer = lock(&given).take();
+        answer.unwrap_or_else(|| {
+            Err(crate::outbound::CallError {
+                kind: crate::outbound::CallErrorKind::Unreachable,
+                message: "there is no answer".into(),
+            })
+        })
+    }
+
+    fn services(&self) -> MutexGuard<'_, Services> {
+        lock(&self.services)
+    }
+}
+
+/// What would follow the failure.
+fn next(spec: &Spec, record: &Record, failure: &Failure, attempt: u32, now: i64, seed: &Seed) -> String {
+    let situation = Situation { attempt, circuit_open: false, others_pass: false, now, dice: seed.dice(attempt) };
+    match decide(&spec.retry, failure, situation) {
+        Next::Retry { due } => format!("it would be tried again after {} ms", due - now),
+        Next::Wait => "it would be tried again when the circuit lets it".to_owned(),
+        Next::DeadLetter if is_dead_letter(record) => "it would be kept in tm_fallback".to_owned(),
+        Next::DeadLetter => {
+            format!("it would become a dead letter in {}", spec.dead_letter.topic.replace("{topic}", &record.topic))
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
