@@ -1,4 +1,4 @@
-//! Lists the files of the guest crate, which `tidemill new` writes beside a project: `$OUT_DIR/sdk.rs` holds each one's path
+//! Lists the files of the guest crate and of the crate for its tests, which `tidemill new` writes beside a project: `$OUT_DIR/sdk.rs` holds each one's path
 //! in the repository and its text.
 //!
 //! It reads only files of the repository, and writes only that one.
@@ -7,8 +7,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// What a project needs to build against the guest crate, from the repository's folder.
-const PLACES: [&str; 4] = ["wit", "handlers/sdk", "handlers/Cargo.toml", "handlers/Cargo.lock"];
+/// What a project needs to build against those crates, from the repository's folder.
+const PLACES: [&str; 5] = ["wit", "handlers/sdk", "handlers/test", "handlers/Cargo.toml", "handlers/Cargo.lock"];
 
 fn main() -> io::Result<()> {
     let repository = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;

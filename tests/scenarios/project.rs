@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::json;
-use tidemill_tests::sandbox::{kill_broker, repository};
+use tidemill_tests::sandbox::{kill_broker, program, repository};
 use tidemill_tests::{Daemon, LONG, SOON, Sandbox, eventually, eventually_some};
 
 /// A project of a test, in a folder that is there once it is written.
@@ -41,7 +41,8 @@ impl Project {
     /// In the project's folder, if that is there.
     fn around<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let folder = if self.folder.exists() { &self.folder } else { self.sandbox.root() };
-        command.current_dir(folder).env("CARGO_TARGET_DIR", repository().join("handlers/target"))
+        let target = repository().join("handlers/target");
+        command.current_dir(folder).env("CARGO_TARGET_DIR", target).env("TIDEMILL_BIN", program())
     }
 
     fn cargo(&self, arguments: &[&str]) -> Output {
@@ -91,7 +92,11 @@ fn greetings(daemon: &Daemon) -> serde_json::Value {
 fn h6_a_new_project_is_tested_built_and_deployed_as_it_stands() {
     let project = Project::new("whole");
     let tested = project.cargo(&["test"]);
-    assert!(tested.status.success() && text(&tested).contains("2 passed"), "{}", text(&tested));
+    assert!(
+        tested.status.success() && text(&tested).contains("2 passed") && text(&tested).contains("1 passed"),
+        "{}",
+        text(&tested)
+    );
 
     let built = project.tidemill(&["build"]);
     let said = text(&built);

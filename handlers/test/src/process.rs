@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
@@ -25,12 +26,7 @@ impl Process {
     pub(crate) fn start(binary: &Path, arguments: &[OsString]) -> (Self, Json) {
         let mut command = Command::new(binary);
         command.arg("rig").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| {
-            panic!(
-                "{} cannot be started ({error}): build it, or install it, and set TIDEMILL_BIN to where it is",
-                binary.display()
-            )
-        });
+        let mut child = command.spawn().unwrap_or_else(|error| no_binary(binary, &error));
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("the process has a standard output"));
         let mut process = Self { child, input, output };
@@ -87,6 +83,27 @@ impl Drop for Process {
 /// The binary that tests run.
 pub(crate) fn binary() -> PathBuf {
     std::env::var_os("TIDEMILL_BIN").map_or_else(|| PathBuf::from("tidemill"), PathBuf::from)
+}
+
+/// The component of the package whose tests run, as it is now.
+pub(crate) fn built() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the test, and names its package");
+        // A file of its own: what is deployed is built by a person.
+        let file = Path::new(&package).join("target/tidemill-test.wasm");
+        let binary = binary();
+        let mut command = Command::new(&binary);
+        command.arg("build").arg(&package).arg("--out").arg(&file);
+        let out = command.output().unwrap_or_else(|error| no_binary(&binary, &error));
+        assert!(out.status.success(), "`tidemill build`: {}", String::from_utf8_lossy(&out.stderr));
+        file
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+fn no_binary(binary: &Path, error: &std::io::Error) -> ! {
+    panic!("{} cannot be started ({error}): put it on your PATH, or set TIDEMILL_BIN to where it is", binary.display())
 }
 
 /// The file that a test means: its path, or a handler's name.

@@ -50,6 +50,18 @@ impl Rig {
         Self::builder(handler).start()
     }
 
+    /// The handler of the package under test, built first as `tidemill build` does: once for all tests of the process. Ends the test if
+    /// it does not build, or cannot go live.
+    ///
+    /// ```no_run
+    /// # use tidemill_test::Rig;
+    /// let rig = Rig::of_this_package();
+    /// ```
+    #[track_caller]
+    pub fn of_this_package() -> Self {
+        Self::builder(crate::process::built()).start()
+    }
+
     /// The same, with other settings.
     ///
     /// ```no_run

@@ -1,4 +1,4 @@
-//! The guest crate as this program carries it: its sources, written into a project that has no other place to take them
+//! The guest crate, and the one for tests, as this program carries them: their sources, written into a project that has no other place to take them
 //! from.
 //!
 //! They lie as in the repository - the contract, the workspace, the crate - so that no file has to be changed but the
@@ -50,7 +50,7 @@ pub(super) fn restore(folder: &Path) -> Result<()> {
 /// The versions that the guest crate was tested with, as a lock file for a project; cargo adds the project itself.
 pub(super) fn lock() -> String {
     let lock = FILES.iter().find(|(name, _)| *name == LOCK).map_or("", |(_, text)| text);
-    let kept = |package: &&str| package.contains("\nsource = ") || package.contains("\nname = \"tidemill-sdk\"\n");
+    let kept = |package: &&str| package.contains("\nsource = ") || package.contains("\nname = \"tidemill-");
     let mut packages = lock.split("\n[[package]]");
     let head = packages.next().unwrap_or_default();
     std::iter::once(head.to_owned())
@@ -58,9 +58,11 @@ pub(super) fn lock() -> String {
         .collect()
 }
 
-/// The workspace of the guest crate alone.
+/// The workspace without the handlers.
 fn without_members(workspace: &str) -> String {
-    let line = |line: &str| if line.starts_with("members = ") { "members = [\"sdk\"]".into() } else { line.to_owned() };
+    let line = |line: &str| {
+        if line.starts_with("members = ") { "members = [\"sdk\", \"test\"]".into() } else { line.to_owned() }
+    };
     workspace.lines().map(|text| line(text) + "\n").collect()
 }
 
@@ -76,16 +78,19 @@ mod tests {
         let read = |file: &str| fs::read_to_string(temp.path().join(FOLDER).join(file)).unwrap();
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for file in
-            ["wit/handler.wit", "handlers/sdk/Cargo.toml", "handlers/sdk/src/lib.rs", "handlers/sdk/src/test/store.rs"]
+            ["wit/handler.wit", "handlers/sdk/Cargo.toml", "handlers/sdk/src/lib.rs", "handlers/test/src/lib.rs"]
         {
             assert_eq!(read(file), fs::read_to_string(here.join(file)).unwrap(), "{file}");
         }
         let workspace: toml::Table = toml::from_str(&read(WORKSPACE)).unwrap();
-        assert_eq!(workspace["workspace"]["members"].as_array().unwrap().len(), 1);
+        assert_eq!(workspace["workspace"]["members"].as_array().unwrap().len(), 2);
 
         let lock: toml::Table = toml::from_str(&lock()).unwrap();
         let names: Vec<_> = lock["package"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert!(names.contains(&"tidemill-sdk") && names.contains(&"serde_json"), "{names:?}");
+        assert!(
+            names.contains(&"tidemill-sdk") && names.contains(&"tidemill-test") && names.contains(&"serde_json"),
+            "{names:?}"
+        );
         assert!(!names.contains(&"order") && !names.contains(&"billing"), "{names:?}");
     }
 }

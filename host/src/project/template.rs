@@ -11,19 +11,21 @@ use anyhow::{Context as _, Result, bail};
 use super::sdk;
 
 /// Files of a project, and their text with `{{name}}` for the project's name.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("Cargo.toml", include_str!("template/Cargo.toml.in")),
     ("handler.toml", include_str!("template/handler.toml.in")),
     ("migrations/0001_greetings.sql", include_str!("template/0001_greetings.sql.in")),
     ("src/lib.rs", include_str!("template/lib.rs.in")),
     ("src/tests.rs", include_str!("template/tests.rs.in")),
+    ("tests/wasm.rs", include_str!("template/wasm.rs.in")),
     ("README.md", include_str!("template/README.md.in")),
     (".gitignore", include_str!("template/gitignore.in")),
 ];
 const NAME: &str = "{{name}}";
 
 /// Crates that a project is built with: two of one name cannot be told apart.
-const TAKEN: [&str; 8] = ["alloc", "core", "proc-macro", "serde", "serde-json", "std", "test", "tidemill-sdk"];
+const TAKEN: [&str; 9] =
+    ["alloc", "core", "proc-macro", "serde", "serde-json", "std", "test", "tidemill-sdk", "tidemill-test"];
 
 /// Writes the project `name` into `folder`, which is made, or has nothing in it.
 ///
@@ -126,7 +128,7 @@ mod tests {
         let spec = Spec::resolve(&manifest, &defaults, None).unwrap();
         assert_eq!((spec.name.as_str(), spec.topics), ("greeter", vec!["greeter-in".to_owned()]));
         assert!(read("src/lib.rs").lines().count() < 40);
-        for file in ["Cargo.toml", "src/lib.rs", "src/tests.rs", "README.md"] {
+        for file in ["Cargo.toml", "src/lib.rs", "src/tests.rs", "tests/wasm.rs", "README.md"] {
             assert!(!read(file).contains("{{"), "{file}");
         }
         assert_eq!(fs::read_dir(temp.path().join("deep")).unwrap().count(), 1);
