@@ -39,6 +39,7 @@ mod files;
 mod reload;
 mod deploying;
 mod guard;
+mod limits;
 mod grants;
 mod instances;
 mod clock;

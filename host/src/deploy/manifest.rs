@@ -174,6 +174,14 @@ pub struct LimitsPart {
     pub time: Option<Duration>,
     /// `memory`
     pub memory: Option<usize>,
+    /// `table-elements`
+    pub table_elements: Option<usize>,
+    /// `tables`
+    pub tables: Option<usize>,
+    /// `core-instances`
+    pub core_instances: Option<usize>,
+    /// `sql-statements`
+    pub sql_statements: Option<usize>,
     /// `sql-rows`
     pub sql_rows: Option<usize>,
     /// `sql-bytes`
@@ -184,6 +192,8 @@ pub struct LimitsPart {
     pub event_bytes: Option<usize>,
     /// `log-bytes`
     pub log_bytes: Option<usize>,
+    /// `response-bytes`
+    pub response_bytes: Option<usize>,
 }
 
 /// `[consumer]`, each part optional.

@@ -235,11 +235,16 @@ impl Description {
             limits: named([
                 ("time", units::show_duration(limits.time)),
                 ("memory", units::show_size(limits.memory)),
+                ("table-elements", text(&limits.table_elements)),
+                ("tables", text(&limits.tables)),
+                ("core-instances", text(&limits.core_instances)),
+                ("sql-statements", text(&limits.sql_statements)),
                 ("sql-rows", text(&limits.sql_rows)),
                 ("sql-bytes", units::show_size(limits.sql_bytes)),
                 ("events", text(&limits.events)),
                 ("event-bytes", units::show_size(limits.event_bytes)),
                 ("log-bytes", units::show_size(limits.log_bytes)),
+                ("response-bytes", units::show_size(limits.response_bytes)),
             ]),
             retry: named([
                 ("max-attempts", text(&spec.retry.max_attempts)),

@@ -26,6 +26,8 @@ use crate::record::{Record, Request, Response};
 use crate::store::rights::Rights;
 use crate::store::{Connection, Error};
 
+/// What a response's header counts besides its bytes, as in HTTP/2 (RFC 9113, 10.5.1).
+const FIELD: usize = 32;
 /// Deliveries that one instance serves at most: what it has leaked goes with it.
 const RUNS: u32 = 1_000;
 
@@ -139,6 +141,8 @@ pub(super) struct State {
     pub(super) called: usize,
     /// Whether it has changed anything in the store, or failed to and may have.
     pub(super) has_written: bool,
+    /// Statements run.
+    pub(super) statements: usize,
     /// Events enqueued and sent.
     pub(super) published: u32,
     pub(super) published_bytes: usize,
@@ -155,6 +159,8 @@ pub(super) struct State {
     pub(super) over_effects: bool,
     memory: usize,
     over_memory: bool,
+    table_elements: usize,
+    over_tables: bool,
 }
 
 impl ResourceLimiter for State {
@@ -169,8 +175,21 @@ impl ResourceLimiter for State {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 65_536)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.table_elements + desired.saturating_sub(current);
+        self.over_tables = total > self.context.environment.spec.limits.table_elements;
+        if !self.over_tables {
+            self.table_elements = total;
+        }
+        Ok(!self.over_tables)
+    }
+
+    fn instances(&self) -> usize {
+        self.context.environment.spec.limits.core_instances
+    }
+
+    fn tables(&self) -> usize {
+        self.context.environment.spec.limits.tables
     }
 }
 
@@ -251,6 +270,7 @@ pub fn handle_request(
     context: Context,
     request: &Request,
 ) -> Finished<Response> {
+    let most = context.environment.spec.limits.response_bytes;
     run(
         component,
         connection,
@@ -261,6 +281,12 @@ pub fn handle_request(
             guest.call_handle(store, &convert::request(request))
         },
         |response| {
+            let fields = response.headers.iter().map(|field| field.name.len() + field.value.len() + FIELD);
+            let bytes = fields.sum::<usize>() + response.body.len();
+            if bytes > most {
+                let message = format!("the handler's response has {bytes} bytes, of {most} (limits.response-bytes)");
+                return Err(Ended::Failed(Failure::new(Outcome::EffectsLimit, message)));
+            }
             let response = Response {
                 status: response.status,
                 headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
@@ -290,6 +316,9 @@ fn run<A, T>(
         None => {
             let mut store = Store::new(component.pre.engine(), State::new(Some(connection), context));
             store.limiter(|state| state);
+            let most = store.data().context.environment.spec.limits.memory;
+            // Lists can say the same bytes again and again, and the host would have a copy of each.
+            store.set_hostcall_fuel(most);
             store.epoch_deadline_callback(|store| match store.data().ticks_left() {
                 // The one tick that is always left.
                 ..=1 => Err(Trap::Interrupt.into()),
@@ -358,6 +387,15 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
         let message = format!("memory limit of {} bytes (limits.memory)", limits.memory);
         return Failure::new(Outcome::MemoryLimit, message);
     }
+    if state.over_tables {
+        let message = format!("limit of {} elements in tables (limits.table-elements)", limits.table_elements);
+        return Failure::new(Outcome::MemoryLimit, message);
+    }
+    // The engine has no type for it.
+    if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        let message = format!("memory limit of {} bytes (limits.memory), in what one call passes on", limits.memory);
+        return Failure::new(Outcome::MemoryLimit, message);
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => {
             Failure::new(Outcome::TimeLimit, format!("time limit of {:?} (limits.time)", limits.time))
@@ -385,6 +423,7 @@ impl State {
             rng: context.seed.rng(Stream::Delivery),
             wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
             has_written: false,
+            statements: 0,
             connection,
             context,
             log: Vec::new(),
@@ -399,6 +438,8 @@ impl State {
             over_effects: false,
             memory: 0,
             over_memory: false,
+            table_elements: 0,
+            over_tables: false,
         }
     }
 
@@ -406,7 +447,7 @@ impl State {
     fn renew(&mut self, connection: Box<Connection>, context: Context) {
         let fresh = Self::new(Some(connection), context);
         let wasi = std::mem::take(&mut self.wasi.made);
-        *self = Self { wasi: fresh.wasi.with(wasi), memory: self.memory, ..fresh };
+        *self = Self { wasi: fresh.wasi.with(wasi), memory: self.memory, table_elements: self.table_elements, ..fresh };
     }
 
     /// How many ticks of the epoch are left to it, the one under way included.

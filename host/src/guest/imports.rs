@@ -31,6 +31,13 @@ impl State {
         &mut self,
         run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
     ) -> wasmtime::Result<Result<T, sql::Error>> {
+        let most = self.context.environment.spec.limits.sql_statements;
+        if self.statements >= most {
+            self.over_effects = true;
+            let message = format!("one delivery may run {most} statements (limits.sql-statements)");
+            return Ok(Err(Error::new(Kind::Limit, message).into()));
+        }
+        self.statements += 1;
         let result = self.guarded(run)?;
         self.over_effects |= matches!(&result, Err(error) if error.kind == Kind::Limit);
         Ok(result.map_err(sql::Error::from))

@@ -193,11 +193,17 @@ pub(crate) fn limits(section: &Section<'_>) -> LimitsPart {
     LimitsPart {
         time: section.take("time", |v| v.duration(MILLISECOND..=3_600 * SECOND)),
         memory: section.take("memory", |v| v.size(64 << 10..=MEMORY)),
+        // No more than the engine has room for.
+        table_elements: section.take("table-elements", |v| v.whole(0..=16 * 65_536)),
+        tables: section.take("tables", |v| v.whole(0..=16)),
+        core_instances: section.take("core-instances", |v| v.whole(1..=64)),
+        sql_statements: section.take("sql-statements", |v| v.whole(0..=100_000_000)),
         sql_rows: section.take("sql-rows", |v| v.whole(1..=100_000_000)),
         sql_bytes: section.take("sql-bytes", |v| v.size(1..=GIB)),
         events: section.take("events", |v| v.whole(0..=1_000_000)),
         event_bytes: section.take("event-bytes", |v| v.size(0..=GIB)),
         log_bytes: section.take("log-bytes", |v| v.size(0..=GIB)),
+        response_bytes: section.take("response-bytes", |v| v.size(0..=GIB)),
     }
 }
 

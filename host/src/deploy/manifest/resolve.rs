@@ -182,11 +182,16 @@ impl LimitsPart {
         Limits {
             time: self.time.unwrap_or(below.time),
             memory: self.memory.unwrap_or(below.memory),
+            table_elements: self.table_elements.unwrap_or(below.table_elements),
+            tables: self.tables.unwrap_or(below.tables),
+            core_instances: self.core_instances.unwrap_or(below.core_instances),
+            sql_statements: self.sql_statements.unwrap_or(below.sql_statements),
             sql_rows: self.sql_rows.unwrap_or(below.sql_rows),
             sql_bytes: self.sql_bytes.unwrap_or(below.sql_bytes),
             events: self.events.unwrap_or(below.events),
             event_bytes: self.event_bytes.unwrap_or(below.event_bytes),
             log_bytes: self.log_bytes.unwrap_or(below.log_bytes),
+            response_bytes: self.response_bytes.unwrap_or(below.response_bytes),
         }
     }
 }
