@@ -41,6 +41,7 @@ mod deploying;
 mod guard;
 mod limits;
 mod grants;
+mod secrets;
 mod instances;
 mod clock;
 mod contract;

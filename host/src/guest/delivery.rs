@@ -16,6 +16,7 @@ use super::engine::TICK;
 use super::wasi::Wasi;
 use super::{Answers, Component, convert};
 use crate::deploy::manifest::{Instances, Spec};
+use crate::deploy::secrets;
 use crate::id::{Seed, Stream};
 use crate::kafka::sender::{self, Sender};
 use crate::ledger::outbox;
@@ -362,6 +363,10 @@ fn finish<A, T>(
     {
         failure.outcome = Outcome::EffectsLimit;
     }
+    if let Err(Ended::Failed(failure) | Ended::Broken(failure)) = &mut result {
+        let said = std::mem::take(&mut failure.message);
+        failure.message = secrets::hide(&state.context.environment.spec.secrets, said);
+    }
     for line in printed.lines().filter(|line| !line.is_empty()) {
         state.push_log(Level::Info, line.to_owned());
     }
@@ -471,7 +476,7 @@ impl State {
         if room == 0 {
             return;
         }
-        let mut message = message;
+        let mut message = secrets::hide(&self.context.environment.spec.secrets, message);
         if message.len() > room {
             let end = (0..=room).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
             message.truncate(end);

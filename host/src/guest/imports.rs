@@ -263,7 +263,9 @@ impl delayed::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.context.environment.spec.settings.get(&name).cloned())
+        let spec = &self.context.environment.spec;
+        let secret = || spec.secrets.get(&name).map(|secret| secret.expose().to_owned());
+        Ok(spec.settings.get(&name).cloned().or_else(secret))
     }
 
     fn all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
