@@ -57,8 +57,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Run the daemon.
     Run(run::Arguments),
-    /// Check the settings and the handlers, and start nothing.
-    Check(Config),
+    /// Check the settings and the handlers, or one file that is to be a handler, and start nothing.
+    Check(check::Arguments),
     /// Send a handler's file to the daemon, which makes it live and puts it into its handlers folder.
     Deploy(deploy::Arguments),
     /// List the handlers.
@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Undeploy(arguments) => undeploy::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Check(config) => check::run(&config),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Rig(arguments) => rig::run(arguments),

@@ -4,6 +4,7 @@
 //! nothing had happened. It owns which handlers, stores and consumers there are; it never looks into a record.
 
 pub mod manifest;
+pub mod secrets;
 pub mod artifact;
 pub mod stores;
 pub mod versions;

@@ -113,6 +113,7 @@ pub fn spawn(
         connection: Some(Box::new(connection)),
         members: BTreeMap::new(),
         turn: VecDeque::new(),
+        used: Duration::ZERO,
         lanes: HashMap::new(),
         due: BinaryHeap::new(),
         unclean,
@@ -167,6 +168,14 @@ struct Member {
     warm: Option<Warm>,
 }
 
+/// A handler's share of the store's time.
+struct Share {
+    handler: Arc<str>,
+    /// How long its deliveries have run, and at least what the one had that ran last when this one came back from having
+    /// nothing to do: who was away has nothing saved up.
+    used: Duration,
+}
+
 /// A request that waits for its turn.
 struct Waiting {
     request: Arc<Request>,
@@ -201,8 +210,10 @@ struct Executor {
     /// Absent only while a guest has it.
     connection: Option<Box<Connection>>,
     members: BTreeMap<Arc<str>, Member>,
-    /// The handlers, in the order of their turns.
-    turn: VecDeque<Arc<str>>,
+    /// The handlers, those that have run for less before the others.
+    turn: VecDeque<Share>,
+    /// How long the handler had run that was picked last, before it ran.
+    used: Duration,
     lanes: HashMap<Token, Lane>,
     /// When lanes have pending records due.
     due: BinaryHeap<Reverse<(i64, Token)>>,

@@ -237,8 +237,16 @@ pub enum DeadLetterPartition {
 pub struct Limits {
     /// `time`. Default 250 ms.
     pub time: Duration,
-    /// `memory`, bytes of linear memory. Default 64 MiB.
+    /// `memory`, bytes of linear memory, and of what one call passes to the host. Default 64 MiB.
     pub memory: usize,
+    /// `table-elements`: elements of all of its tables together. Default 65,536.
+    pub table_elements: usize,
+    /// `tables`: tables that it may have. Default 16.
+    pub tables: usize,
+    /// `core-instances`: core instances that it may be made of. Default 64.
+    pub core_instances: usize,
+    /// `sql-statements`: statements that one delivery may run. Default 10,000.
+    pub sql_statements: usize,
     /// `sql-rows`: rows that one query may return. Default 10,000.
     pub sql_rows: usize,
     /// `sql-bytes`: bytes that one query may return. Default 16 MiB.
@@ -249,6 +257,8 @@ pub struct Limits {
     pub event_bytes: usize,
     /// `log-bytes`: bytes of log lines of one delivery; more is cut. Default 64 KiB.
     pub log_bytes: usize,
+    /// `response-bytes`: bytes of a response's headers and body. Default 8 MiB.
+    pub response_bytes: usize,
 }
 
 impl Default for Limits {
@@ -256,11 +266,16 @@ impl Default for Limits {
         Self {
             time: Duration::from_millis(250),
             memory: 64 << 20,
+            table_elements: 65_536,
+            tables: 16,
+            core_instances: 64,
+            sql_statements: 10_000,
             sql_rows: 10_000,
             sql_bytes: 16 << 20,
             events: 1_000,
             event_bytes: 4 << 20,
             log_bytes: 64 << 10,
+            response_bytes: 8 << 20,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The handler's settings: `[settings]` of its manifest, overridden by the operator. They do not change during a
-//! delivery.
+//! The handler's settings - `[settings]` of its manifest, overridden by the operator - and its secrets, which the manifest asks for
+//! and the operator gives. They do not change during a delivery.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,68 @@ pub fn parse<T: FromStr<Err: fmt::Display>>(name: &str) -> Result<Option<T>, Fai
         .map_err(|error| Failure::unavailable(format!("setting `{name}` is not usable: {error}")))
 }
 
-/// All settings, sorted by name.
+/// A secret of the handler's: a name that its manifest lists under `secrets`, and for which the operator says where the value is.
+///
+/// A version that lacks one of its secrets is refused when it is deployed. So what fails here is a name that the manifest does not
+/// list, which is a [`Failure::Unavailable`]: the records wait for a version that does.
+///
+/// ```
+/// use tidemill_sdk::outbound::Request;
+/// use tidemill_sdk::{Failure, Record, config};
+///
+/// // handler.toml:                secrets = ["payment-key"]
+/// // tidemill.toml:               [handler.billing.secrets]
+/// //                              payment-key = { env = "PAYMENT_KEY" }
+/// fn pay(record: &Record) -> Result<(), Failure> {
+///     let key = config::secret("payment-key")?;
+///     let request = Request::post("https://payments.example.com/charges");
+///     request.header("authorization", format!("Bearer {}", key.expose())).send()?.success()?;
+///     Ok(())
+/// }
+/// ```
+pub fn secret(name: &str) -> Result<Secret, Failure> {
+    let missing = || {
+        Failure::unavailable(format!(
+            "there is no secret `{name}`: handler.toml lists it under `secrets`, or nobody gave it"
+        ))
+    };
+    get(name).map(Secret).ok_or_else(missing)
+}
+
+/// The value of a secret, which is not told where the whole is printed.
+///
+/// ```
+/// # use tidemill_sdk::{Failure, config, info};
+/// # fn look() -> Result<(), Failure> {
+/// let key = config::secret("payment-key")?;
+/// info!("{key:?}"); // Secret(..)
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the one place that needs it.
+    ///
+    /// ```
+    /// # use tidemill_sdk::config::Secret;
+    /// fn authorization(key: &Secret) -> String {
+    ///     format!("Bearer {}", key.expose())
+    /// }
+    /// ```
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// All settings, sorted by name; no secrets.
 pub fn all() -> Vec<(String, String)> {
     host::settings()
 }

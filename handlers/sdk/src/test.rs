@@ -115,6 +115,7 @@ pub struct Bench {
     lines: Vec<(Level, String)>,
     service: Option<Service>,
     refusal: Option<String>,
+    secrets: BTreeMap<String, String>,
 }
 
 /// What stands for the services outside.
@@ -143,6 +144,7 @@ impl Bench {
             lines: Vec::new(),
             service: None,
             refusal: None,
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -162,6 +164,22 @@ impl Bench {
     /// Sets a setting, as the operator would.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.manifest.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives a secret, as the operator would. Ends the test if the manifest does not ask for it, since it would not be there then.
+    ///
+    /// ```no_run
+    /// # fn example(handler: &'static tidemill_sdk::Handler) {
+    /// let mut bench = tidemill_sdk::test::Bench::new(handler);
+    /// bench.secret("payment-key", "a key for tests");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn secret(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
+        let name = name.into();
+        assert!(self.manifest.secrets.contains(&name), "handler.toml does not ask for it: secrets = [\"{name}\"]");
+        self.secrets.insert(name, value.into());
         self
     }
 
@@ -259,6 +277,7 @@ impl Bench {
             Delivery {
                 store: self.store.clone(),
                 settings: self.manifest.settings.clone(),
+                secrets: self.secrets.clone(),
                 destinations: self.manifest.publish.clone(),
                 changes_before: self.store.changes(),
                 grant: self.manifest.grant.clone(),

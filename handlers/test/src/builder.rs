@@ -21,12 +21,13 @@ pub struct Builder {
     binary: PathBuf,
     data: Option<PathBuf>,
     arguments: Vec<OsString>,
+    secrets: Vec<(String, String)>,
 }
 
 impl Builder {
     pub(crate) fn new(handler: &Path) -> Self {
-        let (data, arguments) = Default::default();
-        Self { file: process::component(handler), binary: process::binary(), data, arguments }
+        let (data, arguments, secrets) = Default::default();
+        Self { file: process::component(handler), binary: process::binary(), data, arguments, secrets }
     }
 
     fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
@@ -53,6 +54,17 @@ impl Builder {
     pub fn setting(self, name: &str, value: &str) -> Self {
         let quoted = serde_json::Value::from(value);
         self.with("--set", format!("settings.{name}={quoted}"))
+    }
+
+    /// One of the handler's own `secrets`, as the operator would give it.
+    ///
+    /// ```no_run
+    /// # use tidemill_test::Rig;
+    /// let rig = Rig::builder("billing").secret("payment-key", "a key for tests").start();
+    /// ```
+    pub fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.push((name.into(), value.into()));
+        self
     }
 
     /// The operator's whole `tidemill.toml`.
@@ -127,6 +139,14 @@ impl Builder {
             arguments.extend(["--compiled".into(), compiled.into()]);
         }
         arguments.extend(self.arguments);
+        for (name, value) in self.secrets {
+            let folder = data.join("secrets");
+            let file = folder.join(&name);
+            let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, value));
+            written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let quoted = serde_json::Value::from(file.to_string_lossy());
+            arguments.extend(["--set".into(), format!("secrets.{name}={{ file = {quoted} }}").into()]);
+        }
         Rig::start(self.binary, arguments, temporary.then_some(data))
     }
 }

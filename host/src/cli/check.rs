@@ -8,23 +8,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use clap::Args;
 use jsonwebtoken::DecodingKey;
 
-use super::{Config, say};
+use super::{Config, inspect, say};
 use crate::deploy;
 use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::{Route, Spec};
+use crate::deploy::report::Description;
 use crate::guest::Engine;
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::secret;
 use crate::settings::{Bootstrap, JwtKey, Problem, Problems, Settings};
 
-/// Checks everything and prints a summary.
+/// `tidemill check`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Check this file, under the settings that are there for it, and say what it asks for and what it is given.
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    config: Config,
+}
+
+/// Checks everything, or the one file, and prints a summary.
 ///
 /// # Errors
 /// Everything that is wrong.
-pub(super) fn run(config: &Config) -> anyhow::Result<()> {
-    let settings = config.load()?;
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let settings = arguments.config.load()?;
+    if let Some(file) = &arguments.file {
+        return one(&settings, file);
+    }
     let files = handlers(&settings.handlers)?;
     key(&settings)?;
     let mut problems = Problems::default();
@@ -35,6 +49,17 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     }
     problems.or(())?;
     say(summary(&settings, &specs).trim_end())
+}
+
+/// Checks a file that need not lie in the handlers folder.
+fn one(settings: &Settings, file: &Path) -> anyhow::Result<()> {
+    let artifact = Artifact::read(file).with_context(|| file.display().to_string())?;
+    let (spec, _) = artifact.lay_out(settings)?;
+    let description = Description::of(&artifact, &spec).with_context(|| file.display().to_string())?;
+    say(&inspect::text(&description))?;
+    let mut problems = Problems::default();
+    specs(settings, &[file.to_owned()], &mut problems);
+    Ok(problems.or(())?)
 }
 
 /// What `run` would make live: each file is read, compiled and held against the others.
@@ -144,6 +169,12 @@ fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
         let reads = spec.topics.iter().chain(&spec.pattern).map(String::as_str).collect::<Vec<_>>().join(", ");
         let reads = if reads.is_empty() { "no topic" } else { &reads };
         line("handler", &format!("{} ({}): reads {reads}, {} routes", spec.name, file.display(), spec.routes.len()));
+        for (name, secret) in &spec.secrets {
+            line("secret", &format!("{name} of {}, from {}", spec.name, secret.source()));
+        }
+        if !spec.tables.is_empty() {
+            line("grant", &format!("{}: tables {}", spec.name, spec.tables));
+        }
     }
     for name in settings.overrides.keys() {
         line("override", name);

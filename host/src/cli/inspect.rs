@@ -11,7 +11,7 @@ use reqwest::Method;
 use super::remote::{Remote, name, print_json, short};
 use super::{say, versions};
 use crate::deploy::artifact::Artifact;
-use crate::deploy::report::{Description, Report};
+use crate::deploy::report::{Ask, Description, Report};
 use crate::settings::units;
 
 /// `tidemill inspect`
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let path = Path::new(what);
     if path.is_file() || name(what).is_err() {
         let artifact = Artifact::read(path).with_context(|| what.clone())?;
-        let spec = artifact.resolve(&arguments.remote.config.load()?).with_context(|| what.clone())?;
+        let (spec, _) = artifact.lay_out(&arguments.remote.config.load()?).with_context(|| what.clone())?;
         let description = Description::of(&artifact, &spec).with_context(|| what.clone())?;
         return if arguments.json { print_json(&description) } else { say(&text(&description)) };
     }
@@ -57,7 +57,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     say(&parts.join("\n"))
 }
 
-fn text(of: &Description) -> String {
+fn ask(ask: &Ask) -> String {
+    let given = if ask.given { "given" } else { "not given" };
+    ask.how.as_ref().map_or_else(|| format!("{}: {given}", ask.what), |how| format!("{}: {given}, {how}", ask.what))
+}
+
+pub(super) fn text(of: &Description) -> String {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>()
     };
@@ -85,6 +90,7 @@ fn text(of: &Description) -> String {
         ("publish", pairs(&of.publish)),
         ("grant http", of.http.clone()),
         ("settings", of.settings.clone()),
+        ("asks for", of.asks.iter().map(ask).collect()),
         ("instances", one(&of.instances)),
         ("limits", vec![pairs(&of.limits).join(", ")]),
         ("retry", vec![pairs(&of.retry).join(", ")]),

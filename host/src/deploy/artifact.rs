@@ -13,7 +13,7 @@ use super::manifest::{Manifest, Spec};
 use crate::guest::encode;
 use crate::guest::engine::COMPONENT_MAX;
 use crate::ledger::deployment::Migration;
-use crate::settings::Settings;
+use crate::settings::{Problems, Settings};
 
 /// What WebAssembly begins with.
 const MAGIC: &[u8] = b"\0asm";
@@ -144,10 +144,28 @@ impl Artifact {
         }
     }
 
-    /// The handler's configuration under the operator's settings.
+    /// The handler's configuration under the operator's settings, with its secrets, which are read now.
+    ///
+    /// # Errors
+    /// What is wrong with it, what it asks for that is not given, secrets that cannot be read.
     pub fn resolve(&self, settings: &Settings) -> Result<Spec> {
+        let (mut spec, mut missing) = self.lay_out(settings)?;
+        for (name, secret) in &mut spec.secrets {
+            if let Err(wrong) = secret.read() {
+                let message = format!("the secret `{name}` ([handler.{}.secrets]) {wrong}", spec.name);
+                missing.extend(Problems::one(format!("handler `{}`", spec.name), message));
+            }
+        }
+        Ok(missing.or(spec)?)
+    }
+
+    /// The configuration without secrets, and what the handler asks for that is not given.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn lay_out(&self, settings: &Settings) -> Result<(Spec, Problems)> {
         let over = self.manifest.name.as_ref().and_then(|name| settings.overrides.get(name));
-        Ok(Spec::resolve(&self.manifest, &settings.defaults, over)?)
+        Ok(Spec::lay_out(&self.manifest, &settings.defaults, over)?)
     }
 }
 

@@ -115,7 +115,7 @@ impl Deployer {
     /// A migration that has run is never undone, so a version from before it must say that it can live with what it did.
     fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
         let unknown = deployment::unknown(store, name, &artifact.migrations)?;
-        if !unknown.is_empty() && !artifact.resolve(&self.around.settings)?.newer_schema {
+        if !unknown.is_empty() && !artifact.lay_out(&self.around.settings)?.0.newer_schema {
             let unknown = unknown.join(", ");
             return Err(Denied::Conflict(format!(
                 "version {number} of handler {name} does not know what migrations have done since ({unknown}), and they are not undone: \
@@ -242,7 +242,7 @@ impl Deployer {
         let last = versions.iter().find(|entry| entry.status != Status::Failed.name());
         let artifact = last.and_then(|entry| self.around.versions.read(entry.artifact.as_deref()?).ok());
         let description = match artifact {
-            Some(artifact) => Some(Description::of(&artifact, &artifact.resolve(&self.around.settings)?)?),
+            Some(artifact) => Some(Description::of(&artifact, &artifact.lay_out(&self.around.settings)?.0)?),
             None => None,
         };
         Ok(Report {

@@ -11,6 +11,7 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::secrets::{Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
@@ -50,6 +51,10 @@ pub struct Manifest {
     pub send: SendPart,
     /// `http` under `[grant]`: origins that it may call.
     pub origins: Option<Vec<Origin>>,
+    /// `secrets` of a manifest: the names that it asks for.
+    pub secrets: Vec<String>,
+    /// `[secrets]` of the operator's: where each is kept.
+    pub sources: BTreeMap<String, Source>,
     /// `tables` under `[grant]`: of other handlers' tables, what a manifest asks for, or what the operator gives.
     pub tables: Grants,
     /// `[circuit]`
@@ -174,6 +179,14 @@ pub struct LimitsPart {
     pub time: Option<Duration>,
     /// `memory`
     pub memory: Option<usize>,
+    /// `table-elements`
+    pub table_elements: Option<usize>,
+    /// `tables`
+    pub tables: Option<usize>,
+    /// `core-instances`
+    pub core_instances: Option<usize>,
+    /// `sql-statements`
+    pub sql_statements: Option<usize>,
     /// `sql-rows`
     pub sql_rows: Option<usize>,
     /// `sql-bytes`
@@ -184,6 +197,8 @@ pub struct LimitsPart {
     pub event_bytes: Option<usize>,
     /// `log-bytes`
     pub log_bytes: Option<usize>,
+    /// `response-bytes`
+    pub response_bytes: Option<usize>,
 }
 
 /// `[consumer]`, each part optional.
@@ -305,6 +320,8 @@ pub struct Spec {
     pub tables: Grants,
     /// For `config.get`.
     pub settings: BTreeMap<String, String>,
+    /// For the same, by other names.
+    pub secrets: Secrets,
     /// For each delivery.
     pub limits: Limits,
     /// How it reads.
@@ -317,6 +334,19 @@ impl Spec {
     /// # Errors
     /// What the values together get wrong.
     pub fn resolve(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Self, Problems> {
+        let (spec, missing) = Self::lay_out(manifest, defaults, over)?;
+        missing.or(spec)
+    }
+
+    /// The same, whatever is given of what it asks for: that is told beside it.
+    ///
+    /// # Errors
+    /// What the values together get wrong, and what it asks for that is not given.
+    pub fn lay_out(
+        manifest: &Manifest,
+        defaults: &Defaults,
+        over: Option<&Manifest>,
+    ) -> Result<(Self, Problems), Problems> {
         resolve::spec(manifest, defaults, over)
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn of(new: &Candidate, settings: &Settings) -> Self {
         Self {
-            place: new.artifact.resolve(settings).ok().map(|spec| (spec.store, spec.group)),
+            place: new.artifact.lay_out(settings).ok().map(|(spec, _)| (spec.store, spec.group)),
             handler: new.artifact.name().to_owned(),
             sha256: new.artifact.sha256.clone(),
             manifest: new.artifact.manifest_text.clone(),

@@ -161,6 +161,9 @@ pub struct Description {
     pub http: Vec<String>,
     /// The names of its settings.
     pub settings: Vec<String>,
+    /// What its manifest asks for, and what the operator gives of that.
+    #[serde(default)]
+    pub asks: Vec<Ask>,
     /// For each delivery.
     pub limits: BTreeMap<String, String>,
     /// What follows a failure.
@@ -169,6 +172,40 @@ pub struct Description {
     pub dead_letter: BTreeMap<String, String>,
     /// In the order in which they run.
     pub migrations: Vec<Migration>,
+}
+
+/// Something that a manifest asks for, and only the operator gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// `tables { orders = "read" }`, `secret api-key`, or `http https://payments.example.com`.
+    pub what: String,
+    /// Whether it is given.
+    pub given: bool,
+    /// Where a secret is kept; the lines that would give what is not given.
+    pub how: Option<String>,
+}
+
+/// What a handler asks for, and what its configuration gives of that.
+pub fn asks(artifact: &Artifact, spec: &Spec) -> Vec<Ask> {
+    let manifest = &artifact.manifest;
+    let lines = |table: &str, line: String| format!("add to tidemill.toml: [handler.{}.{table}] {line}", spec.name);
+    let tables = manifest.tables.each().map(|table| {
+        let given = spec.tables.missing(&table).is_empty();
+        let how = (!given).then(|| lines("grant", format!("tables = {table}")));
+        Ask { what: format!("tables {table}"), given, how }
+    });
+    let secrets = manifest.secrets.iter().map(|name| {
+        let secret = spec.secrets.get(name);
+        let how = secret.map(|secret| format!("from {}", secret.source()));
+        let how = how.unwrap_or_else(|| lines("secrets", format!("{name} = {{ env = \"VARIABLE\" }}")));
+        Ask { what: format!("secret {name}"), given: secret.is_some(), how: Some(how) }
+    });
+    let origins = manifest.origins.iter().flatten().map(|origin| {
+        let given = spec.outbound.origins.contains(origin);
+        let how = (!given).then(|| format!("[handler.{}.grant] http leaves it out", spec.name));
+        Ask { what: format!("http {}", origin.as_str()), given, how }
+    });
+    tables.chain(secrets).chain(origins).collect()
 }
 
 /// A migration of a version.
@@ -232,14 +269,20 @@ impl Description {
                 .collect(),
             http: spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
             settings: spec.settings.keys().cloned().collect(),
+            asks: asks(artifact, spec),
             limits: named([
                 ("time", units::show_duration(limits.time)),
                 ("memory", units::show_size(limits.memory)),
+                ("table-elements", text(&limits.table_elements)),
+                ("tables", text(&limits.tables)),
+                ("core-instances", text(&limits.core_instances)),
+                ("sql-statements", text(&limits.sql_statements)),
                 ("sql-rows", text(&limits.sql_rows)),
                 ("sql-bytes", units::show_size(limits.sql_bytes)),
                 ("events", text(&limits.events)),
                 ("event-bytes", units::show_size(limits.event_bytes)),
                 ("log-bytes", units::show_size(limits.log_bytes)),
+                ("response-bytes", units::show_size(limits.response_bytes)),
             ]),
             retry: named([
                 ("max-attempts", text(&spec.retry.max_attempts)),

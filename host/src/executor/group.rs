@@ -121,14 +121,20 @@ impl Executor {
     /// Runs deliveries until nothing waits or the group is full.
     fn fill(&mut self, group: &mut Group, first: Vec<Pick>) -> Result<(), Abort> {
         let started = Instant::now();
+        let mut before = started;
         let mut next = first.into_iter().next();
         while let Some(pick) = next {
             group.picks.push(pick.clone());
-            match &pick {
-                Pick::Lane(token) => self.deliver_record(group, *token)?,
-                Pick::Request(handler) => self.deliver_request(group, handler)?,
-                Pick::Completed(handler) => self.deliver_completed(group, handler)?,
-            }
+            let delivered = match &pick {
+                Pick::Lane(token) => self.deliver_record(group, *token),
+                Pick::Request(handler) => self.deliver_request(group, handler),
+                Pick::Completed(handler) => self.deliver_completed(group, handler),
+            };
+            // Who breaks a group has used its time all the same.
+            let now = Instant::now();
+            self.charge(&pick, now - before);
+            before = now;
+            delivered?;
             fault::reach(Moment::Delivered);
             if group.closed {
                 group.picks.pop();
@@ -137,9 +143,8 @@ impl Executor {
                 break;
             }
             self.list_again(group, &pick);
-            let full = group.solo
-                || group.picks.len() >= self.settings.group_max
-                || started.elapsed() >= self.settings.group_time;
+            let full =
+                group.solo || group.picks.len() >= self.settings.group_max || now - started >= self.settings.group_time;
             next = if full { None } else { self.pick(group).filter(|pick| self.may_join(pick)) };
         }
         Ok(())

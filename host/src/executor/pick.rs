@@ -1,12 +1,15 @@
-//! Which delivery runs next: handlers take turns, and within one its lanes, its requests and its reports of sends do.
+//! Which delivery runs next: one of the handler that has run for the shortest time; within it its lanes, its requests and its
+//! reports of sends take turns.
 //!
-//! Nobody waits for ever behind another, and a handler that has to run alone leads a group of its own. It looks at memory only;
-//! what is picked stays where it is until its group has committed.
+//! Nobody waits for ever behind another: a handler whose deliveries take long has as much of the store's time as one whose
+//! deliveries are short, and not as many turns. One that has to run alone leads a group of its own. It looks at memory only; what
+//! is picked stays where it is until its group has committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Executor;
 use super::group::Group;
+use super::{Executor, Share};
 use crate::lane::Token;
 
 /// Deliveries that a handler runs alone after one of its own could not run in company.
@@ -34,10 +37,7 @@ impl Executor {
     }
 
     pub(super) fn put_back(&mut self, pick: &Pick) {
-        // It was its turn, and it leads the next group.
-        if let Some(handler) = self.turn.pop_back() {
-            self.turn.push_front(handler);
-        }
+        // Its handler's place in the order of turns is as it was.
         match pick {
             Pick::Lane(token) => self.list(*token),
             Pick::Request(handler) => {
@@ -53,6 +53,32 @@ impl Executor {
         }
     }
 
+    /// The handler of a pick has run for so long.
+    pub(super) fn charge(&mut self, pick: &Pick, time: Duration) {
+        // Who is alone shares with nobody.
+        if self.turn.len() < 2 {
+            return;
+        }
+        let handler = match pick {
+            Pick::Lane(token) => match self.lanes.get(token) {
+                Some(lane) => &lane.handler,
+                None => return,
+            },
+            Pick::Request(handler) | Pick::Completed(handler) => handler,
+        };
+        let place = self.turn.iter().position(|share| share.handler == *handler);
+        let Some(mut share) = place.and_then(|place| self.turn.remove(place)) else { return };
+        self.used = self.used.max(share.used);
+        share.used = self.used + time;
+        self.line_up(share);
+    }
+
+    /// Puts a handler into the order of turns, behind those that have run for as long.
+    pub(super) fn line_up(&mut self, share: Share) {
+        let place = self.turn.partition_point(|other| other.used <= share.used);
+        self.turn.insert(place, share);
+    }
+
     pub(super) fn runs_solo(&self, pick: &Pick) -> bool {
         let handler = match pick {
             Pick::Lane(token) => match self.lanes.get(token) {
@@ -64,15 +90,14 @@ impl Executor {
         handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
     }
 
-    /// The next delivery: handlers take turns, and within one its lanes and its requests do.
+    /// The next delivery: of the handler that has run for the shortest time and has one.
     pub(super) fn pick(&mut self, group: &Group) -> Option<Pick> {
         if self.outbox_is_full(group) {
             return None;
         }
         let now = crate::clock::now();
-        for _ in 0..self.turn.len() {
-            let handler = self.turn.pop_front()?;
-            self.turn.push_back(handler.clone());
+        for place in 0..self.turn.len() {
+            let handler = self.turn.get(place)?.handler.clone();
             let full = self.is_full(group, &handler);
             let Some(member) = self.members.get_mut(&handler) else { continue };
             let reports = member.sends.len() > group.told.get(&handler).copied().unwrap_or(0);

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::positions::Positions;
-use super::{Executor, Joined, Live, Member, Open, Opened, Version};
+use super::{Executor, Joined, Live, Member, Open, Opened, Share, Version};
 use crate::deploy::manifest::Start;
 use crate::fault::{self, Moment};
 use crate::guest::Environment;
@@ -174,7 +174,7 @@ impl Executor {
             // Another version has another policy, and may mend what made the circuit open.
             Some(member) => Member { live: live.clone(), solo: 0, circuit: Circuit::default(), warm: None, ..member },
             None => {
-                self.turn.push_back(handler.clone());
+                self.line_up(Share { handler: handler.clone(), used: self.used });
                 Member {
                     slot: Arc::new(RwLock::new(None)),
                     live: live.clone(),
@@ -261,7 +261,7 @@ impl Executor {
 
     /// Forgets a handler; its tables, its offsets and what it left in the outbox stay.
     pub(super) fn remove(&mut self, handler: &Arc<str>) {
-        self.turn.retain(|name| name != handler);
+        self.turn.retain(|share| share.handler != *handler);
         self.lanes.retain(|_, lane| lane.handler != *handler);
         if let Some(member) = self.members.remove(handler) {
             *member.slot.write().unwrap_or_else(PoisonError::into_inner) = None;

@@ -81,8 +81,11 @@ impl Component {
         match self.pre.instantiate(&mut store) {
             Ok(_) => Ok(()),
             Err(error) => bail!(
-                "it cannot be instantiated with {} bytes of memory (limits.memory): {error:#}",
-                spec.limits.memory
+                "it cannot be instantiated with {} bytes of memory (limits.memory), {} tables (limits.tables) of {} elements (limits.table-elements) and {} core instances (limits.core-instances): {error:#}",
+                spec.limits.memory,
+                spec.limits.tables,
+                spec.limits.table_elements,
+                spec.limits.core_instances,
             ),
         }
     }

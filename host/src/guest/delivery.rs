@@ -16,6 +16,7 @@ use super::engine::TICK;
 use super::wasi::Wasi;
 use super::{Answers, Component, convert};
 use crate::deploy::manifest::{Instances, Spec};
+use crate::deploy::secrets;
 use crate::id::{Seed, Stream};
 use crate::kafka::sender::{self, Sender};
 use crate::ledger::outbox;
@@ -26,6 +27,8 @@ use crate::record::{Record, Request, Response};
 use crate::store::rights::Rights;
 use crate::store::{Connection, Error, Value};
 
+/// What a response's header counts besides its bytes, as in HTTP/2 (RFC 9113, 10.5.1).
+const FIELD: usize = 32;
 /// Deliveries that one instance serves at most: what it has leaked goes with it.
 const RUNS: u32 = 1_000;
 
@@ -168,6 +171,8 @@ pub(super) struct State {
     pub(super) called: usize,
     /// Whether it has changed anything in the store, or failed to and may have.
     pub(super) has_written: bool,
+    /// Statements run.
+    pub(super) statements: usize,
     /// Events enqueued and sent.
     pub(super) published: u32,
     pub(super) published_bytes: usize,
@@ -184,6 +189,8 @@ pub(super) struct State {
     pub(super) over_effects: bool,
     memory: usize,
     over_memory: bool,
+    table_elements: usize,
+    over_tables: bool,
 }
 
 impl ResourceLimiter for State {
@@ -198,8 +205,21 @@ impl ResourceLimiter for State {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 65_536)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.table_elements + desired.saturating_sub(current);
+        self.over_tables = total > self.context.environment.spec.limits.table_elements;
+        if !self.over_tables {
+            self.table_elements = total;
+        }
+        Ok(!self.over_tables)
+    }
+
+    fn instances(&self) -> usize {
+        self.context.environment.spec.limits.core_instances
+    }
+
+    fn tables(&self) -> usize {
+        self.context.environment.spec.limits.tables
     }
 }
 
@@ -280,6 +300,7 @@ pub fn handle_request(
     context: Context,
     request: &Request,
 ) -> Finished<Response> {
+    let most = context.environment.spec.limits.response_bytes;
     run(
         component,
         connection,
@@ -290,6 +311,12 @@ pub fn handle_request(
             guest.call_handle(store, &convert::request(request))
         },
         |response| {
+            let fields = response.headers.iter().map(|field| field.name.len() + field.value.len() + FIELD);
+            let bytes = fields.sum::<usize>() + response.body.len();
+            if bytes > most {
+                let message = format!("the handler's response has {bytes} bytes, of {most} (limits.response-bytes)");
+                return Err(Ended::Failed(Failure::new(Outcome::EffectsLimit, message)));
+            }
             let response = Response {
                 status: response.status,
                 headers: response.headers.into_iter().map(|f| (f.name, Bytes::from(f.value))).collect(),
@@ -319,6 +346,9 @@ fn run<A, T>(
         None => {
             let mut store = Store::new(component.pre.engine(), State::new(Some(connection), context));
             store.limiter(|state| state);
+            let most = store.data().context.environment.spec.limits.memory;
+            // Lists can say the same bytes again and again, and the host would have a copy of each.
+            store.set_hostcall_fuel(most);
             store.epoch_deadline_callback(|store| match store.data().ticks_left() {
                 // The one tick that is always left.
                 ..=1 => Err(Trap::Interrupt.into()),
@@ -362,6 +392,10 @@ fn finish<A, T>(
     {
         failure.outcome = Outcome::EffectsLimit;
     }
+    if let Err(Ended::Failed(failure) | Ended::Broken(failure)) = &mut result {
+        let said = std::mem::take(&mut failure.message);
+        failure.message = secrets::hide(&state.context.environment.spec.secrets, said);
+    }
     for line in printed.lines().filter(|line| !line.is_empty()) {
         state.push_log(Level::Info, line.to_owned());
     }
@@ -385,6 +419,15 @@ fn trapped(state: &State, error: &wasmtime::Error, printed: &str) -> Failure {
     let limits = &state.context.environment.spec.limits;
     if state.over_memory {
         let message = format!("memory limit of {} bytes (limits.memory)", limits.memory);
+        return Failure::new(Outcome::MemoryLimit, message);
+    }
+    if state.over_tables {
+        let message = format!("limit of {} elements in tables (limits.table-elements)", limits.table_elements);
+        return Failure::new(Outcome::MemoryLimit, message);
+    }
+    // The engine has no type for it.
+    if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        let message = format!("memory limit of {} bytes (limits.memory), in what one call passes on", limits.memory);
         return Failure::new(Outcome::MemoryLimit, message);
     }
     match error.downcast_ref::<Trap>() {
@@ -414,6 +457,7 @@ impl State {
             rng: context.seed.rng(Stream::Delivery),
             wasi: Wasi::new(context.now, context.seed.clone(), context.environment.spec.limits.log_bytes),
             has_written: false,
+            statements: 0,
             connection,
             context,
             log: Vec::new(),
@@ -428,6 +472,8 @@ impl State {
             over_effects: false,
             memory: 0,
             over_memory: false,
+            table_elements: 0,
+            over_tables: false,
         }
     }
 
@@ -435,7 +481,7 @@ impl State {
     fn renew(&mut self, connection: Box<Connection>, context: Context) {
         let fresh = Self::new(Some(connection), context);
         let wasi = std::mem::take(&mut self.wasi.made);
-        *self = Self { wasi: fresh.wasi.with(wasi), memory: self.memory, ..fresh };
+        *self = Self { wasi: fresh.wasi.with(wasi), memory: self.memory, table_elements: self.table_elements, ..fresh };
     }
 
     /// How many ticks of the epoch are left to it, the one under way included.
@@ -459,7 +505,7 @@ impl State {
         if room == 0 {
             return;
         }
-        let mut message = message;
+        let mut message = secrets::hide(&self.context.environment.spec.secrets, message);
         if message.len() > room {
             let end = (0..=room).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
             message.truncate(end);

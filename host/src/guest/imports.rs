@@ -32,6 +32,13 @@ impl State {
         &mut self,
         run: impl FnOnce(&Connection, u32) -> Result<T, Error>,
     ) -> wasmtime::Result<Result<T, sql::Error>> {
+        let most = self.context.environment.spec.limits.sql_statements;
+        if self.statements >= most {
+            self.over_effects = true;
+            let message = format!("one delivery may run {most} statements (limits.sql-statements)");
+            return Ok(Err(Error::new(Kind::Limit, message).into()));
+        }
+        self.statements += 1;
         let result = self.guarded(run)?;
         self.over_effects |= matches!(&result, Err(error) if error.kind == Kind::Limit);
         Ok(result.map_err(sql::Error::from))
@@ -276,7 +283,9 @@ impl delayed::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.context.environment.spec.settings.get(&name).cloned())
+        let spec = &self.context.environment.spec;
+        let secret = || spec.secrets.get(&name).map(|secret| secret.expose().to_owned());
+        Ok(spec.settings.get(&name).cloned().or_else(secret))
     }
 
     fn all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {

@@ -88,7 +88,9 @@ impl Place {
 impl Event {
     /// About how many bytes the event takes.
     pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
+        // A header without name and value is some bytes of JSON all the same.
+        let header = |h: &Header| h.name.len() + h.value.as_ref().map_or(0, Bytes::len) + 8;
+        let headers: usize = self.headers.iter().map(header).sum();
         self.event_id.len()
             + self.event_type.len()
             + self.key.as_ref().map_or(0, Bytes::len)

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::deploy;
 use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::Spec;
+use crate::deploy::report::{self, Ask};
 use crate::guest::Engine;
 use crate::settings::Settings;
 
@@ -18,6 +19,7 @@ use crate::settings::Settings;
 pub struct Report {
     size: usize,
     spec: Spec,
+    asks: Vec<Ask>,
     migrations: Vec<String>,
     exports: Vec<String>,
     imports: Vec<String>,
@@ -30,7 +32,9 @@ pub struct Report {
 pub fn check(bytes: Vec<u8>, origin: &str, settings: &Settings) -> Result<Report> {
     let size = bytes.len();
     let artifact = Artifact::read_alone(bytes, origin)?;
-    let spec = artifact.resolve(settings)?;
+    // What it asks for is the business of whoever deploys it.
+    let (spec, _) = artifact.lay_out(settings)?;
+    let asks = report::asks(&artifact, &spec);
     let scratch = std::env::temp_dir().join(format!("tidemill-build-{}", std::process::id()));
     let load = || -> Result<(Vec<String>, Vec<String>)> {
         let component = deploy::compile(&Engine::new(&scratch)?, &artifact, &spec)?;
@@ -40,7 +44,7 @@ pub fn check(bytes: Vec<u8>, origin: &str, settings: &Settings) -> Result<Report
     let _ = fs::remove_dir_all(&scratch);
     let (exports, imports) = loaded.context("no daemon would take it")?;
     let migrations = artifact.migrations.into_iter().map(|migration| migration.name).collect();
-    Ok(Report { size, spec, migrations, exports, imports })
+    Ok(Report { size, spec, asks, migrations, exports, imports })
 }
 
 impl Report {
@@ -68,6 +72,7 @@ impl Report {
         all("publishes", spec.publish.iter().map(|(name, topic)| format!("{name} -> {topic}")).collect());
         all("calls", spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect());
         all("settings", spec.settings.keys().cloned().collect());
+        all("asks for", self.asks.iter().map(|ask| ask.what.clone()).collect());
         all("migrations", self.migrations.clone());
         out
     }

@@ -1,6 +1,6 @@
 //! What a rig is to try, and under which settings: an operator's file, and single values of the handler's manifest over it.
 //!
-//! It reads no variables, so that a test does the same wherever it runs.
+//! It reads no variables, so that a test does the same wherever it runs; none but those that the operator's file names for secrets.
 
 use std::path::{Path, PathBuf};
 

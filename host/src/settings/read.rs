@@ -37,7 +37,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         inbox: Inbox { keep: keep(&root.section("inbox"), "keep", 7 * DAY) },
         outbox: outbox(&root.section("outbox")),
         defaults: defaults(&root.section("defaults")),
-        overrides: overrides(root),
+        overrides: overrides(root, base),
         log: log(&root.section("log")),
     }
 }
@@ -239,11 +239,11 @@ fn defaults(section: &Section<'_>) -> Defaults {
     }
 }
 
-fn overrides(root: &Section<'_>) -> BTreeMap<String, Manifest> {
+fn overrides(root: &Section<'_>, base: &Path) -> BTreeMap<String, Manifest> {
     let mut overrides = BTreeMap::new();
     let mut groups = BTreeSet::new();
     for (entry, section) in root.named_sections("handler") {
-        let over = read::overrides(&section);
+        let over = read::overrides(&section, base);
         if let Err(wrong) = names::plain(entry.name) {
             section.problem_at(entry.line, format!("`handler.{}`: {wrong}", entry.name));
         }

@@ -28,6 +28,9 @@ const PROGRESS_OPS: i32 = 100;
 const MAX_LENGTH: i32 = 64 << 20;
 /// The same for what a guest's SQL makes: one SQL function runs to its end, whatever the deadline.
 const GUEST_MAX_LENGTH: i32 = 4 << 20;
+/// The longest statement of a guest's that is kept compiled, in bytes. What one of a megabyte takes, 256 times, would be
+/// kept for as long as the store is open.
+const CACHED_MAX: usize = 8 << 10;
 /// How long all migrations of a version together may take.
 const MIGRATION_TIME: Duration = Duration::from_secs(60);
 
@@ -289,40 +292,58 @@ impl Connection {
     /// apart.
     pub fn guest_execute(&self, owner: u32, sql: &str, params: &[Value]) -> Result<u64, Error> {
         self.as_guest(|| {
-            let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
-            if statement.column_count() > 0 {
-                return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
-            }
-            self.bind(&mut statement, params)?;
-            Ok(statement.raw_execute()? as u64)
+            self.with_statement(&owned(owner, sql), |statement| {
+                if statement.column_count() > 0 {
+                    return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
+                }
+                self.bind(statement, params)?;
+                Ok(statement.raw_execute()? as u64)
+            })
         })
     }
 
     /// Runs a guest's query.
     pub fn guest_query(&self, owner: u32, sql: &str, params: &[Value], bounds: Bounds) -> Result<Rows, Error> {
         self.as_guest(|| {
-            let mut statement = self.inner.prepare_cached(&owned(owner, sql))?;
-            self.bind(&mut statement, params)?;
-            let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-            let mut out = Rows { columns, rows: Vec::new() };
-            let mut bytes = 0;
-            let mut rows = statement.raw_query();
-            while let Some(row) = rows.next()? {
-                if out.rows.len() == bounds.rows {
-                    let message = format!("the query returns more than {} rows", bounds.rows);
-                    return Err(Error::new(Kind::Limit, message));
-                }
-                let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
-                bytes += row.iter().map(Value::size).sum::<usize>();
-                if bytes > bounds.bytes {
-                    let message = format!("the query returns more than {} bytes", bounds.bytes);
-                    return Err(Error::new(Kind::Limit, message));
-                }
-                out.rows.push(row);
-            }
-            Ok(out)
+            self.with_statement(&owned(owner, sql), |statement| {
+                self.bind(statement, params)?;
+                bounded(statement, bounds)
+            })
         })
     }
+
+    fn with_statement<T>(
+        &self,
+        text: &str,
+        run: impl FnOnce(&mut rusqlite::Statement<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if text.len() > CACHED_MAX {
+            return run(&mut self.inner.prepare(text)?);
+        }
+        run(&mut *self.inner.prepare_cached(text)?)
+    }
+}
+
+/// The rows of a query, if they are not too many.
+fn bounded(statement: &mut rusqlite::Statement<'_>, bounds: Bounds) -> Result<Rows, Error> {
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let mut out = Rows { columns, rows: Vec::new() };
+    let mut bytes = 0;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        if out.rows.len() == bounds.rows {
+            let message = format!("the query returns more than {} rows (limits.sql-rows)", bounds.rows);
+            return Err(Error::new(Kind::Limit, message));
+        }
+        let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
+        bytes += row.iter().map(Value::size).sum::<usize>();
+        if bytes > bounds.bytes {
+            let message = format!("the query returns more than {} bytes (limits.sql-bytes)", bounds.bytes);
+            return Err(Error::new(Kind::Limit, message));
+        }
+        out.rows.push(row);
+    }
+    Ok(out)
 }
 
 /// One row of a query of the host's.
@@ -418,5 +439,24 @@ mod tests {
         let statement = connection.inner.prepare_cached(sql).unwrap();
         assert_eq!(statement.get_status(StatementStatus::Run), 3);
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
+
+    #[test]
+    fn h4_long_statements_leave_no_memory_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("store.db"), true).unwrap();
+        let numbers = (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        for n in 0..50 {
+            let sql = format!("SELECT {n} IN ({numbers}, ?1)");
+            connection.guest_query(1, &sql, &[1.into()], Bounds { rows: 1, bytes: 100 }).unwrap();
+        }
+        let (mut current, mut highest) = (0, 0);
+        // SAFETY: the handle is open, and both places are valid for the call.
+        let code = unsafe {
+            let handle = connection.inner.handle();
+            ffi::sqlite3_db_status(handle, ffi::SQLITE_DBSTATUS_STMT_USED, &raw mut current, &raw mut highest, 0)
+        };
+        assert_eq!(code, ffi::SQLITE_OK);
+        assert!(current < 1 << 20, "{current} bytes are kept");
     }
 }

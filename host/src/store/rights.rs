@@ -58,6 +58,11 @@ impl Grants {
         self.0.is_empty()
     }
 
+    /// Each by itself.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.0.iter().map(|(name, access)| Self([(name.clone(), *access)].into()))
+    }
+
     /// Those of `asked` that are not granted.
     pub fn missing(&self, asked: &Self) -> Self {
         let lacks = |((table, column), access): &(&(String, Option<String>), &Access)| {

@@ -19,6 +19,7 @@ use crate::sql::{self, Rows, Value};
 pub(super) struct Delivery {
     pub(super) store: Store,
     pub(super) settings: BTreeMap<String, String>,
+    pub(super) secrets: BTreeMap<String, String>,
     pub(super) destinations: BTreeMap<String, String>,
     /// Rows changed before it began.
     pub(super) changes_before: u64,
@@ -180,7 +181,7 @@ pub(crate) fn call(request: outbound::Request) -> Result<outbound::Response, out
 }
 
 pub(crate) fn setting(name: &str) -> Option<String> {
-    with(|delivery| delivery.settings.get(name).cloned())
+    with(|delivery| delivery.settings.get(name).or_else(|| delivery.secrets.get(name)).cloned())
 }
 
 pub(crate) fn settings() -> Vec<(String, String)> {

@@ -21,6 +21,9 @@ pub(super) struct Manifest {
     pub(super) publish: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) grant: Grant,
+    /// The names of those that it asks for.
+    #[serde(default)]
+    pub(super) secrets: Vec<String>,
     #[serde(skip)]
     pub(super) settings: BTreeMap<String, String>,
 }

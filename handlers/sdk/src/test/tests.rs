@@ -220,6 +220,29 @@ fn settings_attempt_and_event_id_reach_the_handler() {
     bench.record(&record("in").with_value("no JSON")).unwrap();
 }
 
+#[test]
+fn h5_a_secret_is_there_where_it_is_asked_for_and_given_and_is_not_printed() {
+    fn look(_: &Record) -> Result<(), Failure> {
+        let key = config::secret("key")?;
+        assert_eq!((key.expose(), format!("{key:?}").as_str()), ("value", "Secret(..)"));
+        assert_eq!(config::all().len(), 2, "settings alone");
+        Ok(())
+    }
+    static LOOKING: Handler = Handler {
+        manifest: concat!("secrets = [\"key\"]\n", "name = \"looking\"\n[settings]\na = 1\nb = 2\n"),
+        migrations: &[],
+        records: Some(look),
+        compensate: None,
+        completed: None,
+        routes: &[],
+    };
+    let mut bench = Bench::new(&LOOKING);
+    assert!(matches!(bench.record(&record("in")), Err(Failure::Unavailable { .. })));
+    bench.secret("key", "value").record(&record("in")).unwrap();
+    let other = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(bench.secret("other", "value"))));
+    assert!(other.is_err(), "the manifest does not ask for it");
+}
+
 /// Calls, writes, and calls again if it is told to.
 fn ask(record: &Record) -> Result<(), Failure> {
     let answer = Call::post(record.key_str().unwrap_or_default()).json(&1).send()?.success()?;

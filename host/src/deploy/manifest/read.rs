@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -13,6 +14,7 @@ use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
     OutboundPart, Retry, Route, SendPart, Start, names, pattern,
 };
+use crate::deploy::secrets::Source;
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
@@ -32,23 +34,45 @@ const MEMORY: usize = 4 << 30;
 /// The manifest itself, whose name is required.
 pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
     let name = section.require("name", |v| names::plain(v.text()?));
-    Manifest { name, ..common(section, Reach::Reading) }
+    let secrets = asked(section, "secrets", |v| names::plain(v.text()?));
+    Manifest { name, secrets: secrets.unwrap_or_default(), ..common(section, Reach::Reading) }
 }
 
-/// What the operator overrides in a manifest: everything but the name.
-pub(crate) fn overrides(section: &Section<'_>) -> Manifest {
+/// What the operator overrides in a manifest: everything but the name. Relative paths are in the folder `base`.
+pub(crate) fn overrides(section: &Section<'_>, base: &Path) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
-    common(section, Reach::Client)
+    Manifest { sources: sources(section, base), ..common(section, Reach::Client) }
+}
+
+/// `[secrets]` of the operator's.
+fn sources(section: &Section<'_>, base: &Path) -> BTreeMap<String, Source> {
+    let mut sources = BTreeMap::new();
+    for (entry, section) in section.named_sections("secrets") {
+        let env = section.take("env", |v| Ok(Source::Env(v.text()?.to_owned())));
+        let file = section.take("file", |v| Ok(Source::File(base.join(v.text()?))));
+        match (env, file) {
+            (Some(source), None) | (None, Some(source)) => {
+                sources.insert(entry.name.to_owned(), source);
+            }
+            _ => {
+                let right = "`{ env = \"VARIABLE\" }` or `{ file = \"/path\" }`";
+                section.problem_at(entry.line, format!("secret `{}`: write {right}", entry.name));
+            }
+        }
+    }
+    sources
 }
 
 fn common(section: &Section<'_>, reach: Reach) -> Manifest {
     let grant = section.section("grant");
     Manifest {
         name: None,
+        secrets: Vec::new(),
+        sources: BTreeMap::new(),
         group: section.take("group", |v| names::group(v.text()?)),
         store: section.take("store", |v| names::plain(v.text()?)),
-        topics: topics(section),
+        topics: asked(section, "topics", |v| names::topic(v.text()?)),
         pattern: section.take("pattern", |v| pattern::translate(v.text()?)),
         start: section.take("start", start),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
@@ -71,13 +95,14 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
     }
 }
 
-fn topics(section: &Section<'_>) -> Option<Vec<String>> {
-    let topics = section.list("topics", |v| names::topic(v.text()?))?;
+/// A list in which nothing stands twice.
+fn asked(section: &Section<'_>, key: &str, parse: impl Fn(Value<'_>) -> Result<String, String>) -> Option<Vec<String>> {
+    let names = section.list(key, parse)?;
     let mut seen = BTreeSet::new();
-    for topic in topics.iter().filter(|topic| !seen.insert(topic.as_str())) {
-        section.problem("topics", &format!("\"{topic}\" stands here twice"));
+    for name in names.iter().filter(|name| !seen.insert(name.as_str())) {
+        section.problem(key, &format!("\"{name}\" stands here twice"));
     }
-    Some(topics)
+    Some(names)
 }
 
 /// `[retry]`
@@ -193,11 +218,17 @@ pub(crate) fn limits(section: &Section<'_>) -> LimitsPart {
     LimitsPart {
         time: section.take("time", |v| v.duration(MILLISECOND..=3_600 * SECOND)),
         memory: section.take("memory", |v| v.size(64 << 10..=MEMORY)),
+        // No more than the engine has room for.
+        table_elements: section.take("table-elements", |v| v.whole(0..=16 * 65_536)),
+        tables: section.take("tables", |v| v.whole(0..=16)),
+        core_instances: section.take("core-instances", |v| v.whole(1..=64)),
+        sql_statements: section.take("sql-statements", |v| v.whole(0..=100_000_000)),
         sql_rows: section.take("sql-rows", |v| v.whole(1..=100_000_000)),
         sql_bytes: section.take("sql-bytes", |v| v.size(1..=GIB)),
         events: section.take("events", |v| v.whole(0..=1_000_000)),
         event_bytes: section.take("event-bytes", |v| v.size(0..=GIB)),
         log_bytes: section.take("log-bytes", |v| v.size(0..=GIB)),
+        response_bytes: section.take("response-bytes", |v| v.size(0..=GIB)),
     }
 }
 

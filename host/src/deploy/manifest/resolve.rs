@@ -10,12 +10,18 @@ use super::{
     CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry,
     SendPart, Spec, Start,
 };
+use crate::deploy::secrets::{Secret, Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit};
 use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
 
-pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manifest>) -> Result<Spec, Problems> {
+/// The configuration, and what the manifest asks for that the operator does not give.
+pub(super) fn spec(
+    manifest: &Manifest,
+    defaults: &Defaults,
+    over: Option<&Manifest>,
+) -> Result<(Spec, Problems), Problems> {
     let nothing = Manifest::default();
     let over = over.unwrap_or(&nothing);
     let Some(name) = manifest.name.clone() else {
@@ -44,24 +50,46 @@ pub(super) fn spec(manifest: &Manifest, defaults: &Defaults, over: Option<&Manif
         publish: merge(&over.publish, &manifest.publish),
         tables: over.tables.clone(),
         settings: merge(&over.settings, &manifest.settings),
+        secrets: given(&manifest.secrets, &over.sources),
         limits: over.limits.over(manifest.limits.over(defaults.limits.clone())),
         consumer: over.consumer.over(manifest.consumer.over(defaults.consumer.clone())),
         name,
     };
     let mut problems = check(&spec);
-    let missing = spec.tables.missing(&manifest.tables);
-    if !missing.is_empty() {
-        problems.push(Problem {
-            origin: format!("handler `{}`", spec.name),
-            line: None,
-            message: format!(
-                "it asks for tables of other handlers, which only the operator gives: add `[handler.{}.grant]` with \
-                 `tables = {missing}` to tidemill.toml, or leave it out",
-                spec.name
-            ),
-        });
+    let missing = missing(&spec, manifest);
+    if !problems.is_empty() {
+        problems.extend(missing);
+        return Err(problems);
     }
-    problems.or(spec)
+    Ok((spec, missing))
+}
+
+fn given(asked: &[String], sources: &BTreeMap<String, Source>) -> Secrets {
+    let given = |name: &String| Some((name.clone(), Secret::of(sources.get(name)?.clone())));
+    asked.iter().filter_map(given).collect()
+}
+
+fn missing(spec: &Spec, manifest: &Manifest) -> Problems {
+    let mut problems = Problems::default();
+    let mut wrong = |message: String| {
+        problems.push(Problem { origin: format!("handler `{}`", spec.name), line: None, message });
+    };
+    let tables = spec.tables.missing(&manifest.tables);
+    if !tables.is_empty() {
+        wrong(format!(
+            "it asks for tables of other handlers, which only the operator gives: add `[handler.{}.grant]` with \
+             `tables = {tables}` to tidemill.toml, or leave it out",
+            spec.name
+        ));
+    }
+    for name in manifest.secrets.iter().filter(|name| !spec.secrets.contains_key(*name)) {
+        wrong(format!(
+            "it asks for the secret `{name}`, which only the operator gives: add `[handler.{}.secrets]` with \
+             `{name} = {{ env = \"VARIABLE\" }}` or `{name} = {{ file = \"/path\" }}` to tidemill.toml",
+            spec.name
+        ));
+    }
+    problems
 }
 
 fn check(spec: &Spec) -> Problems {
@@ -71,6 +99,9 @@ fn check(spec: &Spec) -> Problems {
     };
     if spec.topics.is_empty() && spec.pattern.is_none() && spec.routes.is_empty() {
         wrong("nothing would ever reach it; give it `topics`, a `pattern` or a `[[route]]`".into());
+    }
+    for name in spec.secrets.keys().filter(|name| spec.settings.contains_key(*name)) {
+        wrong(format!("`{name}` is a secret and one of `[settings]` too; a handler finds both by name: rename one"));
     }
     for topic in &spec.topics {
         if spec.dead_letter.topic.replace("{topic}", topic) == *topic {
@@ -182,11 +213,16 @@ impl LimitsPart {
         Limits {
             time: self.time.unwrap_or(below.time),
             memory: self.memory.unwrap_or(below.memory),
+            table_elements: self.table_elements.unwrap_or(below.table_elements),
+            tables: self.tables.unwrap_or(below.tables),
+            core_instances: self.core_instances.unwrap_or(below.core_instances),
+            sql_statements: self.sql_statements.unwrap_or(below.sql_statements),
             sql_rows: self.sql_rows.unwrap_or(below.sql_rows),
             sql_bytes: self.sql_bytes.unwrap_or(below.sql_bytes),
             events: self.events.unwrap_or(below.events),
             event_bytes: self.event_bytes.unwrap_or(below.event_bytes),
             log_bytes: self.log_bytes.unwrap_or(below.log_bytes),
+            response_bytes: self.response_bytes.unwrap_or(below.response_bytes),
         }
     }
 }
@@ -323,6 +359,28 @@ mod tests {
             ..Consumer::default()
         };
         assert_eq!(consumer, expected);
+    }
+
+    #[test]
+    fn h5_secrets_are_those_that_are_asked_for_and_given() {
+        let asks = "name = \"mail\"\ntopics = [\"a\"]\nsecrets = [\"key\"]\n";
+        let given = "[handler.mail.secrets]\nkey = { env = \"KEY\" }\nother = { file = \"/other\" }\n";
+        let spec = resolve(asks, given).unwrap();
+        assert_eq!(format!("{:?}", spec.secrets), "{\"key\": Secret(the variable KEY)}");
+        let missing = resolve(asks, "").unwrap_err().to_string();
+        assert!(missing.contains("`[handler.mail.secrets]` with `key = { env = "), "{missing}");
+        let twice = resolve(&format!("{asks}[settings]\nkey = 1\n"), given).unwrap_err().to_string();
+        assert!(twice.contains("`key` is a secret and one of `[settings]` too"), "{twice}");
+        for wrong in
+            ["key = \"the value\"", "key = { }", "key = { env = \"A\", file = \"b\" }", "key = { value = \"x\" }"]
+        {
+            let error = resolve(asks, &format!("[handler.mail.secrets]\n{wrong}\n")).unwrap_err().to_string();
+            assert!(error.starts_with("tidemill.toml:2:"), "{error}");
+        }
+        let twice = resolve("name = \"mail\"\ntopics = [\"a\"]\nsecrets = [\"key\", \"key\"]\n", given)
+            .unwrap_err()
+            .to_string();
+        assert!(twice.contains("stands here twice"), "{twice}");
     }
 
     #[test]

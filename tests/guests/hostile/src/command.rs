@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tidemill_sdk::outbound::Request;
 use tidemill_sdk::publisher::Event;
 use tidemill_sdk::sql::Value;
-use tidemill_sdk::{Failure, Time, delivery, info, params, sql};
+use tidemill_sdk::{Failure, Time, config, delivery, info, params, sql};
 
 /// One command: `{"do": "...", ...}`.
 #[derive(Debug, Deserialize)]
@@ -103,6 +103,16 @@ enum Action {
     FloodLog { count: Option<u64>, bytes: Option<usize> },
     /// Write what the clocks say and what was drawn into `drawn`.
     Clock,
+    /// Try all that WASI has - arguments, variables, files, sockets, names, processes, threads - and reject if any of it is there.
+    Wasi,
+    /// End the process.
+    Exit,
+    /// Write how long a secret is into `loose`, with the record's id; or log it, and reject with it.
+    Secret {
+        name: String,
+        #[serde(default)]
+        leak: bool,
+    },
 }
 
 /// What to enqueue.
@@ -123,6 +133,10 @@ struct Publish {
     after_ms: Option<u64>,
     /// Due at this time.
     due_ms: Option<i64>,
+    /// Instead of `HOSTILE`.
+    event_type: Option<String>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
     /// Past the outbox: `now` or `async`. A receipt is kept in `once`, as `id: sent EVENT to PARTITION`.
     send: Option<Send>,
 }
@@ -231,6 +245,17 @@ impl Command {
                 }
             }
             Action::Clock => clock(input)?,
+            Action::Wasi => wasi()?,
+            Action::Exit => std::process::exit(3),
+            Action::Secret { name, leak } => {
+                let secret = config::secret(name)?;
+                if *leak {
+                    info!("the key is {}", secret.expose());
+                    return Err(Failure::reject(format!("the key is {}", secret.expose())));
+                }
+                let length = secret.expose().len() as i64;
+                sql::execute("INSERT INTO loose (n, text) VALUES (?1, ?2)", params![length, &input.id])?;
+            }
         }
         Ok(())
     }
@@ -278,7 +303,9 @@ impl Publish {
     fn enqueue(&self, input: &Input, n: u64) -> Result<(), Failure> {
         let after = |after: u64| delivery::now().millis().saturating_add_unsigned(after);
         let due = self.due_ms.or(self.after_ms.map(after));
-        let event = Event::new(self.destination.as_deref().unwrap_or("out"), "HOSTILE");
+        let event_type = self.event_type.as_deref().unwrap_or("HOSTILE");
+        let event = Event::new(self.destination.as_deref().unwrap_or("out"), event_type);
+        let event = self.headers.iter().fold(event, |event, (name, value)| event.header(name, value.as_bytes()));
         let event = match (&self.value, self.bytes) {
             (Some(value), _) => event.json(value),
             (None, Some(bytes)) => event.bytes(vec![b'x'; bytes]),
@@ -343,6 +370,33 @@ fn grow() {
     let mut held = Vec::new();
     loop {
         held.push(black_box(vec![1u8; 1 << 20]));
+    }
+}
+
+/// What answers by itself, as clocks do, is looked at by `Clock`.
+fn wasi() -> Result<(), Failure> {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+    let mut input = Vec::new();
+    let granted = [
+        ("arguments", std::env::args().count() > 0),
+        ("variables", std::env::vars().count() > 0),
+        ("the current folder", std::env::current_dir().is_ok_and(|path| std::fs::read_dir(path).is_ok())),
+        ("standard input", std::io::stdin().read_to_end(&mut input).is_ok_and(|read| read > 0)),
+        ("a file", std::fs::read("/etc/passwd").is_ok() || std::fs::read("../../etc/passwd").is_ok()),
+        ("a folder", std::fs::read_dir("/").is_ok() || std::fs::create_dir("/tmp/hostile").is_ok()),
+        ("a new file", std::fs::write("hostile", "x").is_ok() || std::fs::remove_file("hostile").is_ok()),
+        ("a link", std::fs::hard_link("/etc/passwd", "hostile").is_ok() || std::fs::rename("/a", "/b").is_ok()),
+        ("a connection", TcpStream::connect("127.0.0.1:80").is_ok()),
+        ("a listener", TcpListener::bind("127.0.0.1:0").is_ok()),
+        ("a datagram", UdpSocket::bind("127.0.0.1:0").is_ok_and(|socket| socket.send_to(b"x", "127.0.0.1:9").is_ok())),
+        ("a name", ("localhost", 80).to_socket_addrs().is_ok()),
+        ("a process", std::process::Command::new("/bin/sh").spawn().is_ok()),
+        ("a thread", std::thread::Builder::new().spawn(|| ()).is_ok()),
+    ];
+    match granted.iter().find(|(_, granted)| *granted) {
+        Some((what, _)) => Err(Failure::reject(format!("{what} is there"))),
+        None => Ok(()),
     }
 }
 
