@@ -10,6 +10,7 @@ pub mod versions;
 pub mod audit;
 pub mod report;
 pub mod command;
+mod going_back;
 mod refused;
 pub mod watch;
 
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
 use self::stores::{Pin, Stores};
@@ -54,6 +56,10 @@ struct Deployed {
     spec: Spec,
     store: executor::Handle,
     consumer: Option<Consumer>,
+    /// The live version.
+    slot: executor::Slot,
+    /// What was made of it if it has failed its probation.
+    tried: Tried,
 }
 
 type Handlers = BTreeMap<String, Deployed>;
@@ -70,6 +76,19 @@ struct Candidate {
     who: String,
     /// What becomes of the version before.
     before: Status,
+    /// Whether it is on probation if it takes another's place.
+    probation: Probation,
+}
+
+/// A version's probation, if it takes another's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probation {
+    /// It ran before.
+    None,
+    /// It goes on where it was, and a verdict stands.
+    GoesOn,
+    /// It begins anew.
+    Anew,
 }
 
 /// A version that went live.
@@ -147,13 +166,14 @@ impl Deployer {
     }
 
     fn note_folder(&self, file: &Path, act: Act<'_>) {
+        self.note_by(&Caller::FOLDER, file, act);
+    }
+
+    fn note_by(&self, caller: &Caller, file: &Path, act: Act<'_>) {
         let file = file.display().to_string();
-        if let Err(error) = self.around.audit.write(&Caller::FOLDER, Act { file: Some(&file), ..act }) {
-            tracing::error!(
-                file,
-                error = format!("{error:#}"),
-                "what the handlers folder has changed is not in the audit log"
-            );
+        if let Err(error) = self.around.audit.write(caller, Act { file: Some(&file), ..act }) {
+            let (by, error) = (caller.who, format!("{error:#}"));
+            tracing::error!(by, file, error, "a change is not in the audit log");
         }
     }
 
@@ -163,7 +183,8 @@ impl Deployer {
         let (artifact, instead_of) = self.in_place_of(found)?;
         let source = file.display().to_string();
         let (file, who, before) = (file.to_owned(), Caller::FOLDER.name().to_owned(), Status::Replaced);
-        let candidate = Candidate { artifact, file, instead_of, source, who, before };
+        let probation = Probation::GoesOn;
+        let candidate = Candidate { artifact, file, instead_of, source, who, before, probation };
         self.go_live(&mut handlers, candidate)
     }
 
@@ -187,7 +208,7 @@ impl Deployer {
     }
 
     fn try_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
-        let Candidate { artifact, file, instead_of, source, who, before } = new;
+        let Candidate { artifact, file, instead_of, source, who, before, probation } = new;
         let spec = artifact.resolve(&self.around.settings)?;
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
@@ -195,6 +216,7 @@ impl Deployer {
             && running.instead_of == instead_of
             && running.serves()
             && running.spec == spec
+            && !(probation == Probation::Anew && running.condemned().is_some())
         {
             return Ok(None);
         }
@@ -202,6 +224,8 @@ impl Deployer {
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
+        let on_probation = probation != Probation::None && spec.probation.records > 0;
+        let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
             component,
@@ -213,6 +237,7 @@ impl Deployer {
             instead_of: instead_of.clone(),
             who,
             before,
+            probation: on_probation,
         })?;
         let artifact_version = artifact.version.clone();
         self.stores
@@ -229,6 +254,8 @@ impl Deployer {
             spec: spec.clone(),
             store: store.clone(),
             consumer: None,
+            slot: joined.slot.clone(),
+            tried: Tried::default(),
         });
         let routed = self.route(&spec, &store, &path, &joined);
         let consumer = self.consume(previous, &spec, &store, joined, count);

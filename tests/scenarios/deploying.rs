@@ -22,7 +22,7 @@ fn file(sandbox: &Sandbox, name: &str) -> PathBuf {
 }
 
 /// The same with a manifest beside it, whose setting the handler writes into its rows.
-fn file_that_says(sandbox: &Sandbox, name: &str) -> PathBuf {
+pub(crate) fn file_that_says(sandbox: &Sandbox, name: &str) -> PathBuf {
     let path = file(sandbox, name);
     let text = format!("{}[settings]\nversion = \"{name}\"\n", manifest("hostile", &[]));
     fs::write(path.with_extension("toml"), text).unwrap();
@@ -30,14 +30,14 @@ fn file_that_says(sandbox: &Sandbox, name: &str) -> PathBuf {
 }
 
 /// Runs a command that is to work: what it printed.
-fn works(sandbox: &Sandbox, arguments: &[&str]) -> String {
+pub(crate) fn works(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let out = sandbox.tidemill(arguments);
     assert!(out.status.success(), "{arguments:?}: {}", errors(&out));
     String::from_utf8(out.stdout).unwrap()
 }
 
 /// Runs one that is to be refused: its one line.
-fn refused(sandbox: &Sandbox, arguments: &[&str]) -> String {
+pub(crate) fn refused(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let out = sandbox.tidemill(arguments);
     let errors = errors(&out);
     assert!(matches!(out.status.code(), Some(1 | 2)), "{arguments:?}: {:?} {errors}", out.status);
@@ -49,11 +49,11 @@ fn errors(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-fn deploy(sandbox: &Sandbox, file: &std::path::Path) -> Value {
+pub(crate) fn deploy(sandbox: &Sandbox, file: &std::path::Path) -> Value {
     serde_json::from_str(&works(sandbox, &["deploy", "--json", file.to_str().unwrap()])).unwrap()
 }
 
-fn versions(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn versions(sandbox: &Sandbox) -> Vec<String> {
     let all: Value = serde_json::from_str(&works(sandbox, &["versions", "hostile", "--json"])).unwrap();
     let row = |row: &Value| format!("{} {}", row["version"], row["status"].as_str().unwrap());
     all.as_array().unwrap().iter().map(row).collect()
@@ -67,7 +67,7 @@ fn folder(sandbox: &Sandbox) -> Vec<(PathBuf, Option<Vec<u8>>)> {
 }
 
 /// The version that writes rows, by a record that is sent now.
-fn writes_as(daemon: &Daemon, store: &Store, id: &str) -> String {
+pub(crate) fn writes_as(daemon: &Daemon, store: &Store, id: &str) -> String {
     daemon.client().produce("hostile-in", &told(id, "insert"));
     store.until(&format!("SELECT count(*) FROM seen WHERE id = '{id}'"), 1);
     store.line(&format!("SELECT version FROM seen WHERE id = '{id}'"))

@@ -12,7 +12,7 @@ use super::artifact::{Artifact, Parts};
 use super::audit::{Act, Caller};
 use super::report::{Description, Done, Entry, Listed, Report};
 use super::versions::{Staged, remove, sync};
-use super::{Candidate, Deployed, Deployer, Handlers, Made, Store};
+use super::{Candidate, Deployed, Deployer, Handlers, Made, Probation, Store};
 use crate::ledger::deployment::{self, Deployment, Status};
 
 /// Why a command cannot be followed, where that is no fault of a file.
@@ -46,7 +46,8 @@ impl Deployer {
         let lies = Artifact::read(&file).ok().map(|found| found.version).filter(|found| *found != artifact.version);
         let (name, version) = (artifact.name().to_owned(), artifact.version.clone());
         let (source, who, before) = (file.display().to_string(), caller.name().to_owned(), Status::Replaced);
-        let new = Candidate { artifact, file: file.clone(), instead_of: lies, source, who, before };
+        let probation = Probation::Anew;
+        let new = Candidate { artifact, file: file.clone(), instead_of: lies, source, who, before, probation };
         let made = self.go_live(&mut handlers, new)?;
         let number = handlers.get(&name).map(|running| running.number);
         staged.commit().with_context(|| {
@@ -113,7 +114,7 @@ impl Deployer {
     }
 
     /// A migration that has run is never undone, so a version from before it must say that it can live with what it did.
-    fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
+    pub(super) fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
         let unknown = deployment::unknown(store, name, &artifact.migrations)?;
         if !unknown.is_empty() && !artifact.resolve(&self.around.settings)?.newer_schema {
             let unknown = unknown.join(", ");
@@ -126,7 +127,13 @@ impl Deployer {
         Ok(())
     }
 
-    fn go_back(&self, handlers: &mut Handlers, artifact: Artifact, name: &str, caller: &Caller) -> Result<Done> {
+    pub(super) fn go_back(
+        &self,
+        handlers: &mut Handlers,
+        artifact: Artifact,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Done> {
         let version = artifact.version.clone();
         let (file, staged, instead_of) = match handlers.get(name) {
             Some(running) if running.version == version => {
@@ -155,8 +162,9 @@ impl Deployer {
             }
         };
         let (source, who) = (self.around.versions.path(&version).display().to_string(), caller.name().to_owned());
-        let before = Status::RolledBack;
-        let new = Candidate { artifact, file: file.clone(), instead_of: instead_of.clone(), source, who, before };
+        let (before, probation) = (Status::RolledBack, Probation::None);
+        let new =
+            Candidate { artifact, file: file.clone(), instead_of: instead_of.clone(), source, who, before, probation };
         let made = self.go_live(handlers, new)?;
         let number = handlers.get(name).map(|running| running.number);
         if let Some(staged) = staged {
@@ -256,7 +264,7 @@ impl Deployer {
     }
 
     /// The store in which a handler was last live, to read.
-    fn store(&self, name: &str) -> Result<Store> {
+    pub(super) fn store(&self, name: &str) -> Result<Store> {
         let seen = self.stores.last_seen(name).and_then(|seen| self.stores.path(&seen.store));
         let unknown = || {
             Denied::Unknown(format!("there is no handler {name}, and there never was: `tidemill handlers` lists them"))
@@ -362,6 +370,7 @@ fn stage(file: &Path, artifact: &Artifact) -> Result<Staged> {
 
 fn state(running: Option<&Deployed>) -> &'static str {
     match running {
+        Some(running) if running.condemned().is_some() => "held",
         Some(Deployed { instead_of: Some(_), .. }) => "rolled-back",
         Some(_) => "live",
         None => "stopped",
@@ -400,11 +409,11 @@ fn choose(history: Vec<Deployment>, version: Option<i64>, runs: bool, name: &str
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn history(rows: &[(&str, Status)]) -> Vec<Deployment> {
+    pub(in crate::deploy) fn history(rows: &[(&str, Status)]) -> Vec<Deployment> {
         let text = String::new;
         let row = |(version, (artifact, status)): (i64, &(&str, Status))| Deployment {
             handler: text(),

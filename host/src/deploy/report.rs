@@ -41,7 +41,8 @@ pub struct Done {
 pub struct Listed {
     /// Its name.
     pub handler: String,
-    /// `live`, `rolled-back` when another version than its file's is, or `stopped`.
+    /// `live`, `rolled-back` when another version than its file's is, `held` when it reads nothing since its first records
+    /// have trapped, or `stopped`.
     pub state: String,
     /// The number of its last version.
     pub version: i64,

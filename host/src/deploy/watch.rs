@@ -19,7 +19,7 @@ use super::{Deployer, Live, may_pass};
 const EVERY: Duration = Duration::from_millis(200);
 
 /// How long a deployment that failed for no fault of its file waits.
-const AGAIN: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file, and of what stands beside it, from another.
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
@@ -120,6 +120,7 @@ impl Watch {
             }
         }
         self.seen = found;
+        self.deployer.go_back_from_failed();
     }
 }
 

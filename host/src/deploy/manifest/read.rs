@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
-    OutboundPart, Retry, Route, SendPart, Start, names, pattern,
+    OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
 };
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
@@ -39,7 +39,7 @@ pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
 pub(crate) fn overrides(section: &Section<'_>) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
-    common(section, Reach::Client)
+    Manifest { probation: probation(&section.section("probation")), ..common(section, Reach::Client) }
 }
 
 fn common(section: &Section<'_>, reach: Reach) -> Manifest {
@@ -62,6 +62,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         origins: grant.list("http", |v| Origin::parse(v.text()?)),
         tables: tables(&grant.section("tables")),
         circuit: circuit(&section.section("circuit")),
+        probation: ProbationPart::default(),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
         publish: publish(&section.section("publish")),
@@ -167,6 +168,14 @@ pub(crate) fn circuit(section: &Section<'_>) -> CircuitPart {
         probes: section.take("probes", |v| v.whole(1..=1_000)),
         failure_rate: section.take("failure-rate", |v| v.number(0.01..=1.0)),
         window: section.take("window", |v| v.whole(1..=i64::from(WINDOW_MAX))),
+    }
+}
+
+/// `[probation]`
+pub(crate) fn probation(section: &Section<'_>) -> ProbationPart {
+    ProbationPart {
+        records: section.take("records", |v| v.whole(0..=100_000)),
+        trap_rate: section.take("trap-rate", |v| v.number(0.0..=1.0)),
     }
 }
 
