@@ -11,6 +11,8 @@ pub mod audit;
 pub mod report;
 pub mod command;
 mod going_back;
+mod rehearsal;
+pub mod smoke;
 mod refused;
 pub mod watch;
 
@@ -25,6 +27,7 @@ use self::audit::{Act, Audit, Caller};
 use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
+use self::rehearsal::Rehearsal;
 use self::stores::{Pin, Stores};
 use self::versions::Versions;
 use crate::executor::readers::Readers;
@@ -78,6 +81,8 @@ struct Candidate {
     before: Status,
     /// Whether it is on probation if it takes another's place.
     probation: Probation,
+    /// So many of the last records are run before; without it as the settings say.
+    smoke: Option<usize>,
 }
 
 /// A version's probation, if it takes another's place.
@@ -107,6 +112,8 @@ pub struct Live {
 /// What became of it after that.
 struct Made {
     live: Live,
+    /// What it did on a copy of its store.
+    rehearsal: Rehearsal,
     /// Whether its routes and its consumer are there; what is missing is made up for by the folder's watch.
     serves: Result<()>,
 }
@@ -143,6 +150,9 @@ pub struct Deployer {
 impl Deployer {
     /// A deployer over stores that are open already.
     pub fn new(around: Surroundings, stores: Stores) -> Self {
+        if let Err(error) = rehearsal::clear(&around.settings.data) {
+            tracing::warn!(error = format!("{error:#}"), "they take space until then");
+        }
         Self { around, stores, handlers: Mutex::default() }
     }
 
@@ -184,7 +194,7 @@ impl Deployer {
         let source = file.display().to_string();
         let (file, who, before) = (file.to_owned(), Caller::FOLDER.name().to_owned(), Status::Replaced);
         let probation = Probation::GoesOn;
-        let candidate = Candidate { artifact, file, instead_of, source, who, before, probation };
+        let candidate = Candidate { artifact, file, instead_of, source, who, before, probation, smoke: None };
         self.go_live(&mut handlers, candidate)
     }
 
@@ -208,7 +218,7 @@ impl Deployer {
     }
 
     fn try_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
-        let Candidate { artifact, file, instead_of, source, who, before, probation } = new;
+        let Candidate { artifact, file, instead_of, source, who, before, probation, smoke } = new;
         let spec = artifact.resolve(&self.around.settings)?;
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
@@ -221,6 +231,7 @@ impl Deployer {
             return Ok(None);
         }
         let component = self.examine(handlers, &file, &artifact, &spec)?;
+        let rehearsal = self.rehearse_on_copy(&artifact, &spec, &component, smoke)?;
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
@@ -269,7 +280,7 @@ impl Deployer {
         {
             tracing::warn!(handler = name, error = format!("{error:#}"), "throw away old versions");
         }
-        Ok(Some(Made { live, serves }))
+        Ok(Some(Made { live, rehearsal, serves }))
     }
 
     /// Everything that can be said of a version before it goes live.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tidemill_tests::{Client, Daemon, Out, SOON, Sandbox, Store, eventually};
+use tidemill_tests::{Client, Daemon, Out, SOON, Sandbox, Service, Store, eventually};
 
 use crate::deploying::{deploy, file_that_says, refused, versions, works, writes_as};
 use crate::rig::told;
@@ -178,4 +178,142 @@ fn h2_where_a_migration_lies_between_the_circuit_stays_open_until_another_versio
     assert_eq!(versions(&sandbox), ["4 live", "3 replaced", "2 replaced", "1 replaced"]);
     assert_eq!(dead_letter(&daemon), None);
     assert!(refused(&sandbox, &["rollback", "hostile", "1"]).contains("0002_more.sql"));
+}
+
+/// The same with other settings, and what one more migration says.
+fn on_a_copy(settings: &str) -> (Sandbox, Daemon, Store) {
+    let sandbox = Sandbox::new();
+    sandbox.write_toml(settings);
+    // As a process leaves them that is killed there.
+    let left = sandbox.data().join("rehearsal");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("hostile.db"), "half").unwrap();
+    let daemon = Daemon::start(&sandbox);
+    assert!(!left.exists(), "what was left is gone");
+    deploy(&sandbox, &file_that_says(&sandbox, "v1"));
+    let store = Store::open(&sandbox, "hostile");
+    assert_eq!(writes_as(&daemon, &store, "before"), "v1");
+    (sandbox, daemon, store)
+}
+
+fn copies(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let all = fs::read_dir(sandbox.data().join("rehearsal"));
+    all.map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+}
+
+#[test]
+fn h2_migrations_run_on_a_copy_first_and_one_that_fails_there_has_kept_nobody_waiting() {
+    let (sandbox, daemon, store) = on_a_copy("");
+    let slow =
+        "CREATE TABLE slow AS WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 15000000)
+                SELECT count(*) AS n FROM n; INSERT INTO nowhere VALUES (1);";
+    let file = file_that_migrates(&sandbox, "v2", slow);
+    let file = file.to_str().unwrap();
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| refused(&sandbox, &["deploy", file]));
+        eventually(SOON, "a copy is made", || !copies(&sandbox).is_empty());
+        assert_eq!(writes_as(&daemon, &store, "meanwhile"), "v1");
+        assert!(!deploying.is_finished(), "the migration is still under way");
+        let why = deploying.join().unwrap();
+        assert!(why.contains("on a copy of store hostile") && why.contains("0002_more.sql"), "{why}");
+        assert!(why.contains("no such table"), "{why}");
+    });
+    let dangles = file_that_migrates(&sandbox, "v3", "INSERT INTO child (id, parent) VALUES ('x', 'nobody');");
+    let why = refused(&sandbox, &["deploy", dangles.to_str().unwrap()]);
+    assert!(why.contains("table child has rows whose foreign key finds nothing in parent"), "{why}");
+    assert!(store.line("SELECT error FROM tm_deployment WHERE version = 3").contains("table child"));
+    assert_eq!(versions(&sandbox), ["3 failed", "2 failed", "1 live"]);
+
+    let good = file_that_migrates(&sandbox, "v4", "CREATE TABLE more (n);");
+    let dry = works(&sandbox, &["deploy", "--dry-run", good.to_str().unwrap()]);
+    assert!(dry.contains("0002_more.sql (which took ") && dry.contains(" ms on a copy of the store)"), "{dry}");
+    assert_eq!(store.count("SELECT count(*) FROM sqlite_schema WHERE name IN ('more', 'slow')"), 0);
+    let done = deploy(&sandbox, &good);
+    assert!(done["migrations_ms"].is_number() && done["migrations"] == json!(["0002_more.sql"]), "{done}");
+    daemon.says(&["INFO", "the migrations ran on a copy", "0002_more.sql"]);
+    assert_eq!(writes_as(&daemon, &store, "after"), "v4");
+    assert_eq!(copies(&sandbox), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn h2_of_a_store_beyond_the_limit_no_copy_is_made_and_no_smoke_test() {
+    let (sandbox, daemon, store) = on_a_copy("[defaults.probation]\ncopy-limit = \"1KiB\"\n");
+    let file = file_that_migrates(&sandbox, "v2", "CREATE TABLE more (n);");
+    let why = refused(&sandbox, &["deploy", "--smoke", "3", file.to_str().unwrap()]);
+    assert!(why.contains("probation.copy-limit is 1KiB") && why.contains("deploy without the test"), "{why}");
+    assert_eq!(deploy(&sandbox, &file)["migrations_ms"], Value::Null);
+    daemon.says(&["WARN", "not tried on a copy first", "1KiB"]);
+    assert_eq!(writes_as(&daemon, &store, "after"), "v2");
+}
+
+#[test]
+fn h2_the_last_records_run_on_a_copy_nothing_of_it_is_kept_and_a_trap_turns_the_version_away() {
+    let service = Service::start();
+    let (sandbox, daemon, store) = on_a_copy(&format!(
+        "[handler.hostile]\nevent-id = \"/id\"\n[handler.hostile.grant]\nhttp = [\"{}\"]\n[handler.hostile.outbound]\nmax-attempts = 1\n",
+        service.url()
+    ));
+    let client = daemon.client();
+    let send = |partition: i32, command: Value| Out::new(command.to_string()).partition(partition);
+    let records = [
+        send(0, json!({ "do": "insert", "id": "a" })),
+        send(0, json!({ "do": "publish", "id": "b" })),
+        send(1, json!({ "do": "publish", "id": "c", "send": "now" })),
+        send(1, json!({ "do": "call", "id": "d", "url": service.url(), "row": false })),
+        send(2, json!({ "do": "reject", "id": "e" })),
+        traps("f", "v3", 2),
+    ];
+    client.produce_all("hostile-in", records);
+    let done = "SELECT count(*) FROM seen WHERE id IN ('a', 'b', 'c', 'f')";
+    store.until(done, 4);
+    store.until("SELECT count(*) FROM once WHERE id LIKE 'd: 200%'", 1);
+    eventually(SOON, "what was published is there", || client.consume_all("hostile-out").len() == 2);
+    eventually(SOON, "the dead letter is there", || client.consume_all("hostile-in.DLT").len() == 1);
+    let calls = service.asked().len();
+
+    let next = file_that_says(&sandbox, "v2");
+    let next = next.to_str().unwrap();
+    let dry = works(&sandbox, &["deploy", "--dry-run", "--smoke", "50", next]);
+    // The one from before is among them; the call finds nobody, and is rejected by the handler.
+    assert!(dry.ends_with("; the last 7 records: 5 done, 2 reject\n"), "{dry}");
+    let two: Value =
+        serde_json::from_str(&works(&sandbox, &["deploy", "--dry-run", "--json", "--smoke", "2", next])).unwrap();
+    assert_eq!(two["smoke"]["records"], json!(2), "{two}");
+    assert_eq!(versions(&sandbox), ["1 live"]);
+    let bad = file_that_says(&sandbox, "v3");
+    let why = refused(&sandbox, &["deploy", "--smoke", "50", bad.to_str().unwrap()]);
+    assert!(why.contains("smoke test: record hostile-in/2@1 makes it end in trap"), "{why}");
+    assert_eq!(versions(&sandbox), ["2 failed", "1 live"]);
+    let said = works(&sandbox, &["deploy", "--smoke", "50", next]);
+    assert!(said.starts_with("smoke test on a copy of the store: 7 records: 5 done, 2 reject\nversion 3 "), "{said}");
+    assert_eq!(writes_as(&daemon, &store, "after"), "v2");
+
+    assert_eq!((store.count(done), service.asked().len()), (4, calls));
+    assert_eq!((client.consume_all("hostile-out").len(), client.consume_all("hostile-in.DLT").len()), (2, 1));
+    assert_eq!(copies(&sandbox), Vec::<PathBuf>::new());
+    for wrong in ["-1", "10001", "x"] {
+        assert_eq!(sandbox.tidemill(&["deploy", next, "--smoke", wrong]).status.code(), Some(2));
+    }
+    sandbox.admin("POST", "handlers?smoke=x").send().expect_status(400);
+}
+
+#[test]
+fn h2_what_comes_by_the_folder_is_smoke_tested_too_where_the_settings_say_so_and_a_restart_is_not() {
+    let (sandbox, mut daemon, store) = on_a_copy("[handler.hostile.probation]\nsmoke-records = 20\n");
+    daemon.client().produce("hostile-in", &traps("a", "v3", 0));
+    store.until("SELECT count(*) FROM seen WHERE id = 'a'", 1);
+    let toml = fs::read_to_string(sandbox.handler("hostile.toml")).unwrap();
+    let says = |version: &str| sandbox.deploy_bytes("hostile.toml", toml.replace("v1", version).as_bytes());
+    says("v3");
+    let said = daemon.says(&["ERROR", "handler refused"]);
+    assert!(said.contains("smoke test: record hostile-in/0@") && said.contains("trap"), "{said}");
+    assert_eq!(writes_as(&daemon, &store, "b"), "v1");
+    says("v2");
+    daemon.says(&["smoke test: 3 records: 3 done"]);
+    assert_eq!(writes_as(&daemon, &store, "c"), "v2");
+    daemon.terminate();
+    drop(daemon);
+    let daemon = Daemon::start(&sandbox);
+    assert_eq!(writes_as(&daemon, &store, "d"), "v2");
+    assert_eq!(daemon.find(&["smoke test"]), None);
 }

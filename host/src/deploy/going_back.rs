@@ -147,14 +147,15 @@ fn good_before(store: &Store, name: &str) -> Result<Deployment> {
     Ok(last_good(&history, live.as_deref().unwrap_or_default()).cloned().ok_or_else(none)?)
 }
 
-/// The last version that ran before this artifact and made way for another, and was not gone back from. The history's newest is first.
+/// The last version that ran before this artifact and made way for another, and neither failed its probation nor was gone
+/// back from. The history's newest is first.
 fn last_good<'h>(history: &'h [Deployment], artifact: &str) -> Option<&'h Deployment> {
     let mut seen = vec![Some(artifact)];
     for row in history.iter().filter(|row| row.status != Status::Failed) {
         // What became of an artifact the last time counts.
         if !seen.contains(&row.artifact.as_deref()) {
             seen.push(row.artifact.as_deref());
-            if matches!(row.status, Status::Live | Status::Replaced) {
+            if matches!(row.status, Status::Live | Status::Replaced) && !row.has_failed() {
                 return Some(row);
             }
         }
@@ -181,5 +182,9 @@ mod tests {
         // So is one that was taken away.
         assert_eq!(good(&[("a", Removed), ("b", Live)], "b"), None);
         assert_eq!(good(&[("b", Replaced), ("b", Live)], "b"), None);
+        // So is one that has failed, and that only another one could follow.
+        let mut rows = history(&[("a", Replaced), ("b", Replaced), ("c", Live)]);
+        rows.iter_mut().filter(|row| row.version == 2).for_each(|row| row.error = Some("traps".into()));
+        assert_eq!(last_good(&rows, "c").map(|row| row.version), Some(1));
     }
 }

@@ -163,6 +163,10 @@ pub struct ProbationPart {
     pub records: Option<u32>,
     /// `trap-rate`
     pub trap_rate: Option<f64>,
+    /// `copy-limit`
+    pub copy_limit: Option<usize>,
+    /// `smoke-records`
+    pub smoke_records: Option<usize>,
 }
 
 /// `[dead-letter]`, each part optional.

@@ -10,12 +10,14 @@ use super::group::{Abort, Group};
 use super::handle::{Live, OnProbation};
 use super::record::Delivery;
 use super::{Executor, Version};
+use crate::guest::Environment;
 use crate::ledger::deployment::{self, New};
 use crate::ledger::pending::Rows;
 use crate::ledger::probation::{self, State};
 use crate::policy::probation::{Place, Settings};
 use crate::policy::{Circuit, Failure, Probation};
 use crate::store::Error;
+use crate::store::rights::Rights;
 
 /// A member's version while it is on probation.
 pub(super) struct Trial {
@@ -56,16 +58,15 @@ impl Executor {
         Ok((number, is_new, state))
     }
 
-    /// The trial of a version that has gone live, if it is on one.
-    pub(super) fn trial(&mut self, state: &State, before: Option<Box<OnProbation>>, rights: &Live) -> Option<Trial> {
+    /// The trial of a version that is going live, if it is on one.
+    pub(super) fn trial(&mut self, state: &State, probation: Option<Box<OnProbation>>, live: &Live) -> Option<Trial> {
         if *state != State::On {
             return None;
         }
-        let before = before.and_then(|probation| probation.before).map(|(component, spec)| {
+        let before = probation.and_then(|probation| probation.before).map(|(component, spec)| {
             self.next_owner += 1;
-            let rights =
-                crate::store::rights::Rights { grants: spec.tables.clone(), ..(*rights.environment.rights).clone() };
-            let environment = crate::guest::Environment { spec, owner: self.next_owner, rights: Arc::new(rights) };
+            let rights = Rights { grants: spec.tables.clone(), ..(*live.environment.rights).clone() };
+            let environment = Environment { spec, owner: self.next_owner, rights: Arc::new(rights) };
             Arc::new(Live::new(component, Arc::new(environment), 0))
         });
         Some(Trial { count: Probation::default(), before })

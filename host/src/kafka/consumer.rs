@@ -315,7 +315,8 @@ impl Poll {
     }
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Record {
+/// A record as Kafka gives it.
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     use rdkafka::Timestamp as Kafka;
     Record {
         topic: message.topic().into(),

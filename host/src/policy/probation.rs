@@ -14,11 +14,15 @@ pub struct Settings {
     pub records: u32,
     /// `trap-rate`: the part of them, from 0 to 1, of which more must not trap.
     pub trap_rate: f64,
+    /// `copy-limit`: bytes of a store of which a copy is made to try the version on.
+    pub copy_limit: usize,
+    /// `smoke-records`: how many of the last records it runs there; 0 for none.
+    pub smoke_records: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { records: 100, trap_rate: 0.05 }
+        Self { records: 100, trap_rate: 0.05, copy_limit: 1 << 30, smoke_records: 0 }
     }
 }
 
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn h2_a_record_counts_once_and_one_that_is_wrong_by_itself_is_not_the_versions() {
-        let settings = Settings { records: 4, trap_rate: 0.25 };
+        let settings = Settings { records: 4, trap_rate: 0.25, ..Settings::default() };
         let mut probation = Probation::default();
         (0..50).for_each(|_| probation.trap(place(1)));
         assert_eq!((probation.trapped(), probation.has_failed(&settings)), (1, false));
@@ -104,7 +108,7 @@ mod tests {
         fn h2_it_is_decided_as_soon_as_that_is_certain(
             records in 1u32..60, trap_rate in 0.0f64..=1.0, traps in prop::collection::vec(any::<bool>(), 120),
         ) {
-            let settings = Settings { records, trap_rate };
+            let settings = Settings { records, trap_rate, ..Settings::default() };
             let mut probation = Probation::default();
             let mut seen = 0;
             for (offset, trapped) in (0..).zip(traps) {

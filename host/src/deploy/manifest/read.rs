@@ -13,6 +13,7 @@ use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
     OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
 };
+use crate::deploy::smoke;
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
@@ -176,6 +177,8 @@ pub(crate) fn probation(section: &Section<'_>) -> ProbationPart {
     ProbationPart {
         records: section.take("records", |v| v.whole(0..=100_000)),
         trap_rate: section.take("trap-rate", |v| v.number(0.0..=1.0)),
+        smoke_records: section.take("smoke-records", |v| v.whole(0..=smoke::MAX as i64)),
+        copy_limit: section.take("copy-limit", |v| v.size(0..=1 << 50)),
     }
 }
 

@@ -171,6 +171,8 @@ impl ProbationPart {
         probation::Settings {
             records: self.records.unwrap_or(below.records),
             trap_rate: self.trap_rate.unwrap_or(below.trap_rate),
+            smoke_records: self.smoke_records.unwrap_or(below.smoke_records),
+            copy_limit: self.copy_limit.unwrap_or(below.copy_limit),
         }
     }
 }
