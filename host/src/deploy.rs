@@ -11,6 +11,9 @@ pub mod versions;
 pub mod audit;
 pub mod report;
 pub mod command;
+mod going_back;
+mod rehearsal;
+pub mod smoke;
 mod refused;
 pub mod watch;
 
@@ -22,8 +25,10 @@ use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
+use self::rehearsal::Rehearsal;
 use self::stores::{Pin, Stores};
 use self::versions::Versions;
 use crate::executor::readers::Readers;
@@ -55,6 +60,10 @@ struct Deployed {
     spec: Spec,
     store: executor::Handle,
     consumer: Option<Consumer>,
+    /// The live version.
+    slot: executor::Slot,
+    /// What was made of it if it has failed its probation.
+    tried: Tried,
 }
 
 type Handlers = BTreeMap<String, Deployed>;
@@ -71,6 +80,21 @@ struct Candidate {
     who: String,
     /// What becomes of the version before.
     before: Status,
+    /// Whether it is on probation if it takes another's place.
+    probation: Probation,
+    /// So many of the last records are run before; without it as the settings say.
+    smoke: Option<usize>,
+}
+
+/// A version's probation, if it takes another's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probation {
+    /// It ran before.
+    None,
+    /// It goes on where it was, and a verdict stands.
+    GoesOn,
+    /// It begins anew.
+    Anew,
 }
 
 /// A version that went live.
@@ -89,6 +113,8 @@ pub struct Live {
 /// What became of it after that.
 struct Made {
     live: Live,
+    /// What it did on a copy of its store.
+    rehearsal: Rehearsal,
     /// Whether its routes and its consumer are there; what is missing is made up for by the folder's watch.
     serves: Result<()>,
 }
@@ -125,6 +151,9 @@ pub struct Deployer {
 impl Deployer {
     /// A deployer over stores that are open already.
     pub fn new(around: Surroundings, stores: Stores) -> Self {
+        if let Err(error) = rehearsal::clear(&around.settings.data) {
+            tracing::warn!(error = format!("{error:#}"), "they take space until then");
+        }
         Self { around, stores, handlers: Mutex::default() }
     }
 
@@ -148,13 +177,14 @@ impl Deployer {
     }
 
     fn note_folder(&self, file: &Path, act: Act<'_>) {
+        self.note_by(&Caller::FOLDER, file, act);
+    }
+
+    fn note_by(&self, caller: &Caller, file: &Path, act: Act<'_>) {
         let file = file.display().to_string();
-        if let Err(error) = self.around.audit.write(&Caller::FOLDER, Act { file: Some(&file), ..act }) {
-            tracing::error!(
-                file,
-                error = format!("{error:#}"),
-                "what the handlers folder has changed is not in the audit log"
-            );
+        if let Err(error) = self.around.audit.write(caller, Act { file: Some(&file), ..act }) {
+            let (by, error) = (caller.who, format!("{error:#}"));
+            tracing::error!(by, file, error, "a change is not in the audit log");
         }
     }
 
@@ -164,7 +194,8 @@ impl Deployer {
         let (artifact, instead_of) = self.in_place_of(found)?;
         let source = file.display().to_string();
         let (file, who, before) = (file.to_owned(), Caller::FOLDER.name().to_owned(), Status::Replaced);
-        let candidate = Candidate { artifact, file, instead_of, source, who, before };
+        let probation = Probation::GoesOn;
+        let candidate = Candidate { artifact, file, instead_of, source, who, before, probation, smoke: None };
         self.go_live(&mut handlers, candidate)
     }
 
@@ -188,7 +219,7 @@ impl Deployer {
     }
 
     fn try_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
-        let Candidate { artifact, file, instead_of, source, who, before } = new;
+        let Candidate { artifact, file, instead_of, source, who, before, probation, smoke } = new;
         let spec = artifact.resolve(&self.around.settings)?;
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
@@ -196,13 +227,17 @@ impl Deployer {
             && running.instead_of == instead_of
             && running.serves()
             && running.spec == spec
+            && !(probation == Probation::Anew && running.condemned().is_some())
         {
             return Ok(None);
         }
         let component = self.examine(handlers, &file, &artifact, &spec)?;
+        let rehearsal = self.rehearse_on_copy(&artifact, &spec, &component, smoke)?;
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
+        let on_probation = probation != Probation::None && spec.probation.records > 0;
+        let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
             component,
@@ -214,6 +249,7 @@ impl Deployer {
             instead_of: instead_of.clone(),
             who,
             before,
+            probation: on_probation,
         })?;
         let artifact_version = artifact.version.clone();
         self.stores
@@ -230,6 +266,8 @@ impl Deployer {
             spec: spec.clone(),
             store: store.clone(),
             consumer: None,
+            slot: joined.slot.clone(),
+            tried: Tried::default(),
         });
         let routed = self.route(&spec, &store, &path, &joined);
         let consumer = self.consume(previous, &spec, &store, joined, count);
@@ -243,7 +281,7 @@ impl Deployer {
         {
             tracing::warn!(handler = name, error = format!("{error:#}"), "throw away old versions");
         }
-        Ok(Some(Made { live, serves }))
+        Ok(Some(Made { live, rehearsal, serves }))
     }
 
     /// Everything that can be said of a version before it goes live.

@@ -13,6 +13,7 @@ mod run;
 mod record;
 mod failed;
 mod circuits;
+mod probation;
 mod outside;
 mod request;
 mod completed;
@@ -36,8 +37,9 @@ use tokio::sync::oneshot;
 use self::backlog::Backlog;
 use self::completed::Completed;
 use self::handle::Message;
-pub use self::handle::{Handle, Joined, Live, Open, Opened, Slot, Version};
+pub use self::handle::{Handle, Joined, Live, OnProbation, Open, Opened, Slot, Version, condemned};
 use self::positions::Positions;
+use self::probation::Trial;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
 use crate::fault::{self, Moment};
@@ -152,6 +154,8 @@ struct Member {
     /// Deliveries that still run alone, since one of this handler's broke its group.
     solo: u32,
     circuit: Circuit,
+    /// Its version's probation, if it is on one.
+    trial: Option<Trial>,
     /// When one of its records was done last, milliseconds since the Unix epoch; 0 if none was.
     passed_at: i64,
     /// Records that wait for a call to the outside.

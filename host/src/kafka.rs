@@ -7,6 +7,7 @@ pub mod wait;
 pub mod identity;
 pub mod topics;
 pub mod consumer;
+pub mod tail;
 pub mod dead_letter;
 pub mod peek;
 pub mod sender;

@@ -15,6 +15,7 @@ pub mod fallback;
 pub mod request;
 pub mod owners;
 pub mod deployment;
+pub mod probation;
 pub mod encoding;
 
 pub use schema::Identity;

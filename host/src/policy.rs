@@ -5,11 +5,13 @@
 
 pub mod circuit;
 pub mod outcome;
+pub mod probation;
 
 use std::time::Duration;
 
 pub use circuit::Circuit;
 pub use outcome::{Class, Classes, Failure, Outcome, Treatment};
+pub use probation::Probation;
 
 /// How long an input waits between two attempts.
 #[derive(Clone, Copy, Debug, PartialEq)]

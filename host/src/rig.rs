@@ -276,6 +276,7 @@ impl Rig {
             instead_of: None,
             who: "rig".into(),
             before: Status::Replaced,
+            probation: None,
         })?;
         let targets = targets(&self.spec, store, &self.path, &joined, &self.readers);
         Ok(self.routes.set(&self.spec.name, targets)?)

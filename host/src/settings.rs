@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use problems::{Problem, Problems};
 
-use crate::policy::{Policy, circuit};
+use crate::policy::{Policy, circuit, probation};
 
 /// Everything that the operator can set.
 #[derive(Clone, Debug)]
@@ -196,6 +196,8 @@ pub struct Defaults {
     pub retry: Policy,
     /// `[defaults.circuit]`
     pub circuit: circuit::Settings,
+    /// `[defaults.probation]`
+    pub probation: probation::Settings,
     /// `[defaults.dead-letter]`
     pub dead_letter: DeadLetter,
     /// `[defaults.limits]`

@@ -53,7 +53,7 @@ pub(crate) fn deploy(sandbox: &Sandbox, file: &std::path::Path) -> Value {
     serde_json::from_str(&works(sandbox, &["deploy", "--json", file.to_str().unwrap()])).unwrap()
 }
 
-fn versions(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn versions(sandbox: &Sandbox) -> Vec<String> {
     let all: Value = serde_json::from_str(&works(sandbox, &["versions", "hostile", "--json"])).unwrap();
     let row = |row: &Value| format!("{} {}", row["version"], row["status"].as_str().unwrap());
     all.as_array().unwrap().iter().map(row).collect()
@@ -67,7 +67,7 @@ fn folder(sandbox: &Sandbox) -> Vec<(PathBuf, Option<Vec<u8>>)> {
 }
 
 /// The version that writes rows, by a record that is sent now.
-fn writes_as(daemon: &Daemon, store: &Store, id: &str) -> String {
+pub(crate) fn writes_as(daemon: &Daemon, store: &Store, id: &str) -> String {
     daemon.client().produce("hostile-in", &told(id, "insert"));
     store.until(&format!("SELECT count(*) FROM seen WHERE id = '{id}'"), 1);
     store.line(&format!("SELECT version FROM seen WHERE id = '{id}'"))

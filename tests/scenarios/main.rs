@@ -38,6 +38,7 @@ mod duplicates;
 mod files;
 mod reload;
 mod deploying;
+mod safe_switch;
 mod replay;
 mod guard;
 mod limits;

@@ -12,6 +12,7 @@ use super::remote::{Remote, print_json, short};
 use super::say;
 use crate::deploy::artifact::{Artifact, Parts};
 use crate::deploy::report::Done;
+use crate::deploy::smoke::MAX;
 use crate::http::admin::Upload;
 
 /// `tidemill deploy`
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// Let the daemon check it, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Let it first run the last N records of the handler's topics on a copy of its store, and refuse it where it traps.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=MAX as u64))]
+    smoke: Option<u64>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -42,8 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Parts { manifest: None, migrations: None, .. } => ("application/wasm", parts.wasm),
         parts => ("application/json", serde_json::to_vec(&Upload::of(parts)).context("write JSON")?),
     };
-    let path = if arguments.dry_run { "handlers?dry-run=true" } else { "handlers" };
-    let done: Done = daemon.ask(Method::POST, path, Some(body))?;
+    let smoke = arguments.smoke.map(|count| format!("&smoke={count}")).unwrap_or_default();
+    let path = format!("handlers?dry-run={}{smoke}", arguments.dry_run);
+    let done: Done = daemon.ask(Method::POST, &path, Some(body))?;
     if arguments.json {
         return print_json(&done);
     }
@@ -51,12 +56,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.dry_run {
         let migrations = match done.migrations.as_slice() {
             [] => "no migration would run".to_owned(),
-            migrations => format!("migrations would run: {}", migrations.join(", ")),
+            migrations => format!("migrations would run: {}{}", migrations.join(", "), took(&done)),
         };
         let what = if done.changed { "would go live" } else { "runs already" };
-        return say(&format!("{artifact} of handler {name} {what} as {}; {migrations}", done.file));
+        let smoke = done.smoke.as_ref().map(|smoke| format!("; the last {smoke}")).unwrap_or_default();
+        return say(&format!("{artifact} of handler {name} {what} as {}; {migrations}{smoke}", done.file));
     }
     told(&done, if done.changed { "is live" } else { "was live already" })
+}
+
+fn took(done: &Done) -> String {
+    done.migrations_ms.map_or(String::new(), |ms| format!(" (which took {ms} ms on a copy of the store)"))
 }
 
 /// One line for people, and one to standard error for what went wrong afterwards.
@@ -66,6 +76,9 @@ pub(super) fn told(done: &Done, what: &str) -> anyhow::Result<()> {
         Some(held) => format!(" in place of {} in {}, which is held back until it changes", short(held), done.file),
         None => format!(", from {}", done.file),
     };
+    if let Some(smoke) = &done.smoke {
+        say(&format!("smoke test on a copy of the store: {smoke}"))?;
+    }
     if let Some(warning) = &done.warning {
         eprintln!("warning: {warning}");
     }

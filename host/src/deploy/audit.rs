@@ -21,7 +21,7 @@ const FILE: &str = "audit.log";
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// How it is known: `token`, or `folder`.
+    /// How it is known: `token`, `folder`, or `tidemill`.
     pub who: &'static str,
     /// The user and the machine that it says it is.
     pub claimed: Option<String>,
@@ -33,6 +33,9 @@ impl Caller {
     /// The handlers folder.
     pub const FOLDER: Self = Self { who: "folder", claimed: None, peer: None };
 
+    /// The host itself.
+    pub const HOST: Self = Self { who: "tidemill", claimed: None, peer: None };
+
     /// For the ledger.
     pub fn name(&self) -> &str {
         self.claimed.as_deref().unwrap_or(self.who)
@@ -42,7 +45,7 @@ impl Caller {
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {
-    /// `deploy`, `rollback` or `undeploy`.
+    /// `deploy`, `rollback`, `undeploy`, or `go-back`, which the host does by itself.
     pub action: &'a str,
     /// The handler's name, as far as it is known.
     pub handler: Option<&'a str>,
@@ -54,7 +57,7 @@ pub struct Act<'a> {
     pub file: Option<&'a str>,
     /// Whether it was done.
     pub ok: bool,
-    /// Why it was not; or, where it was, what went wrong afterwards.
+    /// Why it was not; or, where it was, what went wrong afterwards; of `go-back`, why.
     pub error: Option<&'a str>,
 }
 

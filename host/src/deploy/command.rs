@@ -12,7 +12,7 @@ use super::artifact::{Artifact, Parts};
 use super::audit::{Act, Caller};
 use super::report::{Description, Done, Entry, Listed, Report};
 use super::versions::{Staged, remove, sync};
-use super::{Candidate, Deployed, Deployer, Handlers, Made, Store};
+use super::{Candidate, Deployed, Deployer, Handlers, Made, Probation, Store};
 use crate::ledger::deployment::{self, Deployment, Status};
 
 /// Why a command cannot be followed, where that is no fault of a file.
@@ -27,26 +27,28 @@ pub enum Denied {
 }
 
 impl Deployer {
-    /// Makes a version live that was sent, and puts it into the handlers folder.
+    /// Makes a version live that was sent, and puts it into the handlers folder. With `smoke` it first runs so many of the last
+    /// records on a copy of its store; without, as the settings say.
     ///
     /// # Errors
     /// It was refused, and nothing was changed; or it is live, and its file could not be put in its place.
-    pub fn upload(&self, parts: Parts, caller: &Caller) -> Result<Done> {
+    pub fn upload(&self, parts: Parts, smoke: Option<usize>, caller: &Caller) -> Result<Done> {
         self.audit(caller, "deploy", None, |subject| {
             let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
             *subject = Some((artifact.name().to_owned(), Some(artifact.version.clone())));
-            self.try_upload(artifact, caller)
+            self.try_upload(artifact, smoke, caller)
         })
     }
 
-    fn try_upload(&self, artifact: Artifact, caller: &Caller) -> Result<Done> {
+    fn try_upload(&self, artifact: Artifact, smoke: Option<usize>, caller: &Caller) -> Result<Done> {
         let mut handlers = self.lock();
         let file = self.place(&handlers, &artifact)?;
         let staged = stage(&file, &artifact)?;
         let lies = Artifact::read(&file).ok().map(|found| found.version).filter(|found| *found != artifact.version);
         let (name, version) = (artifact.name().to_owned(), artifact.version.clone());
         let (source, who, before) = (file.display().to_string(), caller.name().to_owned(), Status::Replaced);
-        let new = Candidate { artifact, file: file.clone(), instead_of: lies, source, who, before };
+        let probation = Probation::Anew;
+        let new = Candidate { artifact, file: file.clone(), instead_of: lies, source, who, before, probation, smoke };
         let made = self.go_live(&mut handlers, new)?;
         let number = handlers.get(&name).map(|running| running.number);
         staged.commit().with_context(|| {
@@ -61,28 +63,21 @@ impl Deployer {
         Ok(told(done, made))
     }
 
-    /// Checks a version as [`Deployer::upload`] does, and changes nothing.
+    /// Checks and tries a version as [`Deployer::upload`] does, and changes nothing.
     ///
     /// # Errors
     /// It would be refused.
-    pub fn rehearse(&self, parts: Parts) -> Result<Done> {
+    pub fn rehearse(&self, parts: Parts, smoke: Option<usize>) -> Result<Done> {
         let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
         let handlers = self.lock();
         let spec = artifact.resolve(&self.around.settings)?;
         let file = self.place(&handlers, &artifact)?;
         drop(stage(&file, &artifact)?);
-        self.examine(&handlers, &file, &artifact, &spec)?;
-        let migrations = match self.stores.path(&spec.store) {
-            Some(store) => {
-                let store = Store::open_reader(&store)?;
-                let left = deployment::outstanding(&store, &spec.name, &artifact.migrations)?;
-                left.iter().map(|(migration, _)| migration.name.clone()).collect()
-            }
-            None => artifact.migrations.iter().map(|migration| migration.name.clone()).collect(),
-        };
+        let component = self.examine(&handlers, &file, &artifact, &spec)?;
+        let rehearsal = self.rehearse_on_copy(&artifact, &spec, &component, smoke)?;
         let changed = handlers.get(&spec.name).is_none_or(|running| running.version != artifact.version);
         let file = file.display().to_string();
-        Ok(Done { handler: spec.name, artifact: artifact.version, changed, file, migrations, ..Done::default() })
+        Ok(rehearsal.told(Done { handler: spec.name, artifact: artifact.version, changed, file, ..Done::default() }))
     }
 
     /// Makes an earlier version live: the one of this number, or the last one before. The file in the handlers folder stays, and
@@ -113,7 +108,7 @@ impl Deployer {
     }
 
     /// A migration that has run is never undone, so a version from before it must say that it can live with what it did.
-    fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
+    pub(super) fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
         let unknown = deployment::unknown(store, name, &artifact.migrations)?;
         if !unknown.is_empty() && !artifact.lay_out(&self.around.settings)?.0.newer_schema {
             let unknown = unknown.join(", ");
@@ -126,7 +121,13 @@ impl Deployer {
         Ok(())
     }
 
-    fn go_back(&self, handlers: &mut Handlers, artifact: Artifact, name: &str, caller: &Caller) -> Result<Done> {
+    pub(super) fn go_back(
+        &self,
+        handlers: &mut Handlers,
+        artifact: Artifact,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<Done> {
         let version = artifact.version.clone();
         let (file, staged, instead_of) = match handlers.get(name) {
             Some(running) if running.version == version => {
@@ -155,8 +156,17 @@ impl Deployer {
             }
         };
         let (source, who) = (self.around.versions.path(&version).display().to_string(), caller.name().to_owned());
-        let before = Status::RolledBack;
-        let new = Candidate { artifact, file: file.clone(), instead_of: instead_of.clone(), source, who, before };
+        let (before, probation) = (Status::RolledBack, Probation::None);
+        let new = Candidate {
+            artifact,
+            file: file.clone(),
+            instead_of: instead_of.clone(),
+            source,
+            who,
+            before,
+            probation,
+            smoke: Some(0),
+        };
         let made = self.go_live(handlers, new)?;
         let number = handlers.get(name).map(|running| running.number);
         if let Some(staged) = staged {
@@ -256,7 +266,7 @@ impl Deployer {
     }
 
     /// The store in which a handler was last live, to read.
-    fn store(&self, name: &str) -> Result<Store> {
+    pub(super) fn store(&self, name: &str) -> Result<Store> {
         let seen = self.stores.last_seen(name).and_then(|seen| self.stores.path(&seen.store));
         let unknown = || {
             Denied::Unknown(format!("there is no handler {name}, and there never was: `tidemill handlers` lists them"))
@@ -350,8 +360,9 @@ impl Deployer {
 /// What a command did, with what went wrong after a version went live.
 fn told(done: Done, made: Option<Made>) -> Done {
     let changed = made.is_some();
-    let warning = made.and_then(|made| made.serves.err()).map(|error| format!("{error:#}; it is tried again"));
-    Done { changed, warning, ..done }
+    let Some(Made { rehearsal, serves, .. }) = made else { return Done { changed, ..done } };
+    let warning = serves.err().map(|error| format!("{error:#}; it is tried again"));
+    rehearsal.told(Done { changed, warning, ..done })
 }
 
 fn stage(file: &Path, artifact: &Artifact) -> Result<Staged> {
@@ -362,6 +373,7 @@ fn stage(file: &Path, artifact: &Artifact) -> Result<Staged> {
 
 fn state(running: Option<&Deployed>) -> &'static str {
     match running {
+        Some(running) if running.condemned().is_some() => "held",
         Some(Deployed { instead_of: Some(_), .. }) => "rolled-back",
         Some(_) => "live",
         None => "stopped",
@@ -389,7 +401,7 @@ fn choose(history: Vec<Deployment>, version: Option<i64>, runs: bool, name: &str
         // What became of an artifact the last time counts.
         if !seen.contains(&row.artifact) {
             seen.push(row.artifact.clone());
-            if !runs || !matches!(row.status, Status::Live | Status::RolledBack) {
+            if !runs || !(matches!(row.status, Status::Live | Status::RolledBack) || row.has_failed()) {
                 return Ok(row);
             }
         }
@@ -400,11 +412,11 @@ fn choose(history: Vec<Deployment>, version: Option<i64>, runs: bool, name: &str
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn history(rows: &[(&str, Status)]) -> Vec<Deployment> {
+    pub(in crate::deploy) fn history(rows: &[(&str, Status)]) -> Vec<Deployment> {
         let text = String::new;
         let row = |(version, (artifact, status)): (i64, &(&str, Status))| Deployment {
             handler: text(),

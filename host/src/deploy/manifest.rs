@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::secrets::{Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound::{self, Origin};
-use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit};
+use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit, probation};
 use crate::settings::reader::{self, Variables};
 use crate::settings::{Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems};
 use crate::store::rights::Grants;
@@ -59,6 +59,8 @@ pub struct Manifest {
     pub tables: Grants,
     /// `[circuit]`
     pub circuit: CircuitPart,
+    /// `[probation]`: the operator's alone, since a version does not decide how it is tried.
+    pub probation: ProbationPart,
     /// `[dead-letter]`
     pub dead_letter: DeadLetterPart,
     /// `[[route]]`
@@ -157,6 +159,19 @@ pub struct CircuitPart {
     pub failure_rate: Option<f64>,
     /// `window`
     pub window: Option<u32>,
+}
+
+/// `[probation]`, each part optional.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProbationPart {
+    /// `records`
+    pub records: Option<u32>,
+    /// `trap-rate`
+    pub trap_rate: Option<f64>,
+    /// `copy-limit`
+    pub copy_limit: Option<usize>,
+    /// `smoke-records`
+    pub smoke_records: Option<usize>,
 }
 
 /// `[dead-letter]`, each part optional.
@@ -310,6 +325,8 @@ pub struct Spec {
     pub send: sender::Settings,
     /// When its lanes stand still, since what it needs is down.
     pub circuit: circuit::Settings,
+    /// How a version of it is tried that has taken another's place.
+    pub probation: probation::Settings,
     /// Where a record goes at last.
     pub dead_letter: DeadLetter,
     /// HTTP routes.

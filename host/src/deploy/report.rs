@@ -11,6 +11,7 @@ use wasmparser::{Parser, Payload};
 
 use super::artifact::Artifact;
 use super::manifest::{EventId, Instances, Spec, Start};
+use super::smoke::Smoke;
 use crate::ledger::deployment::Deployment;
 use crate::policy::Order;
 use crate::settings::{DeadLetterPartition, units};
@@ -30,8 +31,14 @@ pub struct Done {
     pub file: String,
     /// The artifact of that file, if this version runs in its place.
     pub instead_of: Option<String>,
-    /// Migrations that a dry run has found to be run.
+    /// Migrations that were still to be run.
     pub migrations: Vec<String>,
+    /// How long they took on a copy of the store, in milliseconds; none where there was no copy.
+    #[serde(default)]
+    pub migrations_ms: Option<u64>,
+    /// What became of the last records there, if they were run.
+    #[serde(default)]
+    pub smoke: Option<Smoke>,
     /// What went wrong after the version went live.
     pub warning: Option<String>,
 }
@@ -41,7 +48,8 @@ pub struct Done {
 pub struct Listed {
     /// Its name.
     pub handler: String,
-    /// `live`, `rolled-back` when another version than its file's is, or `stopped`.
+    /// `live`, `rolled-back` when another version than its file's is, `held` when it reads nothing since its first records
+    /// have trapped, or `stopped`.
     pub state: String,
     /// The number of its last version.
     pub version: i64,
@@ -76,7 +84,7 @@ pub struct Entry {
     pub source: String,
     /// `live`, `replaced`, `rolled-back`, `removed` or `failed`; a live one whose handler does not run is `stopped`.
     pub status: String,
-    /// Why it failed.
+    /// Why it was refused, or has failed its probation.
     pub error: Option<String>,
     /// The artifact of the file in whose place it was made live.
     pub instead_of: Option<String>,

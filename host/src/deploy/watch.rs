@@ -1,7 +1,8 @@
 //! Watches the handlers folder: new and changed files are deployed, and the handlers of files that went are removed.
 //!
 //! A file is looked at once it has stood still for a moment, and a version is tried once: a broken file is refused
-//! with its reason, and looked at again only when it changes. It deploys nothing by itself; the deployer does.
+//! with its reason, and looked at again only when it changes. It deploys nothing by itself; the deployer does, and is
+//! reminded as often of versions that are to be gone back from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +20,7 @@ use super::{Deployer, Live, may_pass};
 const EVERY: Duration = Duration::from_millis(200);
 
 /// How long a deployment that failed for no fault of its file waits.
-const AGAIN: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file, and of what stands beside it, from another.
 type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
@@ -43,6 +44,7 @@ impl Watch {
         let mut watch = Self { folder: folder.to_owned(), deployer, seen, tried, again, unreadable: false };
         watch.seen = scan(folder)?;
         watch.look();
+        watch.deployer.go_back_from_failed();
         Ok(watch)
     }
 
@@ -52,6 +54,7 @@ impl Watch {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(EVERY);
                 self.look();
+                self.deployer.go_back_from_failed();
             }
         };
         Ok(crate::thread::spawn("watch", run)?)

@@ -62,10 +62,15 @@ impl Executor {
         else {
             return Ok(Some(false));
         };
+        self.try_and_undo(group, &behind)
+    }
+
+    /// Runs a delivery and throws what it did away. Returns whether it passes; `None` where nothing can be known of it.
+    pub(super) fn try_and_undo(&mut self, group: &mut Group, delivery: &Delivery) -> Result<Option<bool>, Abort> {
         self.connection().execute("SAVEPOINT delivery", &[])?;
-        let context = Context { sender: None, ..self.context(&behind, group) };
+        let context = Context { sender: None, ..self.context(delivery, group) };
         let Some(connection) = self.connection.take() else { return Ok(None) };
-        let finished = guest::delivery::handle_record(&behind.live.component, connection, context, &behind.record);
+        let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &delivery.record);
         self.connection = Some(finished.connection);
         match finished.result {
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),
@@ -97,6 +102,10 @@ impl Executor {
     pub(super) fn settle_circuit(&mut self, handler: &str, circuit: Circuit) {
         let Some(member) = self.members.get_mut(handler) else { return };
         let now = crate::clock::now();
+        if circuit.is_held() {
+            member.circuit = circuit;
+            return;
+        }
         match (member.circuit.since(), circuit.until()) {
             (None, Some(until)) => tracing::warn!(
                 handler,

@@ -42,10 +42,13 @@ impl Executor {
         let circuit_open = self.circuit_is_open(group, delivery);
         let situation = Situation { attempt: delivery.attempt, circuit_open, others_pass, now, dice };
         let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
-        let (due, attempts, when) = match decide(policy, failure, situation) {
+        let next = decide(policy, failure, situation);
+        let spared = self.probation_fails(group, delivery, failure, next == Next::DeadLetter)?;
+        let (due, attempts, when) = match next {
             Next::Retry { due } => (due, delivery.attempt, format!("tried again in {} ms", due - now)),
             // Not later than the circuit lets it.
             Next::Wait => (now, delivery.attempt - 1, "tried again when the circuit lets it".to_owned()),
+            Next::DeadLetter if spared => (now, delivery.attempt, "kept, since its version is to blame".to_owned()),
             Next::DeadLetter => return self.give_up(group, delivery, failure),
         };
         let errors = delivery.errors_with(failure);

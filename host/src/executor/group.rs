@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::pick::Pick;
+use super::probation::Finding;
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::fault::{self, Moment};
 use crate::guest::{LogLine, Sending};
@@ -50,6 +51,8 @@ pub(super) struct Group {
     pub(super) drafts: HashMap<Token, Draft>,
     /// The circuits of handlers that this group has changed.
     pub(super) circuits: HashMap<Arc<str>, Circuit>,
+    /// What it has found of versions on probation.
+    pub(super) findings: HashMap<Arc<str>, Finding>,
     /// What became of each handler's requests, in their order.
     pub(super) answers: HashMap<Arc<str>, Vec<Answered>>,
     /// Deliveries of each handler that this group has set aside.
@@ -228,6 +231,9 @@ impl Executor {
         for (handler, circuit) in group.circuits {
             self.settle_circuit(&handler, circuit);
         }
+        for (handler, finding) in group.findings {
+            self.settle_finding(&handler, finding);
+        }
         for (token, draft) in group.drafts {
             let Some(lane) = self.lanes.get_mut(&token) else { continue };
             let Some(member) = self.members.get_mut(&lane.handler) else { continue };
@@ -328,6 +334,7 @@ impl Executor {
         self.rollback()?;
         group.drafts.clear();
         group.circuits.clear();
+        group.findings.clear();
         group.asked.clear();
         group.sends.clear();
         group.sending.clear();

@@ -4,7 +4,7 @@
 //! that it has stopped; nothing here touches the store.
 
 use std::sync::mpsc::{SendError, Sender, SyncSender, sync_channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -69,6 +69,17 @@ pub struct Version {
     pub who: String,
     /// What becomes of the version before.
     pub before: Status,
+    /// How its probation goes, if it is to be on one where it takes another's place.
+    pub probation: Option<Box<OnProbation>>,
+}
+
+/// A version's probation.
+#[derive(Default)]
+pub struct OnProbation {
+    /// The version before, if it can do what this one cannot.
+    pub before: Option<(Component, Spec)>,
+    /// Whether one that has failed begins again.
+    pub anew: bool,
 }
 
 /// A live version.
@@ -79,10 +90,27 @@ pub struct Live {
     pub environment: Arc<Environment>,
     /// Its number.
     pub version: i64,
+    /// Why it reads nothing any more.
+    condemned: OnceLock<String>,
+}
+
+impl Live {
+    pub(super) fn new(component: Component, environment: Arc<Environment>, version: i64) -> Self {
+        Self { component, environment, version, condemned: OnceLock::new() }
+    }
+
+    pub(super) fn condemn(&self, why: String) {
+        let _ = self.condemned.set(why);
+    }
 }
 
 /// The live version of a handler, for those who only read; `None` once it was removed.
 pub type Slot = Arc<RwLock<Option<Arc<Live>>>>;
+
+/// Why the live version has failed its probation, once it has; another one should take its place.
+pub fn condemned(slot: &Slot) -> Option<String> {
+    slot.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.condemned.get().cloned()
+}
 
 /// A handler that has gone live.
 #[derive(Clone)]

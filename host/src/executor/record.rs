@@ -95,6 +95,7 @@ impl Executor {
                 }
                 self.keep(group, &delivery.handler, &mut left)?;
                 self.circuit_passes(group, &delivery);
+                self.probation_ends(group, &delivery)?;
                 self.leave(group, &delivery)?;
                 group.drafts.entry(token).or_default().passed = true;
                 None

@@ -19,6 +19,7 @@ use crate::ledger::crash;
 use crate::ledger::deployment::{self, New, Status};
 use crate::ledger::offset::{self, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows};
+use crate::ledger::probation::State;
 use crate::policy::{self, Circuit, Policy};
 use crate::record::Refusal;
 use crate::store::Error;
@@ -149,14 +150,14 @@ impl Executor {
         });
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
             let owners = deployment::migrate(self.connection(), &rights, &version.migrations, now)?;
-            let made = deployment::make_live(self.connection(), new, version.before, now)?;
+            let made = self.take_place(new, &version, now)?;
             let virtual_tables = self.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
             fault::reach(Moment::Switched);
             Ok((made, virtual_tables, owners))
         });
-        let (number, new) = match switched {
+        let (number, new, state) = match switched {
             Ok((made, virtual_tables, owners)) => {
                 self.virtual_tables = virtual_tables;
                 self.tables.set(owners);
@@ -169,10 +170,19 @@ impl Executor {
         };
         self.next_owner += 1;
         let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner, rights });
-        let live = Arc::new(Live { component: version.component, environment, version: number });
-        let member = match self.members.remove(&handler) {
+        let live = Arc::new(Live::new(version.component, environment, number));
+        let trial = self.trial(&state, version.probation, &live);
+        let circuit = match state {
+            // Its probation has ended before a restart, and nobody has acted on it.
+            State::Failed(why) => {
+                live.condemn(why);
+                Circuit::held(now)
+            }
             // Another version has another policy, and may mend what made the circuit open.
-            Some(member) => Member { live: live.clone(), solo: 0, circuit: Circuit::default(), warm: None, ..member },
+            _ => Circuit::default(),
+        };
+        let member = match self.members.remove(&handler) {
+            Some(member) => Member { live: live.clone(), solo: 0, circuit, trial, warm: None, ..member },
             None => {
                 self.line_up(Share { handler: handler.clone(), used: self.used });
                 Member {
@@ -183,7 +193,8 @@ impl Executor {
                     ready: VecDeque::new(),
                     requests_first: false,
                     solo: 0,
-                    circuit: Circuit::default(),
+                    circuit,
+                    trial,
                     passed_at: 0,
                     outside: 0,
                     outside_requests: HashMap::new(),
@@ -197,6 +208,9 @@ impl Executor {
         *member.slot.write().unwrap_or_else(PoisonError::into_inner) = Some(live);
         let joined = Joined { slot: member.slot.clone(), positions: member.positions.clone(), version: number, new };
         self.members.insert(handler.clone(), member);
+        if new {
+            self.look_at_due(&handler);
+        }
         let lanes: Vec<Token> =
             self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
         lanes.into_iter().for_each(|token| self.list(token));

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::deploy::artifact;
 use crate::deploy::audit::Caller;
 use crate::deploy::command::Denied;
+use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::deploy::{Deployer, may_pass};
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::connection::{self, Reply, Service};
@@ -192,11 +193,22 @@ impl Admin {
     }
 
     async fn deploy(&self, parts: &Parts, body: &mut Option<Incoming>, caller: Caller) -> Result<Reply, Problem> {
-        let rehearsal = match parts.uri.query() {
-            None | Some("" | "dry-run=false") => false,
-            Some("dry-run=true") => true,
-            Some(_) => return Err(Problem::bad_request("the query is not known here; write `?dry-run=true`")),
-        };
+        let (mut rehearsal, mut smoke) = (false, None);
+        for part in parts.uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("dry-run", "true")) => rehearsal = true,
+                Some(("dry-run", "false")) => rehearsal = false,
+                Some(("smoke", count)) => {
+                    let count = count.parse().ok().filter(|count| *count <= SMOKE_MAX);
+                    let wrong = || Problem::bad_request(format!("`smoke` is a number of records, up to {SMOKE_MAX}"));
+                    smoke = Some(count.ok_or_else(wrong)?);
+                }
+                _ => {
+                    let known = "the query is not known here; write `?dry-run=true`, `?smoke=100` or both, with `&`";
+                    return Err(Problem::bad_request(known));
+                }
+            }
+        }
         let json = match media_type(&parts.headers) {
             Some("application/wasm") => false,
             Some("application/json") => true,
@@ -213,7 +225,11 @@ impl Admin {
             true => serde_json::from_slice::<Upload>(&whole).map_err(malformed)?.parts()?,
             false => artifact::Parts { wasm: whole.into(), ..artifact::Parts::default() },
         };
-        self.ask(move |deployer| if rehearsal { deployer.rehearse(sent) } else { deployer.upload(sent, &caller) }).await
+        let act = move |deployer: &Deployer| match rehearsal {
+            true => deployer.rehearse(sent, smoke),
+            false => deployer.upload(sent, smoke, &caller),
+        };
+        self.ask(act).await
     }
 
     async fn rollback(

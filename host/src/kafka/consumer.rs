@@ -315,6 +315,7 @@ impl Poll {
     }
 }
 
+/// A record as Kafka gives it.
 pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     use rdkafka::Timestamp as Kafka;
     Record {

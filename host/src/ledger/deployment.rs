@@ -76,8 +76,15 @@ pub struct Deployment {
     pub deployed_at: i64,
     /// What became of it.
     pub status: Status,
-    /// Why it was refused.
+    /// Why it was refused, or has failed its probation.
     pub error: Option<String>,
+}
+
+impl Deployment {
+    /// Whether it went live and failed its probation.
+    pub fn has_failed(&self) -> bool {
+        self.status != Status::Failed && self.error.is_some()
+    }
 }
 
 /// What is being deployed.

@@ -259,7 +259,8 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn earliest(&self) -> Result<Option<i64>, Error> {
+    /// When the first of them is due, in milliseconds since the Unix epoch.
+    pub fn earliest(&self) -> Result<Option<i64>, Error> {
         let sql = format!("SELECT min(due) FROM main.tm_pending WHERE {OF_LANE} AND due IS NOT NULL");
         Ok(self.connection.first(&sql, &self.lane(), |row| row.opt_integer(0))?.flatten())
     }

@@ -9,8 +9,17 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 8] =
-    [FIRST, PENDING_SCOPES, DEAD_LETTER_TOPICS, PARTS_BY_AGE, DELAYED_EVENTS, APPENDED_IDS, KEPT_VERSIONS, OWNERS];
+const STEPS: [&str; 9] = [
+    FIRST,
+    PENDING_SCOPES,
+    DEAD_LETTER_TOPICS,
+    PARTS_BY_AGE,
+    DELAYED_EVENTS,
+    APPENDED_IDS,
+    KEPT_VERSIONS,
+    OWNERS,
+    PROBATION,
+];
 
 const FIRST: &str = "
 CREATE TABLE tm_meta (
@@ -148,6 +157,11 @@ INSERT INTO tm_owner SELECT type, name,
         SELECT handler FROM tm_deployment UNION SELECT handler FROM tm_migration))
     FROM sqlite_schema WHERE type IN ('table', 'view', 'trigger')
     AND lower(name) NOT LIKE 'tm\\_%' ESCAPE '\\' AND lower(name) NOT LIKE 'sqlite\\_%' ESCAPE '\\';
+";
+
+/// A deployment that has taken another's place is on probation (`on`, then `passed` or `failed`; null without).
+const PROBATION: &str = "
+ALTER TABLE tm_deployment ADD COLUMN probation TEXT;
 ";
 
 /// What tells this store from every other one.

@@ -1,8 +1,8 @@
 //! The circuit of a handler: while what it depends on is down, its lanes stand still and no record is blamed.
 //!
 //! It opens when a delivery says that something is unavailable, or when too many fail; then each round a few lanes try
-//! one delivery each, and the first that passes closes it. It is a value: it reads no clock, and its owner keeps a change only
-//! once the delivery that caused it has committed.
+//! one delivery each, and the first that passes closes it. One that is held open is closed by another version only. It is a value:
+//! it reads no clock, and its owner keeps a change only once the delivery that caused it has committed.
 
 use std::time::Duration;
 
@@ -86,6 +86,17 @@ pub struct Failed {
 }
 
 impl Circuit {
+    /// One that no delivery closes: another version has to take the handler's place.
+    pub fn held(now: i64) -> Self {
+        let open = Open { since: now, until: i64::MAX, pauses: 0, probed: Vec::new() };
+        Self { open: Some(open), recent: Recent::default() }
+    }
+
+    /// Whether it waits for another version.
+    pub fn is_held(&self) -> bool {
+        self.until() == Some(i64::MAX)
+    }
+
     /// Whether it is open.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -115,6 +126,9 @@ impl Circuit {
 
     /// A delivery passed.
     pub fn pass(&mut self, settings: &Settings) {
+        if self.is_held() {
+            return;
+        }
         match self.open.take() {
             Some(_) => self.recent = Recent::default(),
             None if settings.failure_rate.is_some() => self.recent.push(false, settings.window),
@@ -124,6 +138,9 @@ impl Circuit {
 
     /// A delivery failed.
     pub fn fail(&mut self, settings: &Settings, failed: Failed) {
+        if self.is_held() {
+            return;
+        }
         let Failed { lane, now, .. } = failed;
         let until = |pauses| {
             let wait =
@@ -191,6 +208,16 @@ mod tests {
         circuit.fail(&settings, failed(3, true, 1_002));
         assert!(lets(&circuit, 1_003).is_empty(), "three have tried");
         assert_eq!(lets(&circuit, 3_000), [1, 2, 3, 4, 5], "a round of its own");
+    }
+
+    #[test]
+    fn h2_one_that_is_held_lets_nobody_through_and_no_delivery_closes_it() {
+        let settings = Settings::default();
+        let mut circuit = Circuit::held(5);
+        circuit.pass(&settings);
+        circuit.fail(&settings, failed(1, true, 6));
+        assert_eq!(circuit, Circuit::held(5));
+        assert!(circuit.is_held() && !circuit.lets(&settings, 2, i64::MAX - 1));
     }
 
     #[test]

@@ -69,6 +69,11 @@ impl Outcome {
         Self::ALL.into_iter().find(|outcome| outcome.name() == name)
     }
 
+    /// Whether it is what the component did by itself, and not what its handler decided, or the daemon's end.
+    pub fn is_trap(self) -> bool {
+        matches!(self, Self::Trap | Self::TimeLimit | Self::MemoryLimit | Self::EffectsLimit)
+    }
+
     /// What an answer of `reject` with this text is.
     pub fn of_reject(message: &str) -> Self {
         if message.starts_with(UNDECODABLE) { Self::Undecodable } else { Self::Reject }

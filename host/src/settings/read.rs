@@ -16,7 +16,7 @@ use super::{
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
-use crate::policy::{Policy, circuit};
+use crate::policy::{Policy, circuit, probation};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -233,6 +233,7 @@ fn defaults(section: &Section<'_>) -> Defaults {
     Defaults {
         retry: read::retry(&section.section("retry")).over(Policy::default()),
         circuit: read::circuit(&section.section("circuit")).over(circuit::Settings::default()),
+        probation: read::probation(&section.section("probation")).over(probation::Settings::default()),
         dead_letter: read::dead_letter(&section.section("dead-letter")).over(DeadLetter::default()),
         limits: read::limits(&section.section("limits")).over(Limits::default()),
         consumer: read::consumer(&section.section("consumer"), Reach::Client).over(Consumer::default()),

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::limits::Limit;
@@ -71,6 +72,28 @@ impl Connection {
         let connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;")?;
         Ok(connection)
+    }
+
+    /// Opens a file, which need not be there, for a copy that is thrown away: nothing waits for the disk.
+    pub fn open_copy(path: &Path) -> Result<Self, Error> {
+        let connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384;")?;
+        Ok(connection)
+    }
+
+    /// Makes `copy` what this database is at one moment. Who writes to this one meanwhile is not held up.
+    pub fn copy_to(&self, copy: &mut Self) -> Result<(), Error> {
+        match Backup::new(&self.inner, &mut copy.inner)?.step(-1)? {
+            StepResult::Done => Ok(()),
+            _ => Err(Error::new(Kind::Store, "the store is locked by another process: end that one")),
+        }
+    }
+
+    /// How large the database is, in bytes.
+    pub fn size(&self) -> Result<u64, Error> {
+        let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let bytes = self.first(sql, &[], |row| row.integer(0))?;
+        Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
     }
 
     fn open(path: &Path, flags: OpenFlags) -> Result<Self, Error> {

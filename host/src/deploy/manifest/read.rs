@@ -12,9 +12,10 @@ use toml::de::DeValue;
 
 use super::{
     CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
-    OutboundPart, Retry, Route, SendPart, Start, names, pattern,
+    OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
 };
 use crate::deploy::secrets::Source;
+use crate::deploy::smoke;
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
@@ -42,7 +43,8 @@ pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
 pub(crate) fn overrides(section: &Section<'_>, base: &Path) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
-    Manifest { sources: sources(section, base), ..common(section, Reach::Client) }
+    let probation = probation(&section.section("probation"));
+    Manifest { probation, sources: sources(section, base), ..common(section, Reach::Client) }
 }
 
 /// `[secrets]` of the operator's.
@@ -86,6 +88,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         origins: grant.list("http", |v| Origin::parse(v.text()?)),
         tables: tables(&grant.section("tables")),
         circuit: circuit(&section.section("circuit")),
+        probation: ProbationPart::default(),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
         publish: publish(&section.section("publish")),
@@ -192,6 +195,16 @@ pub(crate) fn circuit(section: &Section<'_>) -> CircuitPart {
         probes: section.take("probes", |v| v.whole(1..=1_000)),
         failure_rate: section.take("failure-rate", |v| v.number(0.01..=1.0)),
         window: section.take("window", |v| v.whole(1..=i64::from(WINDOW_MAX))),
+    }
+}
+
+/// `[probation]`
+pub(crate) fn probation(section: &Section<'_>) -> ProbationPart {
+    ProbationPart {
+        records: section.take("records", |v| v.whole(0..=100_000)),
+        trap_rate: section.take("trap-rate", |v| v.number(0.0..=1.0)),
+        smoke_records: section.take("smoke-records", |v| v.whole(0..=smoke::MAX as i64)),
+        copy_limit: section.take("copy-limit", |v| v.size(0..=1 << 50)),
     }
 }
 

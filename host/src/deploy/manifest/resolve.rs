@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart, Retry,
-    SendPart, Spec, Start,
+    CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart,
+    ProbationPart, Retry, SendPart, Spec, Start,
 };
 use crate::deploy::secrets::{Secret, Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound;
-use crate::policy::{Backoff, Class, Policy, circuit};
+use crate::policy::{Backoff, Class, Policy, circuit, probation};
 use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
 
 /// The configuration, and what the manifest asks for that the operator does not give.
@@ -40,6 +40,7 @@ pub(super) fn spec(
         compensation: over.compensation.over(manifest.compensation.over(retry.clone())),
         retry,
         circuit: over.circuit.over(manifest.circuit.over(defaults.circuit)),
+        probation: over.probation.over(defaults.probation),
         outbound: outbound::Settings {
             origins: pick(&over.origins, &manifest.origins).unwrap_or_default(),
             ..over.outbound.over(manifest.outbound.over(outbound::Settings::default()))
@@ -191,6 +192,18 @@ impl CircuitPart {
             probes: self.probes.unwrap_or(below.probes),
             failure_rate: self.failure_rate.or(below.failure_rate),
             window: self.window.unwrap_or(below.window),
+        }
+    }
+}
+
+impl ProbationPart {
+    /// `below`, with what this sets in its place.
+    pub fn over(&self, below: probation::Settings) -> probation::Settings {
+        probation::Settings {
+            records: self.records.unwrap_or(below.records),
+            trap_rate: self.trap_rate.unwrap_or(below.trap_rate),
+            smoke_records: self.smoke_records.unwrap_or(below.smoke_records),
+            copy_limit: self.copy_limit.unwrap_or(below.copy_limit),
         }
     }
 }

@@ -444,7 +444,9 @@ fn h5_tables_of_an_older_store_are_their_only_handlers_or_everybodys() {
             let new = New { handler, group: handler, sha256, manifest, source, artifact, instead_of: None, who };
             deployment::make_live(&connection, new, Status::Replaced, 0).unwrap();
         }
-        let before = format!("DROP TABLE tm_owner; {VAULT}; PRAGMA user_version = 7");
+        let before = format!(
+            "DROP TABLE tm_owner; ALTER TABLE tm_deployment DROP COLUMN probation; {VAULT}; PRAGMA user_version = 7"
+        );
         connection.batch(&before).unwrap();
         schema::prepare(&connection).unwrap();
         let both = Both { connection, tables: Arc::default(), _folder: folder };

@@ -65,8 +65,8 @@ enum Action {
         body: String,
         timeout_ms: Option<u64>,
     },
-    /// Panic, which is a trap.
-    Panic,
+    /// Panic, which is a trap, or only where the setting `version` is this one.
+    Panic { version: Option<String> },
     /// Compute for ever.
     Loop,
     /// Sleep for ever, 10 ms at a time or `ms` at a time.
@@ -196,7 +196,11 @@ impl Command {
                 }
             }
             Action::Call { url, body, timeout_ms } => call(input, url, body, *timeout_ms)?,
-            Action::Panic => panic(),
+            Action::Panic { version } => {
+                if version.as_ref().is_none_or(|version| *version == crate::version()) {
+                    panic();
+                }
+            }
             Action::Loop => spin(),
             Action::Sleep { ms } => loop {
                 std::thread::sleep(Duration::from_millis(ms.unwrap_or(10)));
