@@ -31,7 +31,7 @@ use crate::rig::services::Services;
 use crate::rig::wire::{self, Expected};
 use crate::settings::units;
 use crate::store::rights::{Rights, Tables};
-use crate::store::{Connection, copy};
+use crate::store::Connection;
 
 /// The secret and the topic id where the store does not know them.
 const UNKNOWN: &str = "replay";
@@ -90,11 +90,12 @@ impl Drop for Scratch {
 pub fn run(version: &Version, store: Option<&Path>, plan: &Plan) -> Result<Told> {
     let scratch = Scratch::new()?;
     let path = scratch.0.join("store.db");
+    let mut connection = Connection::open_copy(&path)?;
     if let Some(store) = store {
-        copy::copy(store, &path)
+        Connection::open_reader(store)
+            .and_then(|store| store.copy_to(&mut connection))
             .with_context(|| format!("copy the store {} to {}", store.display(), path.display()))?;
     }
-    let connection = Connection::open_writer(&path, false)?;
     let identity = schema::prepare(&connection).context("read the store")?;
     let secret = store.map_or(UNKNOWN, |_| &identity.secret);
     let Version { artifact, spec, .. } = version;
@@ -245,8 +246,7 @@ impl Desk<'_> {
         // Events that it published before have its ids.
         let before = "DELETE FROM main.tm_outbox WHERE handler = ?1 AND source = ?2";
         connection.execute(before, &[spec.name.as_str().into(), self.source.as_str().into()])?;
-        let sql = "SELECT coalesce(max(id), 0) + 1 FROM main.tm_outbox";
-        let first = connection.first(sql, &[], |row| row.integer(0))?.unwrap_or(1);
+        let first = outbox::first_id(&connection)?;
         let mut connection = Box::new(connection);
         let mut answers: Answers = Arc::default();
         let mut calls = Vec::new();

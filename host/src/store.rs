@@ -6,7 +6,6 @@
 pub mod value;
 pub mod error;
 pub mod connection;
-pub mod copy;
 pub mod rights;
 mod authorizer;
 mod functions;

@@ -114,6 +114,7 @@ fn deliver(
             deadline: None,
             sender: Some(sent.clone()),
             warm: None,
+            trace: None,
         };
         let finished = handle_record(component, copy, context, record);
         copy = finished.connection;
