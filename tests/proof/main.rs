@@ -17,6 +17,7 @@ mod flow;
 mod kill;
 mod reload;
 mod offender;
+mod hostile;
 mod sql;
 mod identity;
 mod rebalance;

@@ -79,7 +79,7 @@ impl Component {
         store.limiter(|state| state);
         store.set_epoch_deadline(TRY_OUT_TICKS);
         match self.pre.instantiate(&mut store) {
-            Ok(_) => Ok(()),
+            Ok(instance) => self.check_types(store, &instance),
             Err(error) => bail!(
                 "it cannot be instantiated with {} bytes of memory (limits.memory), {} tables (limits.tables) of {} elements (limits.table-elements) and {} core instances (limits.core-instances): {error:#}",
                 spec.limits.memory,
@@ -88,6 +88,26 @@ impl Component {
                 spec.limits.core_instances,
             ),
         }
+    }
+
+    /// That each export is of the contract's type, which the engine looks at where it is called.
+    fn check_types(&self, mut store: wasmtime::Store<State>, instance: &component::Instance) -> Result<()> {
+        let mut load = || -> wasmtime::Result<()> {
+            if let Some(indices) = &self.records {
+                indices.load(&mut store, instance)?;
+            }
+            if let Some(indices) = &self.http {
+                indices.load(&mut store, instance)?;
+            }
+            if let Some(indices) = &self.compensation {
+                indices.load(&mut store, instance)?;
+            }
+            if let Some(indices) = &self.sends {
+                indices.load(&mut store, instance)?;
+            }
+            Ok(())
+        };
+        load().map_err(|error| anyhow::anyhow!("its exports are not of the types of {CONTRACT}: {error:#}"))
     }
 
     /// The names of what it exports, for example `tidemill:handler/records@0.1.0`.

@@ -50,6 +50,7 @@ impl Engine {
             .max_core_instances_per_component(64)
             .max_memories_per_component(4)
             .max_tables_per_component(16)
+            .max_tables_per_module(16)
             .table_elements(65_536)
             .max_unused_warm_slots(
                 u32::try_from(std::thread::available_parallelism().map_or(2, |n| n.get())).unwrap_or(2) * 2,

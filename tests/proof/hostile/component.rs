@@ -1,0 +1,49 @@
+//! Handlers written by hand: text to a core module that names its component type, which the host encodes.
+
+use std::fmt::Write as _;
+
+use wit_component::StringEncoding;
+use wit_parser::Resolve;
+
+/// The contract.
+pub(crate) const CONTRACT: &str = include_str!("../../../wit/handler.wit");
+
+/// A core module, with the world of records of this contract.
+pub(crate) fn module(text: &str, contract: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("handler.wit", contract).unwrap();
+    let world = resolve.select_world(&[package], Some("records-handler")).unwrap();
+    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    module
+}
+
+/// The handler of `frame.wat` with these attacks, each a function's body.
+pub(crate) fn of_attacks(bodies: &[&str]) -> Vec<u8> {
+    let mut attacks = format!("(table $attacks {} funcref) (elem (table $attacks) (i32.const 0) func", bodies.len());
+    for n in 0..bodies.len() {
+        write!(attacks, " $attack{n}").unwrap();
+    }
+    attacks += ")\n";
+    for (n, body) in bodies.iter().enumerate() {
+        let body = body.replace("$SELF", &format!("$attack{n}"));
+        writeln!(attacks, "(func $attack{n} (result i32) {body})").unwrap();
+    }
+    module(&include_str!("frame.wat").replace(";;ATTACKS\n", &attacks), CONTRACT)
+}
+
+/// A handler that does nothing, with these fields in its module.
+pub(crate) fn idle(fields: &str) -> Vec<u8> {
+    module(&idle_text(fields), CONTRACT)
+}
+
+/// Its text.
+pub(crate) fn idle_text(fields: &str) -> String {
+    let realloc = "(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 1024))";
+    let params = "i32 i32 i32 i64 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32";
+    let memory = if fields.contains("(memory") { "" } else { "(memory (export \"memory\") 1)" };
+    format!(
+        "(module {memory} {realloc} {fields}
+           (func (export \"tidemill:handler/records@0.1.0#handle\") (param {params}) (result i32) (i32.const 0)))"
+    )
+}
