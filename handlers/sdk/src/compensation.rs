@@ -3,6 +3,19 @@
 //! A handler that names a function for `compensate` in [`handler!`](crate::handler!) is given each record that becomes a dead
 //! letter, and each event of its own that Kafka refuses for good. It runs in a transaction of its own, with attempts of its own, and
 //! in the order of the key. Nothing here undoes anything by itself.
+//!
+//! ```
+//! use tidemill_sdk::test::{Bench, example::HANDLER, record};
+//! use tidemill_sdk::compensation::Input;
+//! use tidemill_sdk::{Failure, params};
+//!
+//! // The order's payment has become a dead letter: the handler cancels the order.
+//! let mut bench = Bench::new(&HANDLER);
+//! bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+//! bench.compensate(&Input::Record(record("payments").with_key("7")), "the card was refused")?;
+//! assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["CANCELLED"]);
+//! # Ok::<(), Failure>(())
+//! ```
 
 use crate::Record;
 use crate::record::Header;
@@ -36,6 +49,19 @@ pub enum Input {
 }
 
 /// An event that could not be published.
+///
+/// ```
+/// use tidemill_sdk::compensation::{Input, LostEvent};
+/// use tidemill_sdk::{Failure, error};
+///
+/// /// Nobody was told that the order is paid.
+/// fn compensate(input: &Input, reason: &str) -> Result<(), Failure> {
+///     if let Input::Event(LostEvent { event_type, topic, source, .. }) = input {
+///         error!("{topic} refuses the {event_type} of {source}: {reason}");
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostEvent {
     /// Its id.

@@ -1,5 +1,19 @@
 //! The handler's settings - `[settings]` of its manifest, overridden by the operator - and its secrets, which the manifest asks for
 //! and the operator gives. They do not change during a delivery.
+//!
+//! ```
+//! # tidemill_sdk::test::example::run(|| {
+//! use tidemill_sdk::config;
+//!
+//! // handler.toml:   secrets = ["payment-key"]
+//! //                 [settings]
+//! //                 currency = "EUR"
+//! //                 reminder-days = 3
+//! assert_eq!(config::get("currency").as_deref(), Some("EUR"));
+//! assert_eq!(config::parse::<u64>("reminder-days")?, Some(3));
+//! assert_eq!(config::secret("payment-key")?.expose(), "k-1");
+//! # Ok(()) });
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +21,29 @@ use std::str::FromStr;
 use crate::{Failure, host};
 
 /// The value of a setting, or `None` if there is no such setting.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::config;
+/// let currency = config::get("currency").unwrap_or_else(|| "USD".to_owned());
+/// assert_eq!(currency, "EUR");
+/// # Ok(()) });
+/// ```
 pub fn get(name: &str) -> Option<String> {
     host::setting(name)
 }
 
 /// The value of a setting as a `T`. A value that does not parse is for the operator to put right, so it is a
 /// [`Failure::Unavailable`]: the records wait.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{Failure, config};
+/// let days: u32 = config::parse("reminder-days")?.unwrap_or(7);
+/// assert_eq!(days, 3);
+/// assert!(matches!(config::parse::<u32>("currency"), Err(Failure::Unavailable { .. })));
+/// # Ok(()) });
+/// ```
 pub fn parse<T: FromStr<Err: fmt::Display>>(name: &str) -> Result<Option<T>, Failure> {
     get(name)
         .map(|value| value.parse())
@@ -82,6 +113,14 @@ impl fmt::Debug for Secret {
 }
 
 /// All settings, sorted by name; no secrets.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::config;
+/// let names: Vec<String> = config::all().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["currency", "reminder-days"]);
+/// # Ok(()) });
+/// ```
 pub fn all() -> Vec<(String, String)> {
     host::settings()
 }

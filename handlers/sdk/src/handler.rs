@@ -11,18 +11,89 @@ use crate::sends::Sent;
 use crate::{Failure, Record};
 
 /// What handles a record.
+///
+/// ```
+/// use tidemill_sdk::{Failure, Handle, Record};
+///
+/// /// A wrapper that skips tombstones, for any handler of records.
+/// fn unless_null(record: &Record, handle: Handle) -> Result<(), Failure> {
+///     if record.value.is_none() { Ok(()) } else { handle(record) }
+/// }
+/// assert_eq!(unless_null(&Record::default(), |_| Err(Failure::reject("not reached"))), Ok(()));
+/// ```
 pub type Handle = fn(&Record) -> Result<(), Failure>;
 
 /// What makes good what was given up on, for the reason that is its second argument.
+///
+/// ```
+/// use tidemill_sdk::compensation::Input;
+/// use tidemill_sdk::{Compensate, Failure, params, sql};
+///
+/// fn cancel(input: &Input, reason: &str) -> Result<(), Failure> {
+///     let Input::Record(record) = input else { return Ok(()) };
+///     sql::execute("UPDATE orders SET status = 'CANCELLED' WHERE id = ?1", params![record.key_str()])?;
+///     tidemill_sdk::warn!("cancelled: {reason}");
+///     Ok(())
+/// }
+/// const CANCEL: Compensate = cancel; // as in `compensate: cancel`
+/// ```
 pub type Compensate = fn(&Input, &str) -> Result<(), Failure>;
 
 /// What is told of the events that were sent with `send_async`.
+///
+/// ```
+/// use tidemill_sdk::publisher::Receipt;
+/// use tidemill_sdk::sends::Sent;
+/// use tidemill_sdk::{Completed, Failure, warn};
+///
+/// fn completed(sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
+///     if let Err(reason) = outcome {
+///         warn!("the {} for {} is lost: {reason}", sent.event_type, sent.destination);
+///     }
+///     Ok(())
+/// }
+/// const COMPLETED: Completed = completed; // as in `sends: completed`
+/// ```
 pub type Completed = fn(&Sent, Result<Receipt, String>) -> Result<(), Failure>;
 
 /// What answers the requests of one route.
+///
+/// ```
+/// use tidemill_sdk::Answer;
+/// use tidemill_sdk::http::{Request, Response};
+///
+/// fn version(_: &Request) -> tidemill_sdk::http::Result {
+///     Ok(Response::ok("1.4.0"))
+/// }
+/// const VERSION: Answer = version; // as in `"GET /version" => version`
+/// ```
 pub type Answer = fn(&Request) -> Result<Response, Problem>;
 
 /// A handler as [`test::Bench`](crate::test::Bench) sees it; made by [`handler!`](crate::handler!).
+///
+/// ```
+/// use tidemill_sdk::test::{Bench, record};
+/// use tidemill_sdk::{Failure, Handler, Record};
+///
+/// fn greet(record: &Record) -> Result<(), Failure> {
+///     tidemill_sdk::info!("hello {}", record.key_str().unwrap_or("nobody"));
+///     Ok(())
+/// }
+///
+/// /// Without any file, for a test of one function.
+/// static HANDLER: Handler = Handler {
+///     manifest: "name = \"greeter\"\ntopics = [\"guests\"]",
+///     migrations: &[],
+///     records: Some(greet),
+///     compensate: None,
+///     completed: None,
+///     routes: &[],
+/// };
+/// let mut bench = Bench::new(&HANDLER);
+/// bench.record(&record("guests").with_key("ann"))?;
+/// assert_eq!(bench.lines()[0].1, "hello ann");
+/// # Ok::<(), Failure>(())
+/// ```
 #[derive(Debug)]
 pub struct Handler {
     /// The text of `handler.toml`.
@@ -41,10 +112,16 @@ pub struct Handler {
 
 /// Makes a component of the functions it names.
 ///
-/// ```text
+/// ```
+/// use tidemill_sdk::compensation::Input;
+/// use tidemill_sdk::http::{Request, Response};
+/// use tidemill_sdk::publisher::Receipt;
+/// use tidemill_sdk::sends::Sent;
+/// use tidemill_sdk::{Failure, Record};
+///
 /// tidemill_sdk::handler! {
-///     manifest: "handler.toml",
-///     migrations: ["migrations/0001_orders.sql"],
+///     manifest: "example/handler.toml",
+///     migrations: ["example/0001_shop.sql"],
 ///     records: handle,
 ///     compensate: make_good,
 ///     sends: completed,
@@ -53,6 +130,18 @@ pub struct Handler {
 ///         "GET /api/orders/{id}" => show,
 ///     },
 /// }
+///
+/// fn handle(record: &Record) -> Result<(), Failure> {
+///     tidemill_sdk::info!("a record of {}", record.topic);
+///     Ok(())
+/// }
+/// # fn make_good(_: &Input, _: &str) -> Result<(), Failure> { Ok(()) }
+/// # fn completed(_: &Sent, _: Result<Receipt, String>) -> Result<(), Failure> { Ok(()) }
+/// # fn place(_: &Request) -> tidemill_sdk::http::Result { Ok(Response::new(201)) }
+/// # fn show(_: &Request) -> tidemill_sdk::http::Result { Ok(Response::new(200)) }
+/// # fn main() -> Result<(), Failure> {
+/// # tidemill_sdk::test::Bench::new(&HANDLER).record(&tidemill_sdk::test::record("payments"))
+/// # }
 /// ```
 ///
 /// Paths are relative to the crate's folder. `migrations`, `records`, `compensate`, `sends` and `http` may be left

@@ -2,6 +2,22 @@
 //!
 //! Both functions are for `#[serde(deserialize_with = "...")]` and look at the document's own digits, so nothing passes
 //! through a float: what cannot be kept digit by digit is an error, never rounded.
+//!
+//! ```
+//! use tidemill_sdk::{Decimal, json};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Payment {
+//!     #[serde(deserialize_with = "json::text")]
+//!     user: String,
+//!     #[serde(deserialize_with = "json::decimal")]
+//!     amount: Decimal,
+//! }
+//!
+//! let payment: Payment = serde_json::from_str(r#"{"user":42,"amount":25.10}"#)?;
+//! assert_eq!((payment.user.as_str(), payment.amount.to_string().as_str()), ("42", "25.10"));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 use std::str::FromStr;
 
@@ -40,6 +56,20 @@ pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D:
 }
 
 /// A text that some producers write as a whole number, such as the id of a user.
+///
+/// ```
+/// use tidemill_sdk::json;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Follower {
+///     #[serde(deserialize_with = "json::text")]
+///     id: String,
+/// }
+///
+/// let followers: Vec<Follower> = serde_json::from_str(r#"[{"id":42},{"id":"u-43"}]"#)?;
+/// assert_eq!((followers[0].id.as_str(), followers[1].id.as_str()), ("42", "u-43"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -8,6 +8,16 @@
 //! [grant]
 //! http = ["https://payments.example.com"]
 //! ```
+//!
+//! ```
+//! # tidemill_sdk::test::example::run(|| {
+//! use tidemill_sdk::{outbound::Request, params, sql};
+//!
+//! let charge = Request::post("https://payments.example.com/charges").json(&serde_json::json!({ "order": 7 }));
+//! charge.send()?.success()?;
+//! sql::execute("UPDATE orders SET status = 'PAID' WHERE id = 7", params![])?;
+//! # Ok(()) });
+//! ```
 
 use std::fmt;
 use std::time::Duration;
@@ -19,14 +29,24 @@ use crate::{Failure, host};
 
 /// A request to a service.
 ///
-/// ```no_run
-/// # use tidemill_sdk::{Failure, outbound::Request, params, sql};
-/// # #[derive(serde::Deserialize)] struct Receipt { number: String }
-/// # fn pay(order: i64) -> Result<(), Failure> {
-/// let answer = Request::post("https://payments.example.com/charges").json(&serde_json::json!({ "order": order })).send()?;
-/// let receipt: Receipt = answer.success()?.json()?;
-/// sql::execute("INSERT INTO payments (order_id, receipt) VALUES (?1, ?2)", params![order, receipt.number])?;
-/// # Ok(()) }
+/// ```
+/// use tidemill_sdk::{Failure, delivery, outbound::Request, params, sql};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Receipt {
+///     number: String,
+/// }
+///
+/// fn pay(order: i64) -> Result<(), Failure> {
+///     let charge = Request::post("https://payments.example.com/charges").json(&serde_json::json!({ "order": order }));
+///     let receipt: Receipt = charge.send()?.success()?.json()?;
+///     sql::execute(
+///         "INSERT INTO payments SELECT ?1, id, total, ?2 FROM orders WHERE id = ?3",
+///         params![receipt.number, delivery::now(), order],
+///     )?;
+///     Ok(())
+/// }
+/// # tidemill_sdk::test::example::run(|| pay(7));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a request goes nowhere until it is sent"]
@@ -45,33 +65,81 @@ pub struct Request {
 
 impl Request {
     /// A request without headers and body.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// let answer = Request::new("DELETE", "https://payments.example.com/cards/3").send()?;
+    /// assert_eq!(answer.status, 404);
+    /// # Ok(()) });
+    /// ```
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         Self { method: method.into(), url: url.into(), headers: Vec::new(), body: Vec::new(), timeout: None }
     }
 
     /// `GET`
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// let answer = Request::get("https://payments.example.com/charges").header("accept", "application/json").send()?;
+    /// assert_eq!(answer.status, 200);
+    /// # Ok(()) });
+    /// ```
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
     /// `POST`
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// let answer = Request::post("https://payments.example.com/charges").body("order=7").send()?;
+    /// assert_eq!(answer.status, 200);
+    /// # Ok(()) });
+    /// ```
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
     /// One more header.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::{config, outbound::Request};
+    /// let key = config::secret("payment-key")?;
+    /// let request = Request::post("https://payments.example.com/charges");
+    /// request.header("authorization", format!("Bearer {}", key.expose())).send()?.success()?;
+    /// # Ok(()) });
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
     /// The body.
+    ///
+    /// ```
+    /// # use tidemill_sdk::outbound::Request;
+    /// let form = Request::post("https://payments.example.com/charges")
+    ///     .header("content-type", "application/x-www-form-urlencoded")
+    ///     .body("order=7&amount=25.00");
+    /// assert_eq!(form.body.len(), 20);
+    /// ```
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
     /// The body, as JSON.
+    ///
+    /// ```
+    /// # use tidemill_sdk::outbound::Request;
+    /// let request = Request::post("https://payments.example.com/charges").json(&[7, 8]);
+    /// assert_eq!(request.body, b"[7,8]");
+    /// assert_eq!(request.headers[0].1, b"application/json");
+    /// ```
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         // What serde_json cannot write, a map with keys that are no text, is sent as nothing and refused there.
         let body = serde_json::to_vec(value).unwrap_or_default();
@@ -79,18 +147,43 @@ impl Request {
     }
 
     /// How long one try may take.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// use std::time::Duration;
+    ///
+    /// Request::get("https://payments.example.com/charges").timeout(Duration::from_millis(800)).send()?.success()?;
+    /// # Ok(()) });
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Calls, and returns the answer, whatever its status.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::{ErrorKind, Request};
+    /// let refused = Request::get("https://elsewhere.example.com/").send().unwrap_err();
+    /// assert_eq!(refused.kind, ErrorKind::Denied); // [grant] does not name it
+    /// # Ok(()) });
+    /// ```
     pub fn send(self) -> Result<Response, Error> {
         host::call(self)
     }
 }
 
 /// What a service answered.
+///
+/// ```
+/// use tidemill_sdk::outbound::Response;
+///
+/// // A service that stands in a test.
+/// let busy = Response { status: 503, body: b"later".to_vec(), ..Response::default() };
+/// assert!(busy.success().is_err());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// Redirects are answers too, and are not followed.
@@ -103,12 +196,33 @@ pub struct Response {
 
 impl Response {
     /// The first header of this name (in lower case), as text.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// let answer = Request::get("https://payments.example.com/charges").send()?;
+    /// assert_eq!(answer.header("content-type"), Some("application/json"));
+    /// # Ok(()) });
+    /// ```
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
         std::str::from_utf8(value).ok()
     }
 
     /// The body, read as JSON.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::outbound::Request;
+    /// #[derive(serde::Deserialize)]
+    /// struct Receipt {
+    ///     number: String,
+    /// }
+    ///
+    /// let receipt: Receipt = Request::get("https://payments.example.com/charges").send()?.success()?.json()?;
+    /// assert_eq!(receipt.number, "r-1");
+    /// # Ok(()) });
+    /// ```
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Failure::retry(format!("the service's answer is not the JSON that is expected: {error}")))
@@ -116,6 +230,14 @@ impl Response {
 
     /// The answer, if its status is 2xx. What the service is not able to do now (408, 425, 429 and 5xx) is
     /// [`Failure::Unavailable`], and everything else [`Failure::Reject`].
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, outbound::Response};
+    /// let answered = |status| Response { status, ..Response::default() }.success();
+    /// assert!(answered(201).is_ok());
+    /// assert!(matches!(answered(429), Err(Failure::Unavailable { .. })));
+    /// assert!(matches!(answered(403), Err(Failure::Reject(_))));
+    /// ```
     pub fn success(self) -> Result<Self, Failure> {
         let said = || format!("the service answered {}: {}", self.status, String::from_utf8_lossy(&self.body));
         match self.status {
@@ -127,6 +249,12 @@ impl Response {
 }
 
 /// Why there is no answer.
+///
+/// ```
+/// # use tidemill_sdk::{Failure, outbound::{Error, ErrorKind}};
+/// let lost = Error { kind: ErrorKind::Unreachable, message: "connection refused".into() };
+/// assert_eq!(Failure::from(lost), Failure::unavailable("connection refused"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What kind of reason.
@@ -136,6 +264,15 @@ pub struct Error {
 }
 
 /// What kind of reason.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{outbound::{ErrorKind, Request}, params, sql};
+/// sql::execute("UPDATE orders SET status = 'CHARGING' WHERE id = 7", params![])?;
+/// let late = Request::post("https://payments.example.com/charges").send();
+/// assert!(late.is_err_and(|error| error.kind == ErrorKind::Late)); // call first, then write
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The request cannot be sent: its method, URL or headers are not right.

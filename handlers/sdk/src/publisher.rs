@@ -1,5 +1,15 @@
 //! Events. What is enqueued commits with the delivery and is published after that, in order for each key, or once it is
 //! due; what a failed delivery enqueued is never published. An event that is sent goes past the outbox.
+//!
+//! ```
+//! # tidemill_sdk::test::example::run(|| {
+//! use tidemill_sdk::publisher::Event;
+//!
+//! let paid = serde_json::json!({ "orderId": 7 });
+//! let id = Event::new("orders", "ORDER_PAID").key(7).envelope(paid).enqueue()?;
+//! assert!(!id.is_empty());
+//! # Ok(()) });
+//! ```
 
 use std::fmt;
 use std::time::Duration;
@@ -11,14 +21,15 @@ use crate::{Time, host};
 
 /// An event on its way to the outbox.
 ///
-/// ```no_run
+/// ```
 /// # use tidemill_sdk::{Failure, publisher::Event};
 /// # fn publish(order: i64) -> Result<(), Failure> {
-/// Event::new("order-events", "ORDER_PAID")
+/// Event::new("orders", "ORDER_PAID")
 ///     .key(order)
 ///     .json_with_id(|event_id| serde_json::json!({ "eventId": event_id, "orderId": order }))
 ///     .enqueue()?;
 /// # Ok(()) }
+/// # tidemill_sdk::test::example::run(|| publish(7));
 /// ```
 #[must_use = "an event goes nowhere until it is enqueued"]
 pub struct Event<'a> {
@@ -48,6 +59,15 @@ enum Payload<'a> {
 
 impl<'a> Event<'a> {
     /// An event without key, headers and value. The destination is a name in the manifest's `[publish]`.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// // handler.toml:   [publish]
+    /// //                 orders = "order-events"
+    /// Event::new("orders", "ORDER_ARCHIVED").key(7).enqueue()?; // a tombstone
+    /// # Ok(()) });
+    /// ```
     pub fn new(destination: impl Into<String>, event_type: impl Into<String>) -> Self {
         Self {
             destination: destination.into(),
@@ -60,35 +80,89 @@ impl<'a> Event<'a> {
     }
 
     /// An id of the handler's own. Without it the host gives one that is the same whenever this delivery runs again.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let id = Event::new("orders", "ORDER_PAID").id("paid-7").key(7).enqueue()?;
+    /// assert_eq!(id, "paid-7");
+    /// assert!(Event::new("orders", "ORDER_PAID").id("paid-7").key(7).enqueue().is_err());
+    /// # Ok(()) });
+    /// ```
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
     /// The record's key, as text: events of one key keep their order.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let (order, user) = (7, "ann");
+    /// Event::new("orders", "ORDER_PAID").key(order).enqueue()?;
+    /// Event::new("reminders", "REMIND").key(format_args!("{user}/{order}")).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn key(self, key: impl fmt::Display) -> Self {
         self.key_bytes(key.to_string())
     }
 
     /// The record's key, as bytes.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let account: [u8; 4] = 70_001_u32.to_be_bytes();
+    /// Event::new("orders", "ORDER_PAID").key_bytes(account).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn key_bytes(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
     /// One more header.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// Event::new("orders", "ORDER_PAID").key(7).header("tenant", "eu").header("schema", "2").enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(Header { name: name.into(), value: Some(value.into()) });
         self
     }
 
     /// The value, as JSON.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// #[derive(serde::Serialize)]
+    /// struct Paid {
+    ///     order: i64,
+    ///     total: &'static str,
+    /// }
+    ///
+    /// Event::new("orders", "ORDER_PAID").key(7).json(&Paid { order: 7, total: "25.00" }).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         self.value = Payload::Ready(serde_json::to_vec(value).map(Some));
         self
     }
 
     /// The value, as JSON that has the event's own id in it.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let event = Event::new("orders", "ORDER_PAID").key(7);
+    /// event.json_with_id(|id| serde_json::json!({ "eventId": id, "orderId": 7 })).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn json_with_id<T: Serialize>(mut self, value: impl FnOnce(&str) -> T + 'a) -> Self {
         self.value = Payload::WithId(Box::new(|id| serde_json::to_vec(&value(id)).map(Some)));
         self
@@ -96,18 +170,43 @@ impl<'a> Event<'a> {
 
     /// The value, as JSON in an envelope: `{"eventId": "...", "eventType": "...", "payload": ...}`. A reader matches its type with
     /// `#[serde(tag = "eventType", content = "payload")]` on an enum.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// // {"eventId":"...","eventType":"ORDER_PAID","payload":{"orderId":7}}
+    /// Event::new("orders", "ORDER_PAID").key(7).envelope(serde_json::json!({ "orderId": 7 })).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn envelope<T: Serialize + 'a>(self, payload: T) -> Self {
         let event_type = self.event_type.clone();
         self.json_with_id(move |event_id| Envelope { event_id: event_id.to_owned(), event_type, payload })
     }
 
     /// The value, as bytes.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let line = "7;PAID;25.00";
+    /// Event::new("orders", "ORDER_LINE").key(7).header("content-type", "text/csv").bytes(line).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn bytes(mut self, value: impl Into<Vec<u8>>) -> Self {
         self.value = Payload::Ready(Ok(Some(value.into())));
         self
     }
 
     /// Puts the event into the outbox. Returns its id.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::{params, publisher::Event, sql};
+    /// // Both, or neither.
+    /// sql::execute("UPDATE orders SET status = 'PAID' WHERE id = 7", params![])?;
+    /// Event::new("orders", "ORDER_PAID").key(7).enqueue()?;
+    /// # Ok(()) });
+    /// ```
     pub fn enqueue(self) -> Result<String, Error> {
         host::enqueue(self.finish()?)
     }
@@ -115,11 +214,28 @@ impl<'a> Event<'a> {
     /// Puts the event into the outbox, to be published at this time: never before it, and soon after. It keeps no order
     /// with other events of its key. A time that is not ahead is like [`Event::enqueue`]; one more than 365 days ahead
     /// is refused.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::{Failure, Time, publisher::Event};
+    /// let due: Time = "2026-02-14T08:00:00+01:00".parse().map_err(Failure::reject)?;
+    /// Event::new("reminders", "REMIND").key("ann").enqueue_at(due)?;
+    /// # Ok(()) });
+    /// ```
     pub fn enqueue_at(self, due: Time) -> Result<String, Error> {
         host::enqueue_at(self.finish()?, due.millis())
     }
 
     /// The same, so long after the delivery's clock, in whole milliseconds.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// use std::time::Duration;
+    ///
+    /// Event::new("reminders", "CANCEL_IF_UNPAID").key(7).enqueue_after(Duration::from_secs(30 * 60))?;
+    /// # Ok(()) });
+    /// ```
     pub fn enqueue_after(self, delay: Duration) -> Result<String, Error> {
         host::enqueue_after(self.finish()?, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
     }
@@ -130,12 +246,28 @@ impl<'a> Event<'a> {
     /// When it cannot be published the delivery ends here, and nothing of it is kept; an error that is returned says that
     /// nothing was tried. The reverse does not hold: what was sent stays published, though the delivery fails later.
     /// Prefer [`Event::enqueue`], which neither loses an event nor publishes one too many.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::{info, publisher::Event};
+    /// let receipt = Event::new("orders", "ORDER_PAID").key(7).send()?;
+    /// info!("{} is at {}@{}", receipt.id, receipt.partition, receipt.offset);
+    /// # Ok(()) });
+    /// ```
     pub fn send(self) -> Result<Receipt, Error> {
         host::send(self.finish()?)
     }
 
     /// Sends the event once the delivery has committed, past the outbox and without waiting. It can be lost. Returns its id.
     /// What becomes of it is told to the function that [`handler!`](crate::handler!) names for `sends`.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// let id = Event::new("reminders", "PAGE_VIEWED").key("ann").json(&"/orders/7").send_async()?;
+    /// assert!(!id.is_empty());
+    /// # Ok(()) });
+    /// ```
     pub fn send_async(self) -> Result<String, Error> {
         host::send_async(self.finish()?)
     }
@@ -173,6 +305,14 @@ impl fmt::Debug for Event<'_> {
 }
 
 /// Where Kafka has put an event.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{params, publisher::{Event, Receipt}, sql};
+/// let Receipt { id, partition, offset } = Event::new("orders", "ORDER_PAID").key(7).send()?;
+/// sql::execute("INSERT INTO unsent VALUES (?1, ?2)", params![id, format!("none: it is at {partition}@{offset}")])?;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The event's id.
@@ -195,6 +335,14 @@ pub(crate) struct Enqueued {
 }
 
 /// Why an event was not taken.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::publisher::Event;
+/// let error = Event::new("ordres", "ORDER_PAID").enqueue().unwrap_err();
+/// assert_eq!(error.message, "[publish] in handler.toml has no destination `ordres`");
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What kind of thing went wrong.
@@ -204,6 +352,16 @@ pub struct Error {
 }
 
 /// What kind of thing went wrong.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::publisher::{ErrorKind, Event};
+/// use std::time::Duration;
+///
+/// let too_far = Event::new("reminders", "REMIND").enqueue_after(Duration::MAX);
+/// assert!(too_far.is_err_and(|error| error.kind == ErrorKind::Limit));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No such destination in `[publish]`.

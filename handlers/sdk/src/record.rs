@@ -1,12 +1,39 @@
 //! Records as a handler sees them.
 //!
 //! Key, value and headers are the bytes that Kafka holds; the methods read them and never change them.
+//!
+//! ```
+//! use tidemill_sdk::test::record;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Payment {
+//!     amount: u64,
+//! }
+//!
+//! let record = record("payments").with_key("7").with_value(r#"{"amount":2500}"#).with_header("tenant", "eu");
+//! assert_eq!((record.key_str(), record.header_str("tenant")), (Some("7"), Some("eu")));
+//! assert_eq!(record.json::<Payment>()?.amount, 2500);
+//! # Ok::<(), tidemill_sdk::Failure>(())
+//! ```
 
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
 
 /// One Kafka record.
+///
+/// ```
+/// use tidemill_sdk::{Failure, Record, info};
+///
+/// fn handle(record: &Record) -> Result<(), Failure> {
+///     let Some(value) = &record.value else {
+///         info!("{} is deleted", record.key_str().unwrap_or_default());
+///         return Ok(());
+///     };
+///     info!("{} bytes", value.len());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The topic it was read from.
@@ -26,6 +53,14 @@ pub struct Record {
 }
 
 /// One header of a record or of an event.
+///
+/// ```
+/// use tidemill_sdk::record::Header;
+///
+/// let trace = Header { name: "traceparent".into(), value: Some(b"00-4bf9-00f0-01".to_vec()) };
+/// let empty = Header { name: "retry".into(), value: None };
+/// assert_ne!(trace, empty);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Any text; names may repeat.
@@ -37,6 +72,22 @@ pub struct Header {
 impl Record {
     /// The value, read as JSON. A null value and anything that does not fit `T` is [`Failure::undecodable`]: it would
     /// not fit next time either.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, test::record};
+    /// #[derive(Debug, PartialEq, serde::Deserialize)]
+    /// #[serde(tag = "eventType", content = "payload")]
+    /// enum Event {
+    ///     #[serde(rename = "ORDER_PAID")]
+    ///     Paid { order: i64 },
+    /// }
+    ///
+    /// let paid = record("orders").with_value(r#"{"eventType":"ORDER_PAID","payload":{"order":7}}"#);
+    /// assert_eq!(paid.json::<Event>()?, Event::Paid { order: 7 });
+    /// let broken = record("orders").with_value("{").json::<Event>();
+    /// assert!(matches!(broken, Err(Failure::Reject(why)) if why.starts_with("undecodable: ")));
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let value = self.value.as_deref().ok_or_else(|| Failure::undecodable("the record's value is null"))?;
         serde_json::from_slice(value).map_err(|error| {
@@ -45,17 +96,41 @@ impl Record {
     }
 
     /// The key as text; `None` if it is null or not UTF-8.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, Record};
+    /// fn order_of(record: &Record) -> Result<i64, Failure> {
+    ///     let key = record.key_str().ok_or_else(|| Failure::reject("the key names no order"))?;
+    ///     key.parse().map_err(Failure::reject)
+    /// }
+    /// # use tidemill_sdk::test::record;
+    /// assert_eq!(order_of(&record("payments").with_key("7")), Ok(7));
+    /// assert!(order_of(&record("payments")).is_err());
+    /// ```
     pub fn key_str(&self) -> Option<&str> {
         std::str::from_utf8(self.key.as_deref()?).ok()
     }
 
     /// The value of the last header of this name, as Kafka's own `lastHeader` has it; `None` if there is none or it
     /// is null.
+    ///
+    /// ```
+    /// # use tidemill_sdk::test::record;
+    /// let record = record("payments").with_header("signature", [0xca, 0xfe]).with_header("signature", [0xbe, 0xef]);
+    /// assert_eq!(record.header("signature"), Some([0xbe, 0xef].as_slice()));
+    /// ```
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rfind(|header| header.name == name)?.value.as_deref()
     }
 
     /// The same as text; `None` also if it is not UTF-8.
+    ///
+    /// ```
+    /// # use tidemill_sdk::test::record;
+    /// let record = record("payments").with_header("currency", "EUR");
+    /// assert_eq!(record.header_str("currency").unwrap_or("USD"), "EUR");
+    /// assert_eq!(record.header_str("Currency"), None); // names are compared as they are
+    /// ```
     pub fn header_str(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header(name)?).ok()
     }

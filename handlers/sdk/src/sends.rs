@@ -4,6 +4,18 @@
 //! own: the receipt, or why the event is lost as far as is known. It is not told again where that function fails, and not at
 //! all of what the daemon had under way when it ended. To try once more later, enqueue: what is sent again at once fails again
 //! at once.
+//!
+//! ```
+//! use tidemill_sdk::sends::Sent;
+//! use tidemill_sdk::test::{Bench, example::HANDLER};
+//! use tidemill_sdk::{Failure, params};
+//!
+//! let mut bench = Bench::new(&HANDLER);
+//! let sent = Sent { id: "e-1".into(), event_type: "REMINDED".into(), ..Sent::default() };
+//! bench.completed(&sent, Err("no broker for 30 s".into()))?;
+//! assert_eq!(bench.query::<String>("SELECT reason FROM unsent", params![]), ["no broker for 30 s"]);
+//! # Ok::<(), Failure>(())
+//! ```
 
 use crate::record::Header;
 

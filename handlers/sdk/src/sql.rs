@@ -2,6 +2,22 @@
 //!
 //! What is written here commits with the record or with the response, or not at all. Statements take their values as
 //! parameters (`?1`, `?2`, ...); tables are made by the handler's migrations, and transaction control is the host's.
+//!
+//! ```
+//! # tidemill_sdk::test::example::run(|| {
+//! use tidemill_sdk::{Decimal, params, sql};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order {
+//!     total: Decimal,
+//!     status: String,
+//! }
+//!
+//! sql::execute("INSERT INTO orders (id, user_id, total) VALUES (?1, ?2, ?3)", params![8, "bob", Decimal::new(995, 2)])?;
+//! let order: Order = sql::query_one("SELECT total, status FROM orders WHERE id = ?1", params![8])?;
+//! assert_eq!((order.total.to_string().as_str(), order.status.as_str()), ("9.95", "CREATED"));
+//! # Ok(()) });
+//! ```
 
 mod row;
 mod value;
@@ -15,6 +31,17 @@ pub use value::Value;
 
 /// The parameters of a statement, in order: `params![id, name]`. Takes everything that [`Value`] has a `From` for,
 /// references included; `params![]` is none.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// use tidemill_sdk::{Time, delivery, params, sql};
+///
+/// let (id, user, note): (i64, &str, Option<String>) = (7, "ann", None);
+/// let at: Time = delivery::now();
+/// let row: (i64, String, Option<String>, Time) = sql::query_one("SELECT ?1, ?2, ?3, ?4", params![id, user, note, at])?;
+/// assert_eq!(row, (7, "ann".to_owned(), None, at));
+/// # Ok(()) });
+/// ```
 #[macro_export]
 macro_rules! params {
     ($($value:expr),* $(,)?) => {
@@ -69,27 +96,51 @@ pub fn execute(statement: &str, params: Vec<Value>) -> Result<u64, Error> {
 /// Run one statement and read its rows: into tuples by position, into structs by column name, into anything else
 /// that is [`DeserializeOwned`] from its only column.
 ///
-/// ```no_run
+/// ```
 /// # use tidemill_sdk::{params, sql};
 /// #[derive(serde::Deserialize)]
-/// struct Order { id: i64, status: String }
+/// struct Order {
+///     id: i64,
+///     status: String,
+/// }
 ///
-/// let orders: Vec<Order> = sql::query("SELECT id, status FROM orders WHERE user_id = ?1", params!["7"])?;
+/// # tidemill_sdk::test::example::run(|| {
+/// let orders: Vec<Order> = sql::query("SELECT id, status FROM orders WHERE user_id = ?1", params!["ann"])?;
 /// let pairs: Vec<(i64, String)> = sql::query("SELECT id, status FROM orders", params![])?;
-/// let names: Vec<String> = sql::query("SELECT status FROM orders", params![])?;
-/// # Ok::<(), sql::Error>(())
+/// let states: Vec<String> = sql::query("SELECT status FROM orders", params![])?;
+/// assert_eq!((orders[0].id, orders[0].status.as_str()), (7, "CREATED"));
+/// assert_eq!((pairs.len(), states), (1, vec!["CREATED".to_owned()]));
+/// # Ok(()) });
 /// ```
 pub fn query<T: DeserializeOwned>(statement: &str, params: Vec<Value>) -> Result<Vec<T>, Error> {
     read_rows(host::query(statement, params)?)
 }
 
 /// Run one statement and read its first row, if it has any.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{params, sql};
+/// let by_id = "SELECT user_id FROM orders WHERE id = ?1";
+/// assert_eq!(sql::query_optional::<String>(by_id, params![7])?.as_deref(), Some("ann"));
+/// assert_eq!(sql::query_optional::<String>(by_id, params![404])?, None);
+/// # Ok(()) });
+/// ```
 pub fn query_optional<T: DeserializeOwned>(statement: &str, params: Vec<Value>) -> Result<Option<T>, Error> {
     let Rows { columns, rows } = host::query(statement, params)?;
     rows.into_iter().next().map(|row| row::read(&columns, row)).transpose()
 }
 
 /// Run one statement that must have a row, such as a count or an `INSERT ... RETURNING`, and read the first one.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{params, sql};
+/// let id: i64 = sql::query_one("INSERT INTO orders (user_id, total) VALUES ('bob', '5.00') RETURNING id", params![])?;
+/// let count: u32 = sql::query_one("SELECT count(*) FROM orders", params![])?;
+/// assert_eq!((id, count), (8, 2));
+/// # Ok(()) });
+/// ```
 pub fn query_one<T: DeserializeOwned>(statement: &str, params: Vec<Value>) -> Result<T, Error> {
     query_optional(statement, params)?.ok_or_else(|| Error::decode("the statement returned no row"))
 }
@@ -106,6 +157,14 @@ pub(crate) struct Rows {
 }
 
 /// Why a statement failed.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{params, sql};
+/// let error = sql::execute("UPDATE orders SET sum = 0", params![]).unwrap_err();
+/// assert_eq!((error.kind, error.message.as_str()), (sql::ErrorKind::Statement, "no such column: sum"));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What kind of thing went wrong.
@@ -117,6 +176,15 @@ pub struct Error {
 }
 
 /// What kind of thing went wrong.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{params, sql};
+/// let kind = |statement: &str| sql::execute(statement, params![]).map_err(|error| error.kind);
+/// assert_eq!(kind("INSERT INTO payments VALUES ('p-1', 7, NULL, '')"), Err(sql::ErrorKind::Constraint));
+/// assert_eq!(kind("COMMIT"), Err(sql::ErrorKind::Denied));
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The statement does not parse, names what does not exist, or has the wrong number of parameters.
@@ -137,6 +205,16 @@ pub enum ErrorKind {
 
 impl Error {
     /// Whether a UNIQUE or PRIMARY KEY constraint refused the change, that is, whether the row is there already.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::{info, params, sql};
+    /// match sql::execute("INSERT INTO orders (id, user_id, total) VALUES (7, 'ann', '25.00')", params![]) {
+    ///     Err(error) if error.is_duplicate() => info!("order 7 is there already"),
+    ///     other => drop(other?),
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn is_duplicate(&self) -> bool {
         // SQLITE_CONSTRAINT_PRIMARYKEY and SQLITE_CONSTRAINT_UNIQUE, https://sqlite.org/rescode.html
         matches!(self.code, 1555 | 2067)

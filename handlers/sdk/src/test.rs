@@ -1,9 +1,16 @@
 //! A bench to try a handler on, natively, with no broker and no daemon.
 //!
-//! ```text
+//! ```
+//! use tidemill_sdk::test::{Bench, record};
+//! use tidemill_sdk::{Failure, params};
+//! # use tidemill_sdk::test::example::HANDLER; // what `handler!` leaves
+//!
 //! let mut bench = Bench::new(&HANDLER);
-//! bench.record(&record("order-events").key("1").json(&json!({ "eventType": "ORDER_PAID" })))?;
-//! assert_eq!(bench.query::<i64>("SELECT count(*) FROM notifications", params![]), [1]);
+//! bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+//! bench.record(&record("payments").with_json(&serde_json::json!({ "eventId": "p-1", "orderId": 7, "amount": 25 })))?;
+//! assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["PAID"]);
+//! assert_eq!(bench.events()[0].event_type, "ORDER_PAID");
+//! # Ok::<(), Failure>(())
 //! ```
 //!
 //! The bench keeps the host's promises about one delivery: it runs in a transaction on SQLite with the handler's
@@ -19,7 +26,10 @@
 pub(crate) mod delivery;
 mod input;
 mod manifest;
+mod published;
 mod store;
+#[doc(hidden)]
+pub mod example;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,80 +40,29 @@ use crate::compensation::Input;
 use crate::http::{self, Response};
 use crate::log::Level;
 use crate::publisher::Receipt;
-use crate::record::Header;
 use crate::sends::Sent;
 use crate::sql::Value;
 use crate::{Failure, Handler, Record, Time, outbound, sql};
 use delivery::{Delivery, NotSent};
 pub use input::{Call, get, post, record, request};
 use manifest::{Manifest, Match};
+pub use published::{Published, Via};
 use store::Store;
 
-/// An event that a delivery has published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// The name in `[publish]`.
-    pub destination: String,
-    /// The topic that the manifest maps it to.
-    pub topic: String,
-    /// By which consumers recognise a duplicate.
-    pub id: String,
-    /// For example `ORDER_CREATED`.
-    pub event_type: String,
-    /// The record's key.
-    pub key: Option<Vec<u8>>,
-    /// The record's value.
-    pub value: Option<Vec<u8>>,
-    /// The handler's own headers.
-    pub headers: Vec<Header>,
-    /// When it is due, if that is ahead of the delivery's clock. The bench waits for nothing.
-    pub due: Option<Time>,
-    /// How it leaves.
-    pub via: Via,
-}
-
-/// How an event leaves its delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// By `enqueue`.
-    Outbox,
-    /// By `send`.
-    Send,
-    /// By `send_async`.
-    SendAsync,
-}
-
-impl Published {
-    /// The key, as text. Ends the test if it is null or not UTF-8.
-    #[track_caller]
-    pub fn key_str(&self) -> &str {
-        let key = self.key.as_deref().expect("the event has a key");
-        std::str::from_utf8(key).expect("the event's key is UTF-8")
-    }
-
-    /// The value, read as JSON. Ends the test if it is something else.
-    #[track_caller]
-    pub fn json<T: DeserializeOwned>(&self) -> T {
-        let value = self.value.as_deref().expect("the event has a value");
-        serde_json::from_slice(value).expect("the event's value is the JSON that is expected")
-    }
-}
-
-impl Response {
-    /// The body, read as JSON. Ends the test if it is something else.
-    #[track_caller]
-    pub fn body_json<T: DeserializeOwned>(&self) -> T {
-        serde_json::from_slice(&self.body).expect("the body is the JSON that is expected")
-    }
-
-    /// The first header of this name (in lower case).
-    pub fn header_str(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
-        std::str::from_utf8(value).ok()
-    }
-}
-
 /// A handler, a store of its own, and what it has published and logged so far.
+///
+/// ```
+/// use tidemill_sdk::test::{Bench, get, record};
+/// use tidemill_sdk::{Failure, params};
+/// # use tidemill_sdk::test::example::HANDLER;
+///
+/// let mut bench = Bench::new(&HANDLER);
+/// bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+/// bench.record(&record("payments").with_json(&serde_json::json!({ "eventId": "p-1", "orderId": 7, "amount": 25 })))?;
+/// assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["PAID"]);
+/// assert_eq!(bench.call(get("/api/orders/7")).body_json::<serde_json::Value>()["status"], "PAID");
+/// # Ok::<(), Failure>(())
+/// ```
 #[derive(Debug)]
 pub struct Bench {
     handler: &'static Handler,
@@ -120,12 +79,26 @@ pub struct Bench {
 }
 
 /// What stands for the services outside.
+///
+/// ```
+/// use tidemill_sdk::outbound::{Error, ErrorKind, Request, Response};
+/// use tidemill_sdk::test::Service;
+///
+/// let down: Service = |request| Err(Error { kind: ErrorKind::Timeout, message: format!("{}: no answer", request.url) });
+/// assert!(down(&Request::get("https://payments.example.com/")).is_err());
+/// ```
 pub type Service = fn(&outbound::Request) -> Result<outbound::Response, outbound::Error>;
 
 impl Bench {
     /// An empty store with the handler's migrations, the settings of its manifest, the clock at
     /// 2026-01-31T09:30:00.000Z and attempt 1. Ends the test if the manifest or a migration is not usable, or if the
     /// manifest's routes are not those of `handler!`.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{params, test::{Bench, example::HANDLER}};
+    /// let bench = Bench::new(&HANDLER);
+    /// assert_eq!(bench.query::<u32>("SELECT count(*) FROM orders", params![]), [0]);
+    /// ```
     #[track_caller]
     pub fn new(handler: &'static Handler) -> Self {
         let manifest = Manifest::parse(handler.manifest).unwrap_or_else(|error| panic!("handler.toml: {error}"));
@@ -150,6 +123,14 @@ impl Bench {
     }
 
     /// Sets what answers the handler's calls to services outside. A call without one ends the test.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, outbound::Response, test::{Bench, example::HANDLER, record}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.service(|_| Ok(Response { status: 503, ..Response::default() }));
+    /// let busy = bench.record(&record("charges").with_key("7"));
+    /// assert!(matches!(busy, Err(Failure::Unavailable { .. })));
+    /// ```
     pub fn service(&mut self, service: Service) -> &mut Self {
         self.service = Some(service);
         self
@@ -157,12 +138,30 @@ impl Bench {
 
     /// Kafka takes nothing from now on, for this reason: a delivery that sends ends there as unavailable, and nothing of it is
     /// kept; what is sent asynchronously is lost, of which [`Bench::completed`] tells the handler.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, test::{Bench, example::HANDLER, record}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.refuse_sends("no broker answers");
+    /// assert_eq!(bench.record(&record("reminders").with_key("ann")), Err(Failure::unavailable("no broker answers")));
+    /// assert!(bench.events().is_empty());
+    /// ```
     pub fn refuse_sends(&mut self, reason: impl Into<String>) -> &mut Self {
         self.refusal = Some(reason.into());
         self
     }
 
     /// Sets a setting, as the operator would.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, test::{Bench, example::HANDLER, record}};
+    /// # let mut bench = Bench::new(&HANDLER);
+    /// # bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// bench.set("currency", "KRW");
+    /// bench.record(&record("payments").with_json(&serde_json::json!({ "orderId": 7, "amount": 25 })))?;
+    /// assert_eq!(bench.lines()[0].1, "order 7 is paid in KRW");
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.manifest.settings.insert(name.into(), value.into());
         self
@@ -170,11 +169,10 @@ impl Bench {
 
     /// Gives a secret, as the operator would. Ends the test if the manifest does not ask for it, since it would not be there then.
     ///
-    /// ```no_run
-    /// # fn example(handler: &'static tidemill_sdk::Handler) {
-    /// let mut bench = tidemill_sdk::test::Bench::new(handler);
+    /// ```
+    /// # use tidemill_sdk::test::{Bench, example::HANDLER};
+    /// let mut bench = Bench::new(&HANDLER);
     /// bench.secret("payment-key", "a key for tests");
-    /// # }
     /// ```
     #[track_caller]
     pub fn secret(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
@@ -185,18 +183,44 @@ impl Bench {
     }
 
     /// Sets the clock of the deliveries that follow.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, Time, params, test::{Bench, example::HANDLER, record}};
+    /// # let mut bench = Bench::new(&HANDLER);
+    /// # bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// bench.at(Time::from_millis(0));
+    /// bench.record(&record("payments").with_json(&serde_json::json!({ "orderId": 7, "amount": 25 })))?;
+    /// assert_eq!(bench.query::<Time>("SELECT paid_at FROM payments", params![]), [Time::from_millis(0)]);
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn at(&mut self, now: Time) -> &mut Self {
         self.now = now;
         self
     }
 
     /// Sets which attempt the deliveries that follow are.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, test::{Bench, example::HANDLER, record}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.attempt(3);
+    /// bench.record(&record("reminders").with_key("ann"))?; // as if it had failed twice
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn attempt(&mut self, attempt: u32) -> &mut Self {
         self.attempt = attempt;
         self
     }
 
     /// Delivers a record. What the handler wrote and published stays only if it returns `Ok`.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, params, test::{Bench, example::HANDLER, record}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// let unknown = record("payments").with_json(&serde_json::json!({ "orderId": 404, "amount": 25 }));
+    /// assert!(bench.record(&unknown).is_err());
+    /// assert_eq!(bench.query::<u32>("SELECT count(*) FROM payments", params![]), [0]);
+    /// ```
     #[track_caller]
     pub fn record(&mut self, record: &Record) -> Result<(), Failure> {
         let handle = self.handler.records.expect("handler! names a function for `records`");
@@ -206,6 +230,15 @@ impl Bench {
 
     /// Lets the handler make good what was given up on, for this reason. What it wrote and published stays only if it
     /// returns `Ok`.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, compensation::Input, params, test::{Bench, example::HANDLER, record}};
+    /// # let mut bench = Bench::new(&HANDLER);
+    /// # bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// bench.compensate(&Input::Record(record("charges").with_key("7")), "the card has expired")?;
+    /// assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["CANCELLED"]);
+    /// # Ok::<(), Failure>(())
+    /// ```
     #[track_caller]
     pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Failure> {
         let compensate = self.handler.compensate.expect("handler! names a function for `compensate`");
@@ -213,6 +246,14 @@ impl Bench {
     }
 
     /// Tells the handler what became of an event that it sent. What it wrote and published stays only if it returns `Ok`.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, params, sends::Sent, test::{Bench, example::HANDLER}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.completed(&Sent { id: "e-1".into(), ..Sent::default() }, Err("too large".into()))?;
+    /// assert_eq!(bench.query::<String>("SELECT id FROM unsent", params![]), ["e-1"]);
+    /// # Ok::<(), Failure>(())
+    /// ```
     #[track_caller]
     pub fn completed(&mut self, sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
         let completed = self.handler.completed.expect("handler! names a function for `sends`");
@@ -221,6 +262,14 @@ impl Bench {
 
     /// Sends a request. Like the host it answers 404, 405 and 401 by itself, and what the handler wrote and published
     /// stays only if the status is below 400.
+    ///
+    /// ```
+    /// # use tidemill_sdk::test::{Bench, example::HANDLER, get, post};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// let created = bench.call(post("/api/orders").user("ann").json(&serde_json::json!({ "total": "25.00" })));
+    /// assert_eq!(created.status, 201);
+    /// assert_eq!(bench.call(get(created.header_str("location").unwrap_or_default())).status, 200);
+    /// ```
     #[track_caller]
     pub fn call(&mut self, call: Call) -> Response {
         let (jwt, request) = match self.manifest.find(call.into_request()) {
@@ -241,16 +290,43 @@ impl Bench {
     }
 
     /// What the deliveries have published, in order.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, test::{Bench, example::HANDLER, record}};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.record(&record("reminders").with_key("ann"))?;
+    /// bench.record(&record("reminders").with_key("bob"))?;
+    /// let keys: Vec<&str> = bench.events().iter().map(|event| event.key_str()).collect();
+    /// assert_eq!(keys, ["ann", "bob"]);
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn events(&self) -> &[Published] {
         &self.events
     }
 
     /// What the deliveries have logged, in order, the failed ones included.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, log::Level, test::{Bench, example::HANDLER, record}};
+    /// # let mut bench = Bench::new(&HANDLER);
+    /// # bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// bench.record(&record("payments").with_json(&serde_json::json!({ "orderId": 7, "amount": 25 })))?;
+    /// assert_eq!(bench.lines(), [(Level::Info, "order 7 is paid in EUR".to_owned())]);
+    /// # Ok::<(), Failure>(())
+    /// ```
     pub fn lines(&self) -> &[(Level, String)] {
         &self.lines
     }
 
     /// The rows of a query on the store, outside of any delivery. Ends the test if it fails.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{params, test::{Bench, example::HANDLER}};
+    /// # let bench = Bench::new(&HANDLER);
+    /// bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// let rows: Vec<(i64, String)> = bench.query("SELECT id, user_id FROM orders WHERE id = ?1", params![7]);
+    /// assert_eq!(rows, [(7, "ann".to_owned())]);
+    /// ```
     #[track_caller]
     pub fn query<T: DeserializeOwned>(&self, statement: &str, params: Vec<Value>) -> Vec<T> {
         let rows = self.store.query(statement, params).and_then(sql::read_rows);
@@ -258,6 +334,13 @@ impl Bench {
     }
 
     /// Runs statements on the store, outside of any delivery, to put rows there. Ends the test if it fails.
+    ///
+    /// ```
+    /// # use tidemill_sdk::test::{Bench, example::HANDLER, get};
+    /// let mut bench = Bench::new(&HANDLER);
+    /// bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'PAID'), (8, 'bob', '5.00', 'CREATED')");
+    /// assert_eq!(bench.call(get("/api/orders/8")).status, 200);
+    /// ```
     #[track_caller]
     pub fn prepare(&self, statements: &str) {
         self.store.batch(statements);

@@ -1,6 +1,14 @@
 //! A moment in UTC, to the millisecond, written as ISO-8601: `2026-01-31T09:30:00.000Z`.
 //!
 //! It reads no clock; [`delivery::now`](crate::delivery::now) does.
+//!
+//! ```
+//! use tidemill_sdk::Time;
+//!
+//! let paid: Time = "2026-01-31T18:30:00+09:00".parse()?;
+//! assert_eq!(paid.to_string(), "2026-01-31T09:30:00.000Z");
+//! # Ok::<(), tidemill_sdk::time::Invalid>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +18,44 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 const DAY_MS: i64 = 86_400_000;
 
 /// A moment in UTC, to the millisecond. In JSON and in the store it is ISO-8601 text, which sorts as time does.
+///
+/// ```
+/// use tidemill_sdk::Time;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Payment {
+///     at: Time,
+/// }
+///
+/// let payment: Payment = serde_json::from_str(r#"{"at":"1970-01-01T00:00:01.5Z"}"#)?;
+/// assert_eq!(payment.at.millis(), 1500);
+/// assert!(payment.at < Time::from_millis(1501));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
 impl Time {
     /// From milliseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Record, Time, test::record};
+    /// fn written_at(record: &Record) -> Option<Time> {
+    ///     record.timestamp.map(Time::from_millis)
+    /// }
+    /// assert_eq!(written_at(&record("orders")), None);
+    /// ```
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// ```
+    /// # use tidemill_sdk::Time;
+    /// let (ordered, paid) = (Time::from_millis(1_000), Time::from_millis(61_000));
+    /// assert_eq!((paid.millis() - ordered.millis()) / 1000, 60);
+    /// ```
     pub const fn millis(self) -> i64 {
         self.0
     }
@@ -36,6 +72,13 @@ impl fmt::Display for Time {
 }
 
 /// A text that is no time such as `2026-01-31T09:30:00.000Z`.
+///
+/// ```
+/// use tidemill_sdk::{Failure, Time};
+///
+/// let due = "tomorrow".parse::<Time>().map_err(Failure::reject);
+/// assert_eq!(due, Err(Failure::reject("`tomorrow` is not a time such as 2026-01-31T09:30:00.000Z")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(String);
 

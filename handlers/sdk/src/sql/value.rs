@@ -6,6 +6,17 @@
 use crate::{Decimal, Time};
 
 /// A value as SQLite stores it.
+///
+/// ```
+/// use tidemill_sdk::sql::Value;
+/// use tidemill_sdk::{Decimal, Time};
+///
+/// assert_eq!(Value::from(true), Value::Integer(1));
+/// assert_eq!(Value::from(Decimal::new(2500, 2)), Value::Text("25.00".into()));
+/// assert_eq!(Value::from(Time::from_millis(0)), Value::Text("1970-01-01T00:00:00.000Z".into()));
+/// assert_eq!(Value::from(vec![1, 2]), Value::Blob(vec![1, 2]));
+/// assert_eq!(Value::from(None::<&str>), Value::Null);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// NULL
