@@ -28,6 +28,7 @@
 
 mod handler;
 pub mod record;
+pub mod cloud_event;
 pub mod http;
 pub mod compensation;
 mod failure;
@@ -54,6 +55,7 @@ pub mod test;
 #[cfg(not(target_arch = "wasm32"))]
 use test::delivery as host;
 
+pub use cloud_event::CloudEvent;
 pub use failure::Failure;
 pub use handler::{Answer, Compensate, Completed, Handle, Handler};
 pub use record::Record;

@@ -39,6 +39,10 @@ pub struct Event<'a> {
     key: Option<Vec<u8>>,
     headers: Vec<Header>,
     value: Payload<'a>,
+    /// The header that is to have the event's id, if one is.
+    id_header: Option<&'static str>,
+    /// Why it cannot be published.
+    refusal: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -49,7 +53,7 @@ struct Envelope<T> {
     payload: T,
 }
 
-type Written = Result<Option<Vec<u8>>, serde_json::Error>;
+pub(crate) type Written = Result<Option<Vec<u8>>, serde_json::Error>;
 
 enum Payload<'a> {
     Ready(Written),
@@ -76,6 +80,8 @@ impl<'a> Event<'a> {
             key: None,
             headers: Vec::new(),
             value: Payload::Ready(Ok(None)),
+            id_header: None,
+            refusal: None,
         }
     }
 
@@ -272,8 +278,38 @@ impl<'a> Event<'a> {
         host::send_async(self.finish()?)
     }
 
+    /// The value, or why there is none.
+    pub(crate) fn written(mut self, value: Written) -> Self {
+        self.value = Payload::Ready(value);
+        self
+    }
+
+    /// The same, once the event's id is known.
+    pub(crate) fn written_with_id(mut self, value: impl FnOnce(&str) -> Written + 'a) -> Self {
+        self.value = Payload::WithId(Box::new(value));
+        self
+    }
+
+    pub(crate) fn with_id_in_header(mut self, name: &'static str) -> Self {
+        self.id_header = Some(name);
+        self
+    }
+
+    /// Is an error when it is to be published, for this reason.
+    pub(crate) fn refused(mut self, why: String) -> Self {
+        self.refusal = Some(why);
+        self
+    }
+
     /// Writes the value, which may need the id.
-    fn finish(self) -> Result<Enqueued, Error> {
+    fn finish(mut self) -> Result<Enqueued, Error> {
+        if let Some(message) = self.refusal {
+            return Err(Error { kind: ErrorKind::Payload, message });
+        }
+        if let Some(name) = self.id_header {
+            let id = self.id.clone().unwrap_or_else(host::next_id);
+            self.headers.push(Header { name: name.to_owned(), value: Some(id.into_bytes()) });
+        }
         let value = match self.value {
             Payload::Ready(written) => written,
             Payload::WithId(write) => match &self.id {
@@ -372,7 +408,7 @@ pub enum ErrorKind {
     Id,
     /// A request that only reads cannot publish.
     ReadOnly,
-    /// The payload could not be written as JSON.
+    /// The payload could not be written as JSON, or the event is no CloudEvent though it is to be one.
     Payload,
 }
 
