@@ -1,9 +1,16 @@
 //! Lines for the operator's log. They appear once the delivery has committed or failed, with its topic, partition and
 //! offset, so a message need not repeat them.
 //!
+//! Fields come first, as with `tracing`, and end the line: `name = value` is written as it displays, `name = ?value` as it
+//! debugs, `name` and `?name` stand for the variable of that name.
+//!
 //! ```
+//! use tidemill_sdk::info;
+//!
 //! # tidemill_sdk::test::example::run(|| {
-//! tidemill_sdk::info!("order {} is paid", 7);
+//! let (user, items) = ("ann", ["lamp"]);
+//! info!("order {} is paid", 7); // order 7 is paid
+//! info!(order_id = 7, user, ?items, "paid by {}", "card"); // paid by card order_id=7 user=ann items=["lamp"]
 //! # Ok(()) });
 //! ```
 
@@ -55,7 +62,7 @@ pub fn write(level: Level, message: &str) {
 /// ```
 #[macro_export]
 macro_rules! error {
-    ($($message:tt)+) => { $crate::log::write($crate::log::Level::Error, &::std::format!($($message)+)) };
+    ($($line:tt)+) => { $crate::log::write($crate::log::Level::Error, &$crate::log_line!([] $($line)+)) };
 }
 
 /// A line at level warn: it went on, but not as it should.
@@ -68,7 +75,7 @@ macro_rules! error {
 /// ```
 #[macro_export]
 macro_rules! warn {
-    ($($message:tt)+) => { $crate::log::write($crate::log::Level::Warn, &::std::format!($($message)+)) };
+    ($($line:tt)+) => { $crate::log::write($crate::log::Level::Warn, &$crate::log_line!([] $($line)+)) };
 }
 
 /// A line at level info.
@@ -80,7 +87,7 @@ macro_rules! warn {
 /// ```
 #[macro_export]
 macro_rules! info {
-    ($($message:tt)+) => { $crate::log::write($crate::log::Level::Info, &::std::format!($($message)+)) };
+    ($($line:tt)+) => { $crate::log::write($crate::log::Level::Info, &$crate::log_line!([] $($line)+)) };
 }
 
 /// A line at level debug.
@@ -93,7 +100,7 @@ macro_rules! info {
 /// ```
 #[macro_export]
 macro_rules! debug {
-    ($($message:tt)+) => { $crate::log::write($crate::log::Level::Debug, &::std::format!($($message)+)) };
+    ($($line:tt)+) => { $crate::log::write($crate::log::Level::Debug, &$crate::log_line!([] $($line)+)) };
 }
 
 /// A line at level trace.
@@ -105,5 +112,66 @@ macro_rules! debug {
 /// ```
 #[macro_export]
 macro_rules! trace {
-    ($($message:tt)+) => { $crate::log::write($crate::log::Level::Trace, &::std::format!($($message)+)) };
+    ($($line:tt)+) => { $crate::log::write($crate::log::Level::Trace, &$crate::log_line!([] $($line)+)) };
+}
+
+/// The text of a line. The fields are gathered between the brackets until the message begins.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! log_line {
+    ([$($done:tt)*] $name:ident = ?$value:expr, $($rest:tt)+) => {
+        $crate::log_line!([$($done)* ($name "{:?}" $value)] $($rest)+)
+    };
+    ([$($done:tt)*] $name:ident = %$value:expr, $($rest:tt)+) => {
+        $crate::log_line!([$($done)* ($name "{}" $value)] $($rest)+)
+    };
+    ([$($done:tt)*] $name:ident = $value:expr, $($rest:tt)+) => {
+        $crate::log_line!([$($done)* ($name "{}" $value)] $($rest)+)
+    };
+    ([$($done:tt)*] ?$name:ident, $($rest:tt)+) => { $crate::log_line!([$($done)* ($name "{:?}" $name)] $($rest)+) };
+    ([$($done:tt)*] %$name:ident, $($rest:tt)+) => { $crate::log_line!([$($done)* ($name "{}" $name)] $($rest)+) };
+    ([$($done:tt)*] $name:ident, $($rest:tt)+) => { $crate::log_line!([$($done)* ($name "{}" $name)] $($rest)+) };
+    ([$(($name:ident $form:literal $value:expr))*] $($message:tt)+) => {
+        [
+            ::std::format!($($message)+),
+            $(::std::format!(::std::concat!(" ", ::std::stringify!($name), "=", $form), $value)),*
+        ]
+        .concat()
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::test::{Bench, example::HANDLER, record};
+    use crate::{Failure, Handler, Record};
+
+    fn log(_: &Record) -> Result<(), Failure> {
+        let (user, items, x) = ("ann", ["lamp"], 5);
+        crate::info!("paid {}", x);
+        crate::info!("paid {x} by {who:?}", who = user);
+        crate::info!(concat!("paid", " {}"), x,);
+        crate::warn!(order_id = 3 + 4, "paid {}", x);
+        crate::error!(order_id = %7, user, "paid");
+        crate::debug!(items = ?items.first(), %user, ?user, kind = 1, "{} of {x}", x);
+        Ok(())
+    }
+
+    #[test]
+    fn fields_end_the_line_and_a_line_without_them_is_as_before() {
+        static LOGGING: Handler = Handler { records: Some(log), ..HANDLER };
+        let mut bench = Bench::new(&LOGGING);
+        assert_eq!(bench.record(&record("payments")), Ok(()));
+        let lines: Vec<&str> = bench.lines().iter().map(|(_, line)| line.as_str()).collect();
+        assert_eq!(
+            lines,
+            [
+                "paid 5",
+                "paid 5 by \"ann\"",
+                "paid 5",
+                "paid 5 order_id=7",
+                "paid order_id=7 user=ann",
+                "5 of 5 items=Some(\"lamp\") user=ann user=\"ann\" kind=1",
+            ]
+        );
+    }
 }
