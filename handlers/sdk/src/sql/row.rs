@@ -238,6 +238,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_borrowed_optional_or_an_array_is_a_parameter() {
+        let (note, none, bytes) = (Some("n".to_owned()), None::<Decimal>, [1, 2]);
+        let values =
+            crate::params![&note, &none, bytes, &bytes, &7_i32, &"t", std::borrow::Cow::Borrowed("c"), 0.5_f32];
+        let (text, blob) = (|text: &str| Value::Text(text.into()), Value::Blob(vec![1, 2]));
+        let expected =
+            [text("n"), Value::Null, blob.clone(), blob, Value::Integer(7), text("t"), text("c"), Value::Real(0.5)];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn an_optional_column_may_hold_any_type() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Row {
+            open: Option<bool>,
+            total: Option<Decimal>,
+            at: Option<Time>,
+            status: Option<Status>,
+            blob: Option<Vec<u8>>,
+        }
+        let columns = ["open", "total", "at", "status", "blob"].map(String::from);
+        let row = read::<Row>(&columns, crate::params![true, Decimal::ONE, Time::from_millis(0), "PAID", [7]]).unwrap();
+        let (total, at) = (Some(Decimal::ONE), Some(Time::from_millis(0)));
+        assert_eq!(row, Row { open: Some(true), total, at, status: Some(Status::Paid), blob: Some(vec![7]) });
+        let nulls = read::<Row>(&columns, vec![Value::Null; 5]).unwrap();
+        assert_eq!(nulls, Row { open: None, total: None, at: None, status: None, blob: None });
+    }
+
+    #[test]
     fn a_plain_type_is_read_from_the_only_column() {
         let columns = ["a".into()];
         assert_eq!(read::<Option<i64>>(&columns, vec![Value::Null]).unwrap(), None);

@@ -3,9 +3,62 @@
 //! Nothing is rounded on the way: a [`Decimal`] is TEXT with its own number of places, a [`Time`] is TEXT in ISO-8601,
 //! which sorts as time does.
 
+use std::borrow::Cow;
+
 use crate::{Decimal, Time};
 
 /// A value as SQLite stores it.
+///
+/// An enum that is read from a TEXT by its serde name is written by a `From` of its own:
+///
+/// ```
+/// use tidemill_sdk::{Decimal, Failure, Time, delivery, params, sql};
+///
+/// #[derive(Debug, PartialEq, serde::Deserialize)]
+/// #[serde(rename_all = "UPPERCASE")]
+/// enum Status {
+///     Created,
+///     Paid,
+/// }
+///
+/// impl From<&Status> for sql::Value {
+///     fn from(status: &Status) -> Self {
+///         match status {
+///             Status::Created => "CREATED".into(),
+///             Status::Paid => "PAID".into(),
+///         }
+///     }
+/// }
+///
+/// #[derive(Debug, PartialEq, serde::Deserialize)]
+/// struct Order {
+///     total: Decimal,
+///     status: Status,
+///     gift: bool,
+///     note: Option<String>,
+///     signature: Vec<u8>,
+///     placed: Time,
+/// }
+///
+/// # tidemill_sdk::test::example::run(|| {
+/// let order = Order {
+///     total: Decimal::new(2500, 2),
+///     status: Status::Paid,
+///     gift: true,
+///     note: None,
+///     signature: vec![0xca, 0xfe],
+///     placed: delivery::now(),
+/// };
+/// // Any SELECT, or a table's row.
+/// let read: Order = sql::query_one(
+///     "SELECT ?1 AS total, ?2 AS status, ?3 AS gift, ?4 AS note, ?5 AS signature, ?6 AS placed",
+///     params![order.total, &order.status, order.gift, &order.note, &order.signature, order.placed],
+/// )?;
+/// assert_eq!(read, order);
+/// # Ok(()) });
+/// ```
+///
+/// What becomes which value:
 ///
 /// ```
 /// use tidemill_sdk::sql::Value;
@@ -49,6 +102,12 @@ impl From<f64> for Value {
     }
 }
 
+impl From<f32> for Value {
+    fn from(value: f32) -> Self {
+        Self::Real(f64::from(value))
+    }
+}
+
 impl From<&str> for Value {
     fn from(value: &str) -> Self {
         Self::Text(value.to_owned())
@@ -73,6 +132,24 @@ impl From<Vec<u8>> for Value {
     }
 }
 
+impl<const LEN: usize> From<[u8; LEN]> for Value {
+    fn from(value: [u8; LEN]) -> Self {
+        Self::Blob(value.to_vec())
+    }
+}
+
+impl<const LEN: usize> From<&[u8; LEN]> for Value {
+    fn from(value: &[u8; LEN]) -> Self {
+        Self::Blob(value.to_vec())
+    }
+}
+
+impl From<Cow<'_, str>> for Value {
+    fn from(value: Cow<'_, str>) -> Self {
+        Self::Text(value.into_owned())
+    }
+}
+
 impl From<Decimal> for Value {
     fn from(value: Decimal) -> Self {
         Self::Text(value.to_string())
@@ -91,6 +168,12 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
+impl<T: Clone + Into<Value>> From<&Option<T>> for Value {
+    fn from(value: &Option<T>) -> Self {
+        Self::from(value.clone())
+    }
+}
+
 /// What is borrowed is cloned, so that `params![&order.user]` needs no ceremony.
 macro_rules! borrowed {
     ($($borrowed:ty),*) => {$(
@@ -102,4 +185,4 @@ macro_rules! borrowed {
     )*};
 }
 
-borrowed!(String, Vec<u8>, Decimal, Time, i64, bool);
+borrowed!(String, Vec<u8>, Decimal, Time, i64, i32, i16, i8, u32, u16, u8, bool, f64, f32, &str);
