@@ -23,9 +23,24 @@
 //! }
 //! ```
 //!
+//! # What a handler can do, by example
+//!
+//! - [A route with path parameters and a query](guide#a-route-with-path-parameters-and-a-query)
+//! - [A delayed event](guide#a-delayed-event) and [a timer](guide#a-timer)
+//! - [A synchronous send](guide#a-synchronous-send)
+//! - [A call to a service outside](guide#a-call-to-a-service-outside)
+//! - [Compensation](guide#compensation)
+//! - [Configuration and secrets](guide#configuration-and-secrets)
+//! - [Batches](guide#batches), and why there is no need for them
+//! - [CloudEvents](cloud_event), [rows as structs](sql::query), [columns of every type](sql::Value),
+//!   [acting only once](sql::execute#acting-only-once), [log lines with fields](log), [a bench for tests](mod@test)
+//!
+//! # Two rules
+//!
 //! Two rules follow from the host's promise that a delivery is a function of its input and its store, and may run
 //! again at any time: keep nothing in statics, and take time and randomness from [`delivery`].
 
+pub mod guide;
 mod handler;
 pub mod record;
 pub mod cloud_event;
