@@ -5,8 +5,9 @@
 //! in the order of the key. Nothing here undoes anything by itself.
 //!
 //! ```
-//! use tidemill_sdk::test::{Bench, example::HANDLER, record};
 //! use tidemill_sdk::compensation::Input;
+//! use tidemill_sdk::test::{Bench, record};
+//! # use tidemill_sdk::test::example::HANDLER;
 //! use tidemill_sdk::{Failure, params};
 //!
 //! // The order's payment has become a dead letter: the handler cancels the order.

@@ -7,7 +7,8 @@
 //!
 //! ```
 //! use tidemill_sdk::sends::Sent;
-//! use tidemill_sdk::test::{Bench, example::HANDLER};
+//! use tidemill_sdk::test::Bench;
+//! # use tidemill_sdk::test::example::HANDLER;
 //! use tidemill_sdk::{Failure, params};
 //!
 //! let mut bench = Bench::new(&HANDLER);
