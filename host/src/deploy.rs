@@ -235,7 +235,8 @@ impl Deployer {
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
-        let on_probation = probation != Probation::None && spec.probation.records > 0;
+        // Only records are counted.
+        let on_probation = probation != Probation::None && spec.probation.records > 0 && reads(&spec);
         let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
