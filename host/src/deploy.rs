@@ -10,6 +10,7 @@ pub mod versions;
 pub mod audit;
 pub mod report;
 pub mod command;
+mod checks;
 mod going_back;
 mod rehearsal;
 pub mod smoke;
@@ -24,6 +25,8 @@ use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+pub use self::checks::{check_against, check_exports};
+use self::checks::{reads, reads_the_same};
 use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
@@ -38,7 +41,7 @@ use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::topics::{Admin, Ensured, TopicError};
 use crate::ledger::deployment::{self, Status};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use crate::store::{self, Connection as Store};
 
 /// Partitions of a topic that nobody configured, on the embedded broker.
@@ -468,55 +471,10 @@ impl Deployed {
     }
 }
 
-/// A component must export what its manifest promises.
-pub fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
-    if reads(spec) && !component.takes_records() {
-        bail!("the manifest names topics, but the component does not export `records`");
-    }
-    if !spec.routes.is_empty() && !component.takes_requests() {
-        bail!("the manifest names routes, but the component does not export `http`");
-    }
-    Ok(())
-}
-
-/// Names and consumer groups belong to one file each.
-pub fn check_against<'a>(spec: &Spec, others: impl Iterator<Item = (&'a Path, &'a Spec)>) -> Result<()> {
-    for (file, other) in others {
-        let file = file.display();
-        if other.name == spec.name {
-            bail!(
-                "handler {} comes from {file} already: remove one of the two files, or give one another name",
-                spec.name
-            );
-        }
-        if other.group == spec.group {
-            bail!(
-                "consumer group {} belongs to handler {} ({file}): give one of them another `group`",
-                spec.group,
-                other.name
-            );
-        }
-    }
-    Ok(())
-}
-
-fn reads(spec: &Spec) -> bool {
-    !spec.topics.is_empty() || spec.pattern.is_some()
-}
-
 /// Whether trying again may help, with the file as it is.
 pub fn may_pass(error: &anyhow::Error) -> bool {
     error.downcast_ref::<store::Error>().is_some_and(|e| e.kind == store::Kind::Store)
         || error.downcast_ref::<TopicError>().is_some_and(TopicError::is_transient)
         || error.downcast_ref::<rdkafka::error::KafkaError>().is_some()
         || error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
-}
-
-fn reads_the_same(old: &Spec, new: &Spec) -> bool {
-    let how = |spec: &Spec| {
-        // How much is under way at once is the executor's business.
-        let consumer = settings::Consumer { concurrency: 0, ..spec.consumer.clone() };
-        (spec.topics.clone(), spec.pattern.clone(), spec.start, consumer)
-    };
-    how(old) == how(new)
 }
