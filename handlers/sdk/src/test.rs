@@ -21,6 +21,7 @@ mod input;
 mod manifest;
 mod store;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use serde::de::DeserializeOwned;
