@@ -11,6 +11,7 @@ pub mod versions;
 pub mod audit;
 pub mod report;
 pub mod command;
+mod checks;
 mod going_back;
 mod rehearsal;
 pub mod smoke;
@@ -25,6 +26,8 @@ use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+pub use self::checks::{check_against, compile};
+use self::checks::{reads, reads_the_same};
 use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
@@ -39,7 +42,7 @@ use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::topics::{Admin, Ensured, TopicError};
 use crate::ledger::deployment::{self, Status};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use crate::store::{self, Connection as Store};
 
 /// Partitions of a topic that nobody configured, on the embedded broker.
@@ -236,7 +239,8 @@ impl Deployer {
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
-        let on_probation = probation != Probation::None && spec.probation.records > 0;
+        // Only records are counted.
+        let on_probation = probation != Probation::None && spec.probation.records > 0 && reads(&spec);
         let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
@@ -465,66 +469,10 @@ impl Deployed {
     }
 }
 
-/// A version as it can run: compiled, tried out, and held against its manifest.
-///
-/// # Errors
-/// Why it cannot run.
-pub fn compile(engine: &Engine, artifact: &Artifact, spec: &Spec) -> Result<Component> {
-    let component = engine.load(&artifact.bytes, &artifact.sha256)?;
-    component.try_out(spec)?;
-    check_exports(spec, &component)?;
-    Ok(component)
-}
-
-/// A component must export what its manifest promises.
-fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
-    if reads(spec) && !component.takes_records() {
-        bail!("the manifest names topics, but the component does not export `records`");
-    }
-    if !spec.routes.is_empty() && !component.takes_requests() {
-        bail!("the manifest names routes, but the component does not export `http`");
-    }
-    Ok(())
-}
-
-/// Names and consumer groups belong to one file each.
-pub fn check_against<'a>(spec: &Spec, others: impl Iterator<Item = (&'a Path, &'a Spec)>) -> Result<()> {
-    for (file, other) in others {
-        let file = file.display();
-        if other.name == spec.name {
-            bail!(
-                "handler {} comes from {file} already: remove one of the two files, or give one another name",
-                spec.name
-            );
-        }
-        if other.group == spec.group {
-            bail!(
-                "consumer group {} belongs to handler {} ({file}): give one of them another `group`",
-                spec.group,
-                other.name
-            );
-        }
-    }
-    Ok(())
-}
-
-fn reads(spec: &Spec) -> bool {
-    !spec.topics.is_empty() || spec.pattern.is_some()
-}
-
 /// Whether trying again may help, with the file as it is.
 pub fn may_pass(error: &anyhow::Error) -> bool {
     error.downcast_ref::<store::Error>().is_some_and(|e| e.kind == store::Kind::Store)
         || error.downcast_ref::<TopicError>().is_some_and(TopicError::is_transient)
         || error.downcast_ref::<rdkafka::error::KafkaError>().is_some()
         || error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
-}
-
-fn reads_the_same(old: &Spec, new: &Spec) -> bool {
-    let how = |spec: &Spec| {
-        // How much is under way at once is the executor's business.
-        let consumer = settings::Consumer { concurrency: 0, ..spec.consumer.clone() };
-        (spec.topics.clone(), spec.pattern.clone(), spec.start, consumer)
-    };
-    how(old) == how(new)
 }

@@ -3,6 +3,8 @@
 //! Its invariant: a call goes to an origin that the handler was granted and to no other, so redirects are answers; it ends within
 //! its tries and their time limits, and its answer is no larger than the limit. It knows nothing of deliveries.
 
+pub mod recorded;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -23,15 +23,15 @@ use crate::kafka::dead_letter::is_dead_letter;
 use crate::kafka::sender::{Position, Sender};
 use crate::ledger::outbox::{self, Event, Span};
 use crate::ledger::{deployment, offset, owners, pending, schema};
-use crate::outbound::{Answer, Call, Outbound};
+use crate::outbound::{Answer, Call, Outbound, recorded};
 use crate::policy::{Failure, Next, Outcome, Situation, decide};
 use crate::record::Record;
 use crate::rig::kafka::shown;
 use crate::rig::services::Services;
 use crate::rig::wire::{self, Expected};
 use crate::settings::units;
-use crate::store::rights::{Rights, Tables};
 use crate::store::Connection;
+use crate::store::rights::{Rights, Tables};
 
 /// The secret and the topic id where the store does not know them.
 const UNKNOWN: &str = "replay";
@@ -169,6 +169,8 @@ struct Facts {
     at: i64,
     /// Whose clock it is.
     clock: &'static str,
+    /// What services had answered to its last attempt.
+    answered: Answers,
     /// What the store has of it already.
     before: Before,
 }
@@ -191,7 +193,7 @@ impl Facts {
         let attempt = last("attempt").and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1);
         let clocks = [
             (plan.at, "as given"),
-            (last("at"), "its last attempt's"),
+            (last(pending::CLOCK).or(last("at")), "its last attempt's"),
             (done_at, "when it was done"),
             (record.timestamp.millis(), "its own timestamp"),
         ];
@@ -213,6 +215,11 @@ impl Facts {
             attempt: plan.attempt.unwrap_or(attempt),
             at,
             clock,
+            answered: errors
+                .last()
+                .and_then(|error| error.get(pending::ANSWERS))
+                .map(recorded::read)
+                .unwrap_or_default(),
         })
     }
 }
@@ -266,7 +273,12 @@ impl Desk<'_> {
                 Err(Ended::Failed(failure) | Ended::Broken(failure)) => Some(failure),
                 Err(Ended::Asks(call, position)) => {
                     connection.batch("ROLLBACK")?;
-                    let (fingerprint, answer) = (call.fingerprint, self.ask((*call).clone()));
+                    let fingerprint = call.fingerprint;
+                    let recorded = self.facts.answered.get(position).filter(|(of, _)| *of == fingerprint);
+                    let answer = match recorded {
+                        Some((_, answer)) => answer.clone(),
+                        None => self.ask((*call).clone()),
+                    };
                     calls.truncate(position);
                     calls.push(told::call(&call, &answer));
                     let answers = Arc::make_mut(&mut answers);

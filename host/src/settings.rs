@@ -217,11 +217,19 @@ pub struct DeadLetter {
     pub partitions: Option<i32>,
     /// `replicas` of such a topic. Default the brokers' own.
     pub replicas: Option<i32>,
+    /// `answers`: whether the history of attempts holds what services had answered. Default not: others read dead letters too.
+    pub answers: bool,
 }
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        Self { topic: "{topic}.DLT".into(), partition: DeadLetterPartition::Same, partitions: None, replicas: None }
+        Self {
+            topic: "{topic}.DLT".into(),
+            partition: DeadLetterPartition::Same,
+            partitions: None,
+            replicas: None,
+            answers: false,
+        }
     }
 }
 

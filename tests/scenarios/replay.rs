@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tidemill_tests::{Daemon, Out, Sandbox, Store};
+use tidemill_tests::{Daemon, Out, Sandbox, Service, Store};
 
 use crate::deploying::{deploy, file_that_says, refused, works};
 use crate::rig::first_on;
@@ -137,6 +137,27 @@ fn a_replayed_call_leaves_the_process_never_and_is_answered_with_what_was_given(
     );
     assert_eq!(Store::open(&sandbox, "hostile").count("SELECT count(*) FROM once"), 0);
     drop(daemon);
+}
+
+#[test]
+fn a_dead_letter_is_replayed_with_what_its_service_had_answered() {
+    let service = Service::start();
+    let sandbox = Sandbox::new();
+    let answers = "dead-letter = { answers = true }";
+    sandbox.write_toml(&format!("[handler.hostile]\n{answers}\ngrant = {{ http = [\"{}\"] }}\n", service.url()));
+    let daemon = Daemon::start(&sandbox);
+    deploy(&sandbox, &file_that_says(&sandbox, "v1"));
+    let call = json!({ "do": "call", "url": format!("{}/pay", service.url()), "body": "b", "id": "c", "row": false });
+    let command = json!([call, { "do": "reject", "message": "no" }]).to_string();
+    daemon.client().produce("hostile-in", &Out::new(command));
+    let letter = first_on(&daemon.client(), DLT);
+    let file = shown(&sandbox, &format!("{DLT}/{}@{}", letter.partition, letter.offset));
+    let told = replay(&sandbox, &file, &["--on", "hostile"]);
+    assert_eq!((&told["outcome"], &told["clock"]), (&json!("reject"), &json!("its last attempt's")));
+    assert_eq!(told["calls"][0]["answered"], json!({ "status": 200, "body": "b" }), "{told}");
+    assert_eq!((&told["unanswered"], service.asked().len()), (&json!([]), 1));
+    // The command that followed the call did its statement.
+    assert_eq!(told["statements"][0]["params"], json!(["c: 200 b"]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use tidemill_tests::{Daemon, Kafka, Out, Store, Transactional};
 
+use crate::deploying::{file_that_says, works};
 use crate::rig::{Hostile, seen, told};
 
 const UNCOMMITTED: &str = "consumer = { isolation = \"read-uncommitted\" }\n";
@@ -135,4 +136,22 @@ fn s0_12_an_offset_beyond_an_open_transaction_is_kept() {
     assert_eq!(done(&store), ["new"]);
     assert_eq!(daemon.find(&["ERROR"]), None);
     daemon.terminate();
+}
+
+#[test]
+fn h2_a_smoke_test_runs_no_aborted_record_and_disturbs_no_group() {
+    let kafka = Kafka::shared();
+    let hostile = Hostile::new(kafka, "");
+    mixed(kafka, &hostile);
+    let _daemon = Daemon::start(&hostile.sandbox);
+    let store = Store::open(&hostile.sandbox, "hostile");
+    store.until("SELECT count(*) FROM seen", 5);
+    let epochs = || store.count("SELECT sum(epoch) FROM tm_offset");
+    let before = epochs();
+    let next = file_that_says(&hostile.sandbox, "v2");
+    let said = works(&hostile.sandbox, &["deploy", "--smoke", "50", next.to_str().unwrap()]);
+    assert!(said.starts_with("smoke test on a copy of the store: 5 records: 5 done\n"), "{said}");
+    hostile.client.produce(&hostile.input, &record("f"));
+    store.until("SELECT count(*) FROM seen WHERE id = 'f' AND version = 'v2'", 1);
+    assert_eq!((done(&store).len(), epochs()), (6, before), "no partition was given up");
 }

@@ -143,13 +143,13 @@ impl Deployer {
 fn good_before(store: &Store, name: &str) -> Result<Deployment> {
     let history = deployment::history(store, name)?;
     let live = history.iter().find(|row| row.status == Status::Live).and_then(|row| row.artifact.clone());
-    let none = || Denied::Unknown(format!("handler {name} has no version before that was not gone back from"));
+    let none = || Denied::Unknown(format!("handler {name} has no earlier version that was good"));
     Ok(last_good(&history, live.as_deref().unwrap_or_default()).cloned().ok_or_else(none)?)
 }
 
 /// The last version that ran before this artifact and made way for another, and neither failed its probation nor was gone
 /// back from. The history's newest is first.
-fn last_good<'h>(history: &'h [Deployment], artifact: &str) -> Option<&'h Deployment> {
+pub(super) fn last_good<'h>(history: &'h [Deployment], artifact: &str) -> Option<&'h Deployment> {
     let mut seen = vec![Some(artifact)];
     for row in history.iter().filter(|row| row.status != Status::Failed) {
         // What became of an artifact the last time counts.

@@ -185,6 +185,8 @@ pub struct DeadLetterPart {
     pub partitions: Option<i32>,
     /// `replicas`
     pub replicas: Option<i32>,
+    /// `answers`
+    pub answers: Option<bool>,
 }
 
 /// `[limits]`, each part optional.

@@ -141,7 +141,6 @@ fn deliver(
         }
         return Ok((copy, failure));
     }
-    undo(&copy)?;
     Ok((copy, Some(Failure::new(Outcome::Unavailable, "it asks for another call each time"))))
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::artifact::{Artifact, Parts};
+use super::going_back::last_good;
 use crate::ledger::deployment::{Deployment, Status};
 
 /// The folder in the data folder.
@@ -81,11 +82,13 @@ impl Versions {
     }
 
     /// Throws away what a handler with this history (the newest first) does not need: neither among the last ones that
-    /// were live, nor the live one, nor the one that it holds back.
+    /// were live, nor the live one, nor the one that it holds back, nor the one to which the host would go back by itself.
     pub fn prune(&self, history: &[Deployment]) -> Result<()> {
-        let live = history.iter().filter(|row| row.status == Status::Live);
+        let live = history.iter().find(|row| row.status == Status::Live);
         let mut needed: BTreeSet<&str> =
-            live.flat_map(|row| row.artifact.iter().chain(&row.instead_of)).map(String::as_str).collect();
+            live.into_iter().flat_map(|row| row.artifact.iter().chain(&row.instead_of)).map(String::as_str).collect();
+        let before = live.and_then(|row| last_good(history, row.artifact.as_deref()?));
+        needed.extend(before.and_then(|row| row.artifact.as_deref()));
         let mut last: BTreeSet<&str> = BTreeSet::new();
         for row in history.iter().filter(|row| row.status != Status::Failed) {
             if last.len() < self.keep {
@@ -296,12 +299,13 @@ mod tests {
             row(2, id(0), Status::Replaced),
         ];
         versions.prune(&history).unwrap();
+        // One that made way is kept beyond that, for as long as it is what the host would go back to.
         let left = || artifacts.iter().map(|artifact| versions.has(&artifact.version)).collect::<Vec<_>>();
         // The third is in nobody's history, and so not this handler's.
-        assert_eq!(left(), [true, true, true, false, false, true, false]);
+        assert_eq!(left(), [true, true, true, false, true, true, false]);
         history[0].instead_of = None;
         versions.prune(&history).unwrap();
-        assert_eq!(left(), [true, false, true, false, false, true, false]);
-        assert_eq!(fs::read_dir(data.path().join(FOLDER)).unwrap().count(), 9, "nothing is left of those that went");
+        assert_eq!(left(), [true, false, true, false, true, true, false]);
+        assert_eq!(fs::read_dir(data.path().join(FOLDER)).unwrap().count(), 12, "nothing is left of those that went");
     }
 }

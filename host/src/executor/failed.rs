@@ -10,7 +10,9 @@ use crate::kafka::dead_letter;
 use crate::lane::Token;
 use crate::lane::turn::Turn;
 use crate::ledger::outbox::EventKind;
+use crate::ledger::pending::Attempt;
 use crate::ledger::{fallback, outbox, pending};
+use crate::outbound::recorded;
 use crate::policy::circuit::Failed;
 use crate::policy::{Failure, Next, Outcome, Situation, Treatment, decide};
 use crate::record::Record;
@@ -127,6 +129,15 @@ impl Delivery {
     /// The history of its attempts, with this one.
     fn errors_with(&self, failure: &Failure) -> String {
         let before = self.input.pending().map_or("[]", |pending| pending.errors.as_str());
-        pending::push_error(before, self.attempt, self.now, failure.outcome.name(), &failure.message)
+        let asked = self.input.aside().filter(|_| self.live.environment.spec.dead_letter.answers);
+        let attempt = Attempt {
+            number: self.attempt,
+            at: self.now,
+            clock: Some(self.started).filter(|started| *started != self.now),
+            outcome: failure.outcome.name(),
+            message: &failure.message,
+            answers: asked.and_then(|aside| recorded::write(&aside.answers)),
+        };
+        pending::push_error(before, attempt)
     }
 }

@@ -141,6 +141,10 @@ impl ClientContext for Reporter {
     fn error(&self, error: KafkaError, reason: &str) {
         let client = self.client.as_str();
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        // Who asks to be told of it is told by the poll.
+        if code == RDKafkaErrorCode::PartitionEOF {
+            return;
+        }
         let Some(kept_back) = self.throttle(&code.to_string()) else {
             tracing::debug!(client, kafka = %code, "{reason}");
             return;

@@ -73,14 +73,42 @@ impl Pending {
     }
 }
 
+/// Under which an error has what services had answered.
+pub const ANSWERS: &str = "answers";
+/// Under which it has what its attempt's clock said.
+pub const CLOCK: &str = "clock";
 /// The most errors that a row keeps; the oldest go first.
 const ERRORS_KEPT: usize = 20;
 
-/// `errors` with one more.
-pub fn push_error(errors: &str, attempt: u32, at: i64, outcome: &str, message: &str) -> String {
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    /// From 1.
+    pub number: u32,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// What its clock said, where that is another time: it had waited for a service.
+    pub clock: Option<i64>,
+    /// The outcome's name.
+    pub outcome: &'a str,
+    /// What went wrong.
+    pub message: &'a str,
+    /// What services had answered, as JSON.
+    pub answers: Option<Json>,
+}
+
+/// `errors` with one more. Answers are kept of the last one only.
+pub fn push_error(errors: &str, attempt: Attempt<'_>) -> String {
     let mut list: Vec<Json> = serde_json::from_str(errors).unwrap_or_default();
+    list.iter_mut().filter_map(Json::as_object_mut).for_each(|error| drop(error.remove(ANSWERS)));
+    let Attempt { number, at, clock, outcome, message, answers } = attempt;
     let message: String = message.chars().take(2_000).collect();
-    list.push(json!({ "attempt": attempt, "at": at, "outcome": outcome, "message": message }));
+    let mut error = json!({ "attempt": number, "at": at, "outcome": outcome, "message": message });
+    if let Some(fields) = error.as_object_mut() {
+        fields.extend(clock.map(|clock| (CLOCK.into(), clock.into())));
+        fields.extend(answers.map(|answers| (ANSWERS.into(), answers)));
+    }
+    list.push(error);
     let surplus = list.len().saturating_sub(ERRORS_KEPT);
     Json::Array(list.split_off(surplus)).to_string()
 }

@@ -80,7 +80,7 @@ pub fn give_back(connection: &Connection, handler: &str, since: i64, now: i64) -
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::ledger::pending::push_error;
+    use crate::ledger::pending::{Attempt, push_error};
     use crate::ledger::schema;
 
     #[test]
@@ -89,7 +89,9 @@ mod tests {
         let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
         schema::prepare(&connection).unwrap();
         let errors = |outcomes: &[(i64, &str)]| {
-            outcomes.iter().fold("[]".to_owned(), |errors, (at, outcome)| push_error(&errors, 1, *at, outcome, "m"))
+            outcomes.iter().fold("[]".to_owned(), |errors, (at, outcome)| {
+                push_error(&errors, Attempt { number: 1, at: *at, clock: None, outcome, message: "m", answers: None })
+            })
         };
         let rows = [
             // Before the version was there, and by its handler's own wish.

@@ -222,6 +222,7 @@ pub(crate) fn dead_letter(section: &Section<'_>) -> DeadLetterPart {
         }),
         partitions: section.take("partitions", |v| v.whole(1..=100_000)),
         replicas: section.take("replicas", |v| v.whole(1..=32_767)),
+        answers: section.take("answers", |v| v.boolean()),
     }
 }
 

@@ -216,6 +216,7 @@ impl DeadLetterPart {
             partition: self.partition.unwrap_or(below.partition),
             partitions: self.partitions.or(below.partitions),
             replicas: self.replicas.or(below.replicas),
+            answers: self.answers.unwrap_or(below.answers),
         }
     }
 }
