@@ -7,7 +7,7 @@ use std::time::Instant;
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use tidemill::ledger::outbox::{self, Event, EventKind, Span};
-use tidemill::ledger::pending::{self, Pending, Purpose, Rows, Waiting};
+use tidemill::ledger::pending::{self, Attempt, Pending, Purpose, Rows, Waiting};
 use tidemill::ledger::{request, schema};
 use tidemill::policy::Order;
 use tidemill::record::{Request, Response};
@@ -39,7 +39,9 @@ pub(crate) fn rows(bytes: &[u8]) {
                 let record = Arc::new(record.record());
                 // As a lane decides it: a record without a key has nobody behind it.
                 let scope = if scope == Order::Key && record.key.is_none() { Order::None } else { scope };
-                let errors = pending::push_error(&errors, attempts, 7, "retry", &errors);
+                let (outcome, message, answers) = ("retry", errors.as_str(), due.map(Into::into));
+                let attempt = Attempt { number: attempts, at: 7, clock: due, outcome, message, answers };
+                let errors = pending::push_error(&errors, attempt);
                 waits(store, Pending { id: 0, record, topic_id: "t".into(), purpose, scope, attempts, due, errors });
             }
             Row::Event { record, texts, fixed, topic_gets, at } => {
