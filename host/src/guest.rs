@@ -12,6 +12,7 @@ mod convert;
 pub mod encode;
 mod imports;
 pub mod outbound;
+pub mod trial;
 mod wasi;
 
 pub use component::Component;

@@ -10,21 +10,22 @@ pub mod told;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value as Json, json};
 
 use self::told::{Before, Told};
 use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::Spec;
 use crate::executor::event_id;
-use crate::guest::{self, Answers, Component, Context, Ended, Environment, Finished, Trace};
+use crate::guest::trial::{self, Tried};
+use crate::guest::{Answers, Component, Context, Environment, Trace};
 use crate::id::{InputId, Seed};
 use crate::kafka::dead_letter::is_dead_letter;
 use crate::kafka::sender::{Position, Sender};
 use crate::ledger::outbox::{self, Event, Span};
 use crate::ledger::{deployment, offset, owners, pending, schema};
 use crate::outbound::{Answer, Call, Outbound, recorded};
-use crate::policy::{Failure, Next, Outcome, Situation, decide};
+use crate::policy::{Failure, Next, Situation, decide};
 use crate::record::Record;
 use crate::rig::kafka::shown;
 use crate::rig::services::Services;
@@ -35,8 +36,6 @@ use crate::store::rights::{Rights, Tables};
 
 /// The secret and the topic id where the store does not know them.
 const UNKNOWN: &str = "replay";
-/// Runs of a delivery for each call that it may make: as many as in the daemon.
-const ASKED_AGAIN: usize = 4;
 /// More events than a delivery may publish, and more bytes.
 const EVENTS: usize = 1_000_000;
 const EVENT_BYTES: usize = 1 << 30;
@@ -120,12 +119,13 @@ pub fn run(version: &Version, store: Option<&Path>, plan: &Plan) -> Result<Told>
     for answer in &plan.answers {
         desk.services().expect(answer.clone())?;
     }
-    let run = desk.run(connection)?;
+    let (tried, published) = desk.run(connection)?;
     let Desk { facts, sent, services, statements, seed, .. } = desk;
-    let mut services = lock(&services);
-    let mut events = run.events;
-    events.splice(0..0, std::mem::take(&mut *lock(&sent)));
-    let known = run.ended.is_none();
+    // What went past the transaction has gone, whatever came of it.
+    let mut events = std::mem::take(&mut *lock(&sent));
+    events.extend(published);
+    let failure = tried.failure.as_ref();
+    let log = tried.log.iter();
     Ok(Told {
         handler: spec.name.clone(),
         artifact: artifact.version.clone(),
@@ -137,15 +137,14 @@ pub fn run(version: &Version, store: Option<&Path>, plan: &Plan) -> Result<Told>
         before: facts.before,
         topic_known: facts.topic_known,
         migrations,
-        outcome: run.ended.as_ref().map_or("done", |failure| failure.outcome.name()).to_owned(),
-        error: run.ended.as_ref().map(|failure| failure.message.clone()),
-        next: run.ended.map(|failure| next(spec, record, &failure, facts.attempt, facts.at, &seed)),
-        statements: lock(&statements).drain(..).map(|statement| told::statement(&statement)).collect(),
-        // What failed leaves nothing but what went past the transaction.
-        events: events.into_iter().filter(|event| known || event.get("via") == Some(&json!("send"))).collect(),
-        calls: run.calls,
-        unanswered: std::mem::take(&mut services.unexpected),
-        log: run.log,
+        outcome: failure.map_or("done", |failure| failure.outcome.name()).to_owned(),
+        error: failure.map(|failure| failure.message.clone()),
+        next: failure.map(|failure| next(spec, record, failure, facts.attempt, facts.at, &seed)),
+        statements: lock(&statements).iter().map(told::statement).collect(),
+        events,
+        calls: tried.calls.iter().map(|(call, answer)| told::call(call, answer)).collect(),
+        unanswered: std::mem::take(&mut lock(&services).unexpected),
+        log: log.map(|line| json!({ "level": line.level.as_str().to_lowercase(), "message": line.message })).collect(),
     })
 }
 
@@ -237,79 +236,32 @@ struct Desk<'a> {
     statements: Trace,
 }
 
-/// What a run has left.
-struct Run {
-    /// Its failure, if it is not done.
-    ended: Option<Failure>,
-    events: Vec<Json>,
-    calls: Vec<Json>,
-    log: Vec<Json>,
-}
-
 impl Desk<'_> {
-    /// Runs it until it calls no service whose answer it has not got.
-    fn run(&self, connection: Connection) -> Result<Run> {
+    /// Runs it. Returns how it ended, and the events that it would publish after the commit.
+    fn run(&self, connection: Connection) -> Result<(Tried, Vec<Json>)> {
         let (spec, record) = (&self.version.spec, &self.plan.record);
         // Events that it published before have its ids.
         let before = "DELETE FROM main.tm_outbox WHERE handler = ?1 AND source = ?2";
         connection.execute(before, &[spec.name.as_str().into(), self.source.as_str().into()])?;
         let first = outbox::first_id(&connection)?;
-        let mut connection = Box::new(connection);
-        let mut answers: Answers = Arc::default();
-        let mut calls = Vec::new();
-        for _ in 0..=spec.outbound.max_calls * ASKED_AGAIN {
-            connection.batch("BEGIN IMMEDIATE")?;
-            lock(&self.statements).clear();
-            lock(&self.sent).clear();
-            let context = self.context(answers.clone(), first);
-            let finished = guest::delivery::handle_record(&self.version.component, connection, context, record);
-            let Finished { connection: back, result, log, sends, .. } = finished;
-            connection = back;
-            let ended = match result {
-                Ok(()) if connection.violates_deferred_keys() => {
-                    Some(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
-                }
-                Ok(()) => None,
-                Err(Ended::Failed(failure) | Ended::Broken(failure)) => Some(failure),
-                Err(Ended::Asks(call, position)) => {
-                    connection.batch("ROLLBACK")?;
-                    let fingerprint = call.fingerprint;
-                    let recorded = self.facts.answered.get(position).filter(|(of, _)| *of == fingerprint);
-                    let answer = match recorded {
-                        Some((_, answer)) => answer.clone(),
-                        None => self.ask((*call).clone()),
-                    };
-                    calls.truncate(position);
-                    calls.push(told::call(&call, &answer));
-                    let answers = Arc::make_mut(&mut answers);
-                    answers.truncate(position);
-                    answers.push((fingerprint, answer));
-                    continue;
-                }
-                Err(Ended::Store(error)) => return Err(error).context("use the copy of the store"),
-                Err(Ended::Sends) => bail!("it sends, and was to send: this is a bug in Tidemill"),
-            };
-            let mut events = Vec::new();
-            if ended.is_none() {
-                for row in outbox::waiting(&connection, Span::After(first - 1), EVENTS, EVENT_BYTES)? {
-                    events.push(shown(&row.event, "outbox", &self.source));
-                }
-                events.extend(sends.iter().map(|sending| shown(&sending.event, "send-async", &self.source)));
-            }
-            let log =
-                log.iter().map(|line| json!({ "level": line.level.as_str().to_lowercase(), "message": line.message }));
-            return Ok(Run { ended, events, calls, log: log.collect() });
-        }
-        let message = "it asks for another call each time";
-        Ok(Run {
-            ended: Some(Failure::new(Outcome::EffectsLimit, message)),
-            events: Vec::new(),
-            calls,
-            log: Vec::new(),
-        })
+        connection.batch("BEGIN IMMEDIATE")?;
+        let context = |answers| self.context(answers, first);
+        let tried = trial::run(&self.version.component, Box::new(connection), record, context, |call, position| {
+            let recorded = self.facts.answered.get(position).filter(|(of, _)| *of == call.fingerprint);
+            recorded.map_or_else(|| self.ask(call.clone()), |(_, answer)| answer.clone())
+        });
+        let tried = tried.context("use the copy of the store")?;
+        let rows = outbox::waiting(&tried.connection, Span::After(first - 1), EVENTS, EVENT_BYTES)?;
+        let enqueued = rows.iter().map(|row| shown(&row.event, "outbox", &self.source));
+        let sends = tried.sends.iter().filter(|_| tried.failure.is_none());
+        let events = enqueued.chain(sends.map(|sending| shown(&sending.event, "send-async", &self.source))).collect();
+        Ok((tried, events))
     }
 
+    /// For a run, of which nothing is known yet.
     fn context(&self, answers: Answers, next_outbox_id: i64) -> Context {
+        lock(&self.statements).clear();
+        lock(&self.sent).clear();
         let (sent, source) = (self.sent.clone(), self.source.clone());
         let sender = Sender::scripted(Arc::new(move |event: &Event, _| {
             let mut sent = lock(&sent);

@@ -14,13 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::manifest::Spec;
 use crate::executor::event_id;
-use crate::guest::delivery::handle_record;
-use crate::guest::{Answers, Component, Context, Ended, Environment};
+use crate::guest::{Answers, Component, Context, Environment, trial};
 use crate::id::{InputId, Seed};
 use crate::kafka::sender::{Position, Sender};
 use crate::ledger::{outbox, schema};
 use crate::outbound::{CallError, CallErrorKind};
-use crate::policy::{Failure, Outcome};
 use crate::record::Record;
 use crate::store::rights::Rights;
 
@@ -67,9 +65,14 @@ pub(super) fn run(
         if !copy.in_transaction() {
             copy.execute("BEGIN IMMEDIATE", &[])?;
         }
-        let (back, failure) = deliver(copy, component, &environment, &secret, record)?;
-        copy = back;
-        match failure {
+        let next_outbox_id = outbox::first_id(&copy)?;
+        let context = |answers| context(&environment, &secret, record, next_outbox_id, answers);
+        let tried = trial::run(component, copy, record, context, |_, _| {
+            let message = "connection refused: a smoke test calls nobody".to_owned();
+            Err(CallError { kind: CallErrorKind::Unreachable, message })
+        })?;
+        copy = tried.connection;
+        match tried.failure {
             None => smoke.done += 1,
             Some(failure) if failure.outcome.is_trap() => bail!(
                 "smoke test: record {}/{}@{} makes it end in {}: {}",
@@ -85,71 +88,28 @@ pub(super) fn run(
     Ok(smoke)
 }
 
-/// Runs one record, until it asks for nothing any more. Its effects stay if it is done.
-fn deliver(
-    mut copy: Box<Store>,
-    component: &Component,
+fn context(
     environment: &Arc<Environment>,
     secret: &str,
     record: &Record,
-) -> Result<(Box<Store>, Option<Failure>)> {
+    next_outbox_id: i64,
+    answers: Answers,
+) -> Context {
     let spec = &environment.spec;
     let id = InputId::Record { topic_id: TOPIC_ID.into(), partition: record.partition, offset: record.offset };
-    let now = crate::clock::now();
-    let sent = Sender::scripted(Arc::new(|_, _| Ok(Position { partition: 0, offset: 0 })));
-    let mut answers: Answers = Answers::default();
-    // A delivery asks for each call once, since the copy does not change between its runs.
-    for _ in 0..=spec.outbound.max_calls {
-        copy.execute("SAVEPOINT delivery", &[])?;
-        let context = Context {
-            environment: environment.clone(),
-            seed: Seed::derive(secret.as_bytes(), &spec.name, &id),
-            now,
-            input_time: record.timestamp.millis().unwrap_or(0),
-            attempt: 1,
-            event_id: event_id::find(&spec.event_id, record),
-            source: id.describe(&record.topic),
-            next_outbox_id: Some(outbox::first_id(&copy)?),
-            answers: answers.clone(),
-            deadline: None,
-            sender: Some(sent.clone()),
-            warm: None,
-            trace: None,
-        };
-        let finished = handle_record(component, copy, context, record);
-        copy = finished.connection;
-        let failure = match finished.result {
-            Ok(()) if copy.violates_deferred_keys() => {
-                Some(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
-            }
-            Ok(()) => None,
-            Err(Ended::Failed(failure) | Ended::Broken(failure)) => Some(failure),
-            Err(Ended::Asks(call, position)) => {
-                undo(&copy)?;
-                let answers = Arc::make_mut(&mut answers);
-                answers.truncate(position);
-                let message = "connection refused: a smoke test calls nobody".to_owned();
-                answers.push((call.fingerprint, Err(CallError { kind: CallErrorKind::Unreachable, message })));
-                continue;
-            }
-            Err(Ended::Sends) => Some(Failure::new(Outcome::Unavailable, "it sends, and cannot here")),
-            Err(Ended::Store(error)) => return Err(error.into()),
-        };
-        match failure {
-            None => drop(copy.execute("RELEASE delivery", &[])?),
-            Some(_) => undo(&copy)?,
-        }
-        return Ok((copy, failure));
+    Context {
+        environment: environment.clone(),
+        seed: Seed::derive(secret.as_bytes(), &spec.name, &id),
+        now: crate::clock::now(),
+        input_time: record.timestamp.millis().unwrap_or(0),
+        attempt: 1,
+        event_id: event_id::find(&spec.event_id, record),
+        source: id.describe(&record.topic),
+        next_outbox_id: Some(next_outbox_id),
+        answers,
+        deadline: None,
+        sender: Some(Sender::scripted(Arc::new(|_, _| Ok(Position { partition: 0, offset: 0 })))),
+        warm: None,
+        trace: None,
     }
-    Ok((copy, Some(Failure::new(Outcome::Unavailable, "it asks for another call each time"))))
-}
-
-/// Nothing of the run stays. A statement of its own may have ended the transaction.
-fn undo(copy: &Store) -> Result<()> {
-    if copy.in_transaction() {
-        copy.batch("ROLLBACK TO delivery; RELEASE delivery")?;
-    } else {
-        copy.execute("BEGIN IMMEDIATE", &[])?;
-    }
-    Ok(())
 }
