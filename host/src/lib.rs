@@ -23,6 +23,7 @@ pub mod id;
 pub mod clock;
 pub mod thread;
 pub mod fault;
+pub mod scratch;
 pub mod telemetry;
 pub mod project;
 pub mod cli;

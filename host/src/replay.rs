@@ -7,7 +7,7 @@
 
 pub mod told;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -23,13 +23,14 @@ use crate::id::{InputId, Seed};
 use crate::kafka::dead_letter::is_dead_letter;
 use crate::kafka::sender::{Position, Sender};
 use crate::ledger::outbox::{self, Event, Span};
-use crate::ledger::{deployment, offset, owners, pending, schema};
+use crate::ledger::{deployment, inbox, offset, owners, pending, schema};
 use crate::outbound::{Answer, Call, Outbound, recorded};
 use crate::policy::{Failure, Next, Situation, decide};
 use crate::record::Record;
 use crate::rig::kafka::shown;
 use crate::rig::services::Services;
 use crate::rig::wire::{self, Expected};
+use crate::scratch::Scratch;
 use crate::settings::units;
 use crate::store::Connection;
 use crate::store::rights::{Rights, Tables};
@@ -65,30 +66,13 @@ pub struct Plan {
     pub answers: Vec<Expected>,
 }
 
-/// A folder of its own, which goes with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tidemill-replay-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Runs the record on a copy of `store`, or on an empty store.
 ///
 /// # Errors
 /// The store cannot be copied; a migration of the version fails on it; or the copy fails.
 pub fn run(version: &Version, store: Option<&Path>, plan: &Plan) -> Result<Told> {
     let scratch = Scratch::new()?;
-    let path = scratch.0.join("store.db");
+    let path = scratch.path().join("store.db");
     let mut connection = Connection::open_copy(&path)?;
     if let Some(store) = store {
         Connection::open_reader(store)
@@ -181,11 +165,7 @@ impl Facts {
         let rows = pending::Rows { connection, handler: name, topic: &record.topic, partition: record.partition };
         let waits = rows.at(record.offset)?;
         let event_id = event_id::find(&spec.event_id, record);
-        let sql = "SELECT done_at FROM main.tm_inbox WHERE handler = ?1 AND event_id = ?2 LIMIT 1";
-        let done_at = match &event_id {
-            Some(id) => connection.first(sql, &[name.into(), id.as_str().into()], |row| row.integer(0))?,
-            None => None,
-        };
+        let done_at = event_id.as_ref().map(|id| inbox::done_at(connection, name, id)).transpose()?.flatten();
         let errors = plan.errors.as_ref().or(waits.as_ref().map(|waits| &waits.errors));
         let errors: Vec<Json> = errors.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let last = |key: &str| errors.last().and_then(|error| error.get(key)).and_then(Json::as_i64);

@@ -19,6 +19,7 @@ use crate::deploy::report::Description;
 use crate::guest::Engine;
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::secret;
+use crate::scratch::Scratch;
 use crate::settings::{Bootstrap, JwtKey, Problem, Problems, Settings};
 
 /// `tidemill check`
@@ -66,8 +67,8 @@ fn one(settings: &Settings, file: &Path) -> anyhow::Result<()> {
 fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec<(PathBuf, Spec)> {
     let routes = Routes::default();
     let mut specs: Vec<(PathBuf, Spec)> = Vec::new();
-    let scratch = std::env::temp_dir().join(format!("tidemill-check-{}", std::process::id()));
-    let engine = Engine::new(&scratch);
+    let scratch = Scratch::new();
+    let engine = scratch.as_ref().map_err(|e| anyhow::anyhow!("{e:#}")).and_then(|scratch| Engine::new(scratch.path()));
     for file in files {
         let read = || -> anyhow::Result<Spec> {
             let artifact = Artifact::read(file)?;
@@ -93,7 +94,6 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
             },
         }
     }
-    let _ = fs::remove_dir_all(scratch);
     specs
 }
 

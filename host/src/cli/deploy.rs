@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
 
-use super::remote::{Remote, print_json, short};
+use super::remote::{Remote, print_json};
 use super::say;
 use crate::deploy::artifact::{Artifact, Parts};
 use crate::deploy::report::Done;
 use crate::deploy::smoke::MAX;
 use crate::http::admin::Upload;
+use crate::id::short;
 
 /// `tidemill deploy`
 #[derive(Debug, Args)]

@@ -3,9 +3,10 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::remote::{Remote, print_json, short, table};
+use super::remote::{Remote, print_json, table};
 use super::say;
 use crate::deploy::report::Listed;
+use crate::id::short;
 
 /// `tidemill handlers`
 #[derive(Debug, Args)]

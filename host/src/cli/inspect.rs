@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
 
-use super::remote::{Remote, name, print_json, short};
+use super::remote::{Remote, name, print_json};
 use super::{say, versions};
 use crate::deploy::artifact::Artifact;
 use crate::deploy::report::{Ask, Description, Report};
+use crate::id::short;
 use crate::settings::units;
 
 /// `tidemill inspect`

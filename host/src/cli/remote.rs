@@ -163,11 +163,6 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     crate::deploy::manifest::names::plain(text)
 }
 
-/// The first digits of a hash, for people.
-pub(super) fn short(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
-}
-
 /// Prints what was told as it is.
 ///
 /// # Errors

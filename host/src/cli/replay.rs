@@ -22,6 +22,7 @@ use crate::ledger::deployment::{self, Status};
 use crate::record::Record;
 use crate::replay::{self, Plan, Version};
 use crate::rig::wire::{Expected, Fed};
+use crate::scratch::Scratch;
 use crate::settings::{Settings, units};
 use crate::store::Connection;
 
@@ -71,9 +72,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (record, errors) = record(&arguments.record)?;
     let answers = arguments.answer.iter().map(|text| answer(text)).collect::<Result<_>>()?;
     let plan = Plan { record, errors, at: arguments.at, attempt: arguments.attempt, answers };
-    let scratch = std::env::temp_dir().join(format!("tidemill-replay-{}", uuid::Uuid::new_v4().simple()));
+    let scratch = Scratch::new()?;
     let one = |on: &str| {
-        let version = version(on, &settings, &scratch).with_context(|| on.to_owned())?;
+        let version = version(on, &settings, scratch.path()).with_context(|| on.to_owned())?;
         let spec = &version.spec;
         if spec.pattern.is_none() && !spec.topics.iter().any(|topic| **topic == *plan.record.topic) {
             bail!(
@@ -87,10 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let store = arguments.store.clone().or_else(|| Some(own).filter(|own| own.exists()));
         replay::run(&version, store.as_deref(), &plan)
     };
-    let both = || -> Result<_> { Ok((one(&arguments.on)?, arguments.compare.as_deref().map(one).transpose()?)) };
-    let told = both();
-    let _ = std::fs::remove_dir_all(&scratch);
-    match told? {
+    match (one(&arguments.on)?, arguments.compare.as_deref().map(one).transpose()?) {
         (told, None) if arguments.json => print_json(&told),
         (told, None) => say(&told.text()),
         (told, Some(other)) => {

@@ -3,9 +3,10 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::remote::{Remote, name, print_json, short};
+use super::remote::{Remote, name, print_json};
 use super::say;
 use crate::deploy::report::Done;
+use crate::id::short;
 
 /// `tidemill undeploy`
 #[derive(Debug, Args)]

@@ -3,9 +3,10 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::remote::{Remote, name, print_json, short, table};
+use super::remote::{Remote, name, print_json, table};
 use super::say;
 use crate::deploy::report::Entry;
+use crate::id::short;
 
 /// `tidemill versions`
 #[derive(Debug, Args)]

@@ -3,7 +3,6 @@
 //! It starts nothing and leaves nothing behind.
 
 use std::fmt::Write as _;
-use std::fs;
 
 use anyhow::{Context as _, Result};
 
@@ -12,6 +11,7 @@ use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::Spec;
 use crate::deploy::report::{self, Ask};
 use crate::guest::Engine;
+use crate::scratch::Scratch;
 use crate::settings::Settings;
 
 /// What a handler's file is and asks for.
@@ -35,14 +35,10 @@ pub fn check(bytes: Vec<u8>, origin: &str, settings: &Settings) -> Result<Report
     // What it asks for is the business of whoever deploys it.
     let (spec, _) = artifact.lay_out(settings)?;
     let asks = report::asks(&artifact, &spec);
-    let scratch = std::env::temp_dir().join(format!("tidemill-build-{}", std::process::id()));
-    let load = || -> Result<(Vec<String>, Vec<String>)> {
-        let component = deploy::compile(&Engine::new(&scratch)?, &artifact, &spec)?;
-        Ok((component.exports(), component.imports()))
-    };
-    let loaded = load();
-    let _ = fs::remove_dir_all(&scratch);
-    let (exports, imports) = loaded.context("no daemon would take it")?;
+    let scratch = Scratch::new()?;
+    let component = Engine::new(scratch.path()).and_then(|engine| deploy::compile(&engine, &artifact, &spec));
+    let component = component.context("no daemon would take it")?;
+    let (exports, imports) = (component.exports(), component.imports());
     let migrations = artifact.migrations.into_iter().map(|migration| migration.name).collect();
     Ok(Report { size, spec, asks, migrations, exports, imports })
 }

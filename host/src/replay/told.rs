@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::guest::{Effect, Statement};
+use crate::id::short;
 use crate::outbound::{Answer, Call};
 use crate::rig::wire;
 use crate::settings::units;
@@ -206,11 +207,6 @@ fn shown(value: &Json) -> String {
 /// Without its quotes.
 fn plain(text: &str) -> &str {
     text.trim_matches('"')
-}
-
-/// The first digits of a hash.
-fn short(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
 }
 
 /// On one line.

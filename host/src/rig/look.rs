@@ -10,7 +10,7 @@ use super::wire;
 use crate::deploy::manifest::Spec;
 use crate::executor::event_id;
 use crate::ledger::outbox::{self, Span, Waiting};
-use crate::ledger::{offset, pending};
+use crate::ledger::{inbox, offset, pending};
 use crate::record::Record;
 use crate::store::Connection;
 
@@ -22,8 +22,7 @@ const BYTES: usize = 1 << 30;
 /// Whether the inbox knows a record's event already.
 pub(super) fn is_known(store: &Connection, spec: &Spec, record: &Record) -> Result<bool> {
     let Some(id) = event_id::find(&spec.event_id, record) else { return Ok(false) };
-    let sql = "SELECT 1 FROM main.tm_inbox WHERE handler = ?1 AND event_id = ?2 LIMIT 1";
-    Ok(store.first(sql, &[spec.name.as_str().into(), id.into()], |row| row.integer(0))?.is_some())
+    Ok(inbox::done_at(store, &spec.name, &id)?.is_some())
 }
 
 /// How a record ended; `known` says that it was done before it came.
