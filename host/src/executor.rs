@@ -49,7 +49,7 @@ use crate::lane::{Aside, Lane, Token};
 use crate::ledger::inbox::Inbox;
 use crate::ledger::{self, Identity};
 use crate::outbound::Outbound;
-use crate::policy::Circuit;
+use crate::policy::{Circuit, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::Connection;
@@ -116,6 +116,7 @@ pub fn spawn(
         members: BTreeMap::new(),
         turn: VecDeque::new(),
         used: Duration::ZERO,
+        held_back: None,
         lanes: HashMap::new(),
         due: BinaryHeap::new(),
         unclean,
@@ -170,6 +171,14 @@ struct Member {
     sends_first: bool,
     /// The instance of the last run, where instances are reused.
     warm: Option<Warm>,
+    /// What its deliveries have taken of a processor.
+    spent: Spent,
+}
+
+impl Member {
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.requests.is_empty() || !self.sends.is_empty()
+    }
 }
 
 /// A handler's share of the store's time.
@@ -218,6 +227,8 @@ struct Executor {
     turn: VecDeque<Share>,
     /// How long the handler had run that was picked last, before it ran.
     used: Duration,
+    /// When the first of those may run that have something to do, and have taken more of a processor than they may.
+    held_back: Option<Instant>,
     lanes: HashMap<Token, Lane>,
     /// When lanes have pending records due.
     due: BinaryHeap<Reverse<(i64, Token)>>,
@@ -288,7 +299,11 @@ impl Executor {
     /// Answers those who wait for rest, if nothing is left but what waits for its time: when that is next.
     fn rest(&mut self) {
         let waits = |member: &Member| member.outside > 0 || !member.outside_requests.is_empty() || member.sending > 0;
-        if self.resting.is_empty() || !self.relayed.is_empty() || self.members.values().any(waits) {
+        if self.resting.is_empty()
+            || self.held_back.is_some()
+            || !self.relayed.is_empty()
+            || self.members.values().any(waits)
+        {
             return;
         }
         let due = self.due.peek().map(|Reverse((due, _))| *due);
@@ -311,6 +326,9 @@ impl Executor {
         }
         for until in self.members.values().filter(|member| !member.ready.is_empty()).filter_map(|m| m.circuit.until()) {
             wait = wait.min(Duration::from_millis(u64::try_from(until - now).unwrap_or(0)));
+        }
+        if let Some(until) = self.held_back {
+            wait = wait.min(until.saturating_duration_since(Instant::now()));
         }
         if let Some(pause) = self.unwell.and_then(|until| until.checked_duration_since(Instant::now())) {
             wait = pause;

@@ -3,12 +3,14 @@
 //! [`decide`] is a pure function of the policy, the failure and the situation that it is told: it does no I/O,
 //! keeps no state and reads no clock, so that it can be property-tested and run again for the same delivery.
 
+pub mod allowance;
 pub mod circuit;
 pub mod outcome;
 pub mod probation;
 
 use std::time::Duration;
 
+pub use allowance::Spent;
 pub use circuit::Circuit;
 pub use outcome::{Class, Classes, Failure, Outcome, Treatment};
 pub use probation::Probation;

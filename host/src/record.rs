@@ -131,6 +131,11 @@ pub enum Refusal {
     /// 503: too many requests wait already.
     #[error("too many requests are waiting")]
     Busy,
+    /// 503: the handler has taken its part of a processor.
+    #[error(
+        "the handler rests, since its requests took more of a processor than it is given (limits.cpu, limits.failing-cpu)"
+    )]
+    Resting,
     /// 503: too many events wait in the store's outbox; the request was not begun.
     #[error(
         "too many events of earlier requests wait for Kafka (outbox.max-rows), and nothing was done: try again later"

@@ -243,10 +243,14 @@ pub enum DeadLetterPartition {
 }
 
 /// `[limits]` of each delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// `time`. Default 250 ms.
     pub time: Duration,
+    /// `cpu`: the part of one processor, above 0 and 1 at most, that a handler's deliveries may take. Default 1.
+    pub cpu: f64,
+    /// `failing-cpu`: the part that those of them may take that fail. Default 0.2.
+    pub failing_cpu: f64,
     /// `memory`, bytes of linear memory, and of what one call passes to the host. Default 64 MiB.
     pub memory: usize,
     /// `table-elements`: elements of all of its tables together. Default 65,536.
@@ -275,6 +279,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: Duration::from_millis(250),
+            cpu: 1.0,
+            failing_cpu: 0.2,
             memory: 64 << 20,
             table_elements: 65_536,
             tables: 16,

@@ -1,5 +1,7 @@
 //! H4: what one delivery may use. Each limit ends that delivery and no other, and is named where a person looks for the cause.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tidemill_tests::{Daemon, Out, SOON, Sandbox, Store, eventually};
 
@@ -121,4 +123,51 @@ fn h4_a_slow_handler_does_not_starve_a_fast_one_in_its_store() {
     let slow_ones = store.count(between);
     assert!(slow_ones < 15, "{slow_ones} slow deliveries among 500 fast ones");
     store.until("SELECT count(*) FROM seen WHERE id LIKE 'slow%'", SLOW as i64);
+}
+
+/// A loop takes 100 ms, and so a twentieth of a processor for two seconds, one of which may be owed.
+#[test]
+fn h4_a_handler_whose_records_fail_has_no_more_of_a_processor_than_its_limits_say() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml(
+        "[handler.hostile.retry]\nmax-attempts = 1\n[handler.hostile.limits]\ntime = \"100ms\"\nfailing-cpu = 0.05\n",
+    );
+    let daemon = Daemon::start(&sandbox);
+    let client = daemon.client();
+    client.produce_all("hostile-in", [told("a", "loop"), told("b", "loop"), told("c", "loop")].map(|r| r.partition(0)));
+    eventually(SOON, "a dead letter for each", || client.consume_all("hostile-in.DLT").len() == 3);
+    let begun: Vec<i64> =
+        client.consume_all("hostile-in.DLT").iter().map(|letter| attempts(letter)[0]["at"].as_i64().unwrap()).collect();
+    assert!(begun[1] - begun[0] >= 900 && begun[2] - begun[0] >= 2_900, "{begun:?}");
+}
+
+#[test]
+fn h4_a_handler_whose_records_succeed_has_no_more_of_a_processor_than_its_limits_say() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml("[handler.hostile.limits]\ntime = \"30s\"\ncpu = 0.05\n");
+    let daemon = Daemon::start(&sandbox);
+    // On the fastest machine it takes more than 50 ms.
+    let count =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT max(i) FROM n";
+    let command = json!({ "do": "sql", "statements": [count] }).to_string();
+    let began = Instant::now();
+    daemon.client().produce_all("hostile-in", [0; 4].map(|_| Out::new(command.clone()).partition(0)));
+    Store::open(&sandbox, "hostile").until("SELECT count(*) FROM seen", 4);
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn h4_requests_that_read_and_fail_have_no_more_of_a_processor_than_their_limits_say() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    sandbox.write_toml("[handler.hostile.limits]\ntime = \"100ms\"\nfailing-cpu = 0.01\n");
+    let daemon = Daemon::start(&sandbox);
+    let get = |what: &str| {
+        let path = format!("/hostile?command=%7B%22do%22%3A%22{what}%22%7D");
+        daemon.call("GET", &path).send()
+    };
+    get("insert").expect_status(200);
+    get("loop").expect_status(500);
+    let rests = get("insert");
+    assert_eq!((rests.status, rests.header("retry-after")), (503, Some("1")));
+    assert!(rests.text().contains("limits.failing-cpu"), "{}", rests.text());
 }

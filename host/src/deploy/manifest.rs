@@ -190,10 +190,14 @@ pub struct DeadLetterPart {
 }
 
 /// `[limits]`, each part optional.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsPart {
     /// `time`
     pub time: Option<Duration>,
+    /// `cpu`
+    pub cpu: Option<f64>,
+    /// `failing-cpu`
+    pub failing_cpu: Option<f64>,
     /// `memory`
     pub memory: Option<usize>,
     /// `table-elements`

@@ -280,6 +280,8 @@ impl Description {
             asks: asks(artifact, spec),
             limits: named([
                 ("time", units::show_duration(limits.time)),
+                ("cpu", text(&limits.cpu)),
+                ("failing-cpu", text(&limits.failing_cpu)),
                 ("memory", units::show_size(limits.memory)),
                 ("table-elements", text(&limits.table_elements)),
                 ("tables", text(&limits.tables)),

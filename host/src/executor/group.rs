@@ -53,6 +53,8 @@ pub(super) struct Group {
     pub(super) circuits: HashMap<Arc<str>, Circuit>,
     /// What it has found of versions on probation.
     pub(super) findings: HashMap<Arc<str>, Finding>,
+    /// Whether the present delivery has failed.
+    pub(super) failing: bool,
     /// What became of each handler's requests, in their order.
     pub(super) answers: HashMap<Arc<str>, Vec<Answered>>,
     /// Deliveries of each handler that this group has set aside.
@@ -107,7 +109,11 @@ impl Executor {
     fn conclude(&mut self, fill: impl FnOnce(&mut Self, &mut Group) -> Result<(), Abort>, solo: bool) -> bool {
         let savepoints = solo || self.virtual_tables || self.savepoints_for > 0;
         let mut group = Group { solo, savepoints, next_outbox_id: self.next_outbox_id, ..Group::default() };
+        let started = Instant::now();
         let result = self.begin().and_then(|()| fill(self, &mut group)).and_then(|()| self.commit(&mut group));
+        if solo && let Some(pick) = group.picks.first() {
+            self.spend(pick, started, group.failing);
+        }
         match result {
             Ok(()) => self.settle(group),
             Err(abort) => self.abort(group, abort),
@@ -128,12 +134,16 @@ impl Executor {
         let mut next = first.into_iter().next();
         while let Some(pick) = next {
             group.picks.push(pick.clone());
+            group.failing = false;
             let delivered = match &pick {
                 Pick::Lane(token) => self.deliver_record(group, *token),
                 Pick::Request(handler) => self.deliver_request(group, handler),
                 Pick::Completed(handler) => self.deliver_completed(group, handler),
             };
             // Who breaks a group has used its time all the same.
+            if !group.solo {
+                self.spend(&pick, before, group.failing);
+            }
             let now = Instant::now();
             self.charge(&pick, now - before);
             before = now;
@@ -332,6 +342,7 @@ impl Executor {
     /// Throws the one delivery of a solo group away and begins the group's transaction anew.
     pub(super) fn restart(&mut self, group: &mut Group) -> Result<(), Abort> {
         self.rollback()?;
+        group.failing = true;
         group.drafts.clear();
         group.circuits.clear();
         group.findings.clear();

@@ -4,7 +4,7 @@
 //! that it has stopped; nothing here touches the store.
 
 use std::sync::mpsc::{SendError, Sender, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,7 @@ use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
 use crate::ledger::deployment::{Migration, Status};
 use crate::outbound;
+use crate::policy::Spent;
 use crate::record::{Answer, Record, Refusal, Request};
 use crate::store::{Connection, Error};
 
@@ -90,13 +91,15 @@ pub struct Live {
     pub environment: Arc<Environment>,
     /// Its number.
     pub version: i64,
+    /// What its requests that only read have taken of a processor.
+    pub(super) reading: Mutex<Spent>,
     /// Why it reads nothing any more.
     condemned: OnceLock<String>,
 }
 
 impl Live {
     pub(super) fn new(component: Component, environment: Arc<Environment>, version: i64) -> Self {
-        Self { component, environment, version, condemned: OnceLock::new() }
+        Self { component, environment, version, reading: Mutex::default(), condemned: OnceLock::new() }
     }
 
     pub(super) fn condemn(&self, why: String) {

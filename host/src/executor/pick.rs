@@ -2,14 +2,14 @@
 //! reports of sends take turns.
 //!
 //! Nobody waits for ever behind another: a handler whose deliveries take long has as much of the store's time as one whose
-//! deliveries are short, and not as many turns. One that has to run alone leads a group of its own. It looks at memory only; what
+//! deliveries are short, and not as many turns. None takes more of a processor than its limits give it. One that has to run alone leads a group of its own. It looks at memory only; what
 //! is picked stays where it is until its group has committed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::group::Group;
-use super::{Executor, Share};
+use super::{Executor, Member, Share};
 use crate::lane::Token;
 
 /// Deliveries that a handler runs alone after one of its own could not run in company.
@@ -53,19 +53,37 @@ impl Executor {
         }
     }
 
+    fn handler_of<'a>(&'a self, pick: &'a Pick) -> Option<&'a Arc<str>> {
+        match pick {
+            Pick::Lane(token) => self.lanes.get(token).map(|lane| &lane.handler),
+            Pick::Request(handler) | Pick::Completed(handler) => Some(handler),
+        }
+    }
+
+    fn member_of(&mut self, pick: &Pick) -> Option<&mut Member> {
+        let handler = match pick {
+            Pick::Lane(token) => &self.lanes.get(token)?.handler,
+            Pick::Request(handler) | Pick::Completed(handler) => handler,
+        };
+        self.members.get_mut(handler)
+    }
+
+    /// What was done for a pick since then is its handler's to pay for.
+    pub(super) fn spend(&mut self, pick: &Pick, since: Instant, failing: bool) {
+        if let Some(Member { live, spent, .. }) = self.member_of(pick) {
+            let limits = &live.environment.spec.limits;
+            let now = Instant::now();
+            spent.spend(now - since, now, limits.cpu, failing.then_some(limits.failing_cpu));
+        }
+    }
+
     /// The handler of a pick has run for so long.
     pub(super) fn charge(&mut self, pick: &Pick, time: Duration) {
         // Who is alone shares with nobody.
         if self.turn.len() < 2 {
             return;
         }
-        let handler = match pick {
-            Pick::Lane(token) => match self.lanes.get(token) {
-                Some(lane) => &lane.handler,
-                None => return,
-            },
-            Pick::Request(handler) | Pick::Completed(handler) => handler,
-        };
+        let Some(handler) = self.handler_of(pick) else { return };
         let place = self.turn.iter().position(|share| share.handler == *handler);
         let Some(mut share) = place.and_then(|place| self.turn.remove(place)) else { return };
         self.used = self.used.max(share.used);
@@ -80,18 +98,18 @@ impl Executor {
     }
 
     pub(super) fn runs_solo(&self, pick: &Pick) -> bool {
-        let handler = match pick {
-            Pick::Lane(token) => match self.lanes.get(token) {
-                Some(lane) if lane.careful > 0 => return true,
-                lane => lane.map(|lane| &lane.handler),
-            },
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler),
-        };
+        if let Pick::Lane(token) = pick
+            && self.lanes.get(token).is_some_and(|lane| lane.careful > 0)
+        {
+            return true;
+        }
+        let handler = self.handler_of(pick);
         handler.and_then(|handler| self.members.get(handler)).is_some_and(|member| member.solo > 0)
     }
 
     /// The next delivery: of the handler that has run for the shortest time and has one.
     pub(super) fn pick(&mut self, group: &Group) -> Option<Pick> {
+        self.held_back = None;
         if self.outbox_is_full(group) {
             return None;
         }
@@ -100,6 +118,12 @@ impl Executor {
             let handler = self.turn.get(place)?.handler.clone();
             let full = self.is_full(group, &handler);
             let Some(member) = self.members.get_mut(&handler) else { continue };
+            if let Some(until) = member.spent.rests_until() {
+                if member.has_work() {
+                    self.held_back = Some(self.held_back.map_or(until, |first| first.min(until)));
+                }
+                continue;
+            }
             let reports = member.sends.len() > group.told.get(&handler).copied().unwrap_or(0);
             if reports && member.sends_first {
                 member.sends_first = false;
@@ -151,24 +175,18 @@ impl Executor {
     }
 
     pub(super) fn one_less_alone(&mut self, pick: &Pick) {
-        let handler = match pick {
-            Pick::Lane(token) => self.lanes.get_mut(token).map(|lane| {
-                lane.careful = lane.careful.saturating_sub(1);
-                lane.handler.clone()
-            }),
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
-        };
-        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+        if let Pick::Lane(token) = pick
+            && let Some(lane) = self.lanes.get_mut(token)
+        {
+            lane.careful = lane.careful.saturating_sub(1);
+        }
+        if let Some(member) = self.member_of(pick) {
             member.solo = member.solo.saturating_sub(1);
         }
     }
 
     pub(super) fn keep_alone(&mut self, offender: &Pick) {
-        let handler = match offender {
-            Pick::Lane(token) => self.lanes.get(token).map(|lane| lane.handler.clone()),
-            Pick::Request(handler) | Pick::Completed(handler) => Some(handler.clone()),
-        };
-        if let Some(member) = handler.and_then(|handler| self.members.get_mut(&handler)) {
+        if let Some(member) = self.member_of(offender) {
             member.solo = SOLO_AFTER_BREAK;
         }
     }

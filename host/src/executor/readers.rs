@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -16,7 +16,7 @@ use super::request::{conclude, context};
 use super::{Live, Slot};
 use crate::guest::{self, Ended};
 use crate::ledger::Identity;
-use crate::policy::{Failure, Outcome};
+use crate::policy::{Failure, Outcome, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::store::{Connection, Error};
 
@@ -83,6 +83,8 @@ fn read(jobs: &Mutex<Receiver<Job>>) {
         let answer = match live {
             None => Err(Refusal::Gone),
             Some(_) if Instant::now() >= job.request.deadline => Err(Refusal::Expired),
+            // It would keep the readers from all others.
+            Some(live) if spent(&live).rests_until().is_some() => Err(Refusal::Resting),
             Some(live) => answer(&mut connections, &job, &live).unwrap_or_else(|error| {
                 tracing::error!(store = %job.store.display(), %error, "read from a store");
                 Err(Refusal::StoreUnavailable)
@@ -90,6 +92,10 @@ fn read(jobs: &Mutex<Receiver<Job>>) {
         };
         let _ = job.reply.send(answer);
     }
+}
+
+fn spent(live: &Live) -> MutexGuard<'_, Spent> {
+    live.reading.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: &Live) -> Result<Answer, Error> {
@@ -100,7 +106,11 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
     connection.execute("BEGIN", &[])?;
     let request = &job.request;
     let context = context(&job.identity.secret, live.environment.clone(), request, crate::clock::now());
+    let started = Instant::now();
     let finished = guest::delivery::handle_request(&live.component, connection, context, request);
+    let (now, limits) = (Instant::now(), &live.environment.spec.limits);
+    let failing = finished.result.is_err().then_some(limits.failing_cpu);
+    spent(live).spend(now - started, now, limits.cpu, failing);
     let connection = finished.connection;
     if connection.in_transaction() {
         connection.execute("ROLLBACK", &[])?;

@@ -49,8 +49,10 @@ impl Executor {
     pub(super) fn come_back<T>(&mut self, group: &mut Group, finished: Finished<T>) -> Result<(Run<T>, Left), Abort> {
         let Finished { connection, result, log, next_outbox_id, sends, warm } = finished;
         self.connection = Some(connection);
+        group.failing = matches!(result, Err(Ended::Failed(_) | Ended::Broken(_)));
         let run = match result {
             Ok(_) if self.connection().violates_deferred_keys() => {
+                group.failing = true;
                 Run::Failed(Failure::new(Outcome::Trap, "it leaves a deferred foreign key violated"))
             }
             Ok(value) => Run::Done(value),

@@ -20,7 +20,7 @@ use crate::ledger::deployment::{self, New, Status};
 use crate::ledger::offset::{self, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows};
 use crate::ledger::probation::State;
-use crate::policy::{self, Circuit, Policy};
+use crate::policy::{self, Circuit, Policy, Spent};
 use crate::record::Refusal;
 use crate::store::Error;
 use crate::store::rights::Rights;
@@ -182,7 +182,9 @@ impl Executor {
             _ => Circuit::default(),
         };
         let member = match self.members.remove(&handler) {
-            Some(member) => Member { live: live.clone(), solo: 0, circuit, trial, warm: None, ..member },
+            Some(member) => {
+                Member { live: live.clone(), solo: 0, circuit, trial, warm: None, spent: Spent::default(), ..member }
+            }
             None => {
                 self.line_up(Share { handler: handler.clone(), used: self.used });
                 Member {
@@ -202,6 +204,7 @@ impl Executor {
                     sends: VecDeque::new(),
                     sends_first: false,
                     warm: None,
+                    spent: Spent::default(),
                 }
             }
         };

@@ -93,7 +93,7 @@ impl From<Refusal> for Problem {
             Refusal::StillRunning => (StatusCode::CONFLICT, None),
             Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::Failed => (StatusCode::INTERNAL_SERVER_ERROR, None),
-            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+            Refusal::Busy | Refusal::Resting => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
             Refusal::OutboxFull | Refusal::NotSent | Refusal::StoreUnavailable | Refusal::Stopping => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some("5"))
             }

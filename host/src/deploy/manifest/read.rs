@@ -231,6 +231,8 @@ pub(crate) fn limits(section: &Section<'_>) -> LimitsPart {
     const GIB: usize = 1 << 30;
     LimitsPart {
         time: section.take("time", |v| v.duration(MILLISECOND..=3_600 * SECOND)),
+        cpu: section.take("cpu", |v| v.number(0.01..=1.0)),
+        failing_cpu: section.take("failing-cpu", |v| v.number(0.01..=1.0)),
         memory: section.take("memory", |v| v.size(64 << 10..=MEMORY)),
         // No more than the engine has room for.
         table_elements: section.take("table-elements", |v| v.whole(0..=16 * 65_536)),

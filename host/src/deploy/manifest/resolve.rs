@@ -226,6 +226,8 @@ impl LimitsPart {
     pub fn over(&self, below: Limits) -> Limits {
         Limits {
             time: self.time.unwrap_or(below.time),
+            cpu: self.cpu.unwrap_or(below.cpu),
+            failing_cpu: self.failing_cpu.unwrap_or(below.failing_cpu),
             memory: self.memory.unwrap_or(below.memory),
             table_elements: self.table_elements.unwrap_or(below.table_elements),
             tables: self.tables.unwrap_or(below.tables),

@@ -128,6 +128,7 @@ fn each_refusal_has_its_status() {
         (Refusal::KeyReused, 422, None),
         (Refusal::Failed, 500, None),
         (Refusal::Busy, 503, Some("1")),
+        (Refusal::Resting, 503, Some("1")),
         (Refusal::NotSent, 503, Some("5")),
         (Refusal::StoreUnavailable, 503, Some("5")),
         (Refusal::Stopping, 503, Some("5")),
