@@ -157,6 +157,13 @@ impl Ends {
         Ok(count)
     }
 
+    /// Records that were ever on it, also those that its retention has removed.
+    pub(crate) fn last(&self) -> Result<u64> {
+        let high = |&partition| Ok(self.client.fetch_watermarks(&self.topic, partition, PATIENCE)?.1);
+        let ends = self.partitions.iter().map(high).collect::<Result<Vec<i64>>>()?;
+        Ok(u64::try_from(ends.iter().sum::<i64>())?)
+    }
+
     /// A consumer of all partitions, from one end.
     pub(crate) fn read_from(self, offset: Offset) -> Result<BaseConsumer> {
         let mut list = TopicPartitionList::new();

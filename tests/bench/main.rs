@@ -13,6 +13,7 @@ mod latency;
 mod http;
 mod start;
 mod memory;
+mod soak;
 mod inbox;
 mod growth;
 mod plot;
@@ -48,6 +49,9 @@ struct Options {
     /// What full load is for latency, in records a second, where throughput is not measured before it.
     #[arg(long, default_value_t = 25_000.0)]
     full: f64,
+    /// How long a soak takes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
     /// A file of settings for the host in throughput runs, as in `tidemill.toml`, without `[kafka] bootstrap`.
     #[arg(long)]
     settings: Option<PathBuf>,
@@ -87,6 +91,8 @@ enum What {
     Growth,
     /// What a large inbox costs, in SQLite alone; only when it is named.
     Inbox,
+    /// Memory under full load, for `--minutes`; only when it is named.
+    Soak,
 }
 
 fn main() -> Result<()> {
@@ -119,6 +125,7 @@ fn main() -> Result<()> {
     }
     if [What::Throughput, What::Mixes, What::Latency, What::Http, What::Start, What::Handlers].into_iter().any(asked)
         || named(What::Growth)
+        || named(What::Soak)
     {
         say("starting Apache Kafka");
         let kafka = Kafka::start(1);
@@ -147,6 +154,9 @@ fn main() -> Result<()> {
         }
         if named(What::Growth) {
             growth::measure(&kafka, &options.plots, options.largest, options.sweep.as_deref(), &mut report)?;
+        }
+        if named(What::Soak) {
+            soak::measure(&kafka, options.minutes, &mut report)?;
         }
         if asked(What::Handlers) {
             memory::many_handlers(&kafka, &mut report)?;
