@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod component;
 pub mod delivery;
+pub(crate) mod envelope;
 mod bindings;
 mod convert;
 pub mod encode;

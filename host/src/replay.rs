@@ -256,6 +256,7 @@ impl Desk<'_> {
             input_time: self.plan.record.timestamp.millis().unwrap_or(0),
             attempt: self.facts.attempt,
             event_id: self.facts.event_id.clone(),
+            record: Some(Arc::new(self.plan.record.clone())),
             source: self.source.clone(),
             next_outbox_id: Some(next_outbox_id),
             answers,

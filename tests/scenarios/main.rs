@@ -13,6 +13,7 @@ mod rig;
 mod sender;
 mod orders;
 mod http;
+mod envelopes;
 mod events;
 mod outbox;
 mod delayed;

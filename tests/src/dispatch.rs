@@ -80,6 +80,7 @@ impl Dispatch {
             input_time: 0,
             attempt: 1,
             event_id: None,
+            record: None,
             source: input.describe("in"),
             next_outbox_id: Some(self.next_outbox_id),
             answers: Arc::default(),

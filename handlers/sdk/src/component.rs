@@ -292,6 +292,14 @@ pub(crate) fn event_id() -> Option<String> {
     wit::delivery::event_id()
 }
 
+pub(crate) fn event_type() -> Option<String> {
+    wit::event::event_type()
+}
+
+pub(crate) fn event_version() -> Option<String> {
+    wit::event::event_version()
+}
+
 fn header(header: wit::types::Header) -> Header {
     Header { name: header.name, value: header.value }
 }

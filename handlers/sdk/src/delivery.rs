@@ -64,3 +64,31 @@ pub fn attempt() -> u32 {
 pub fn event_id() -> Option<String> {
     host::event_id()
 }
+
+/// The type of the event that the record carries, from where `event-type`, or else `envelope`, in `handler.toml` says that it is. For a
+/// function for each type there is [`events`](mod@crate::events).
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::{delivery, info};
+/// if delivery::event_type().as_deref() == Some("ORDER_ARCHIVED") {
+///     info!("it needs no answer");
+/// }
+/// # Ok(()) });
+/// ```
+pub fn event_type() -> Option<String> {
+    host::event_type()
+}
+
+/// The version of that event's schema, from where `event-version`, or else `envelope`, says.
+///
+/// ```
+/// # tidemill_sdk::test::example::run(|| {
+/// # use tidemill_sdk::delivery;
+/// let amounts_are_in_cents = delivery::event_version().as_deref() == Some("2");
+/// # let _ = amounts_are_in_cents;
+/// # Ok(()) });
+/// ```
+pub fn event_version() -> Option<String> {
+    host::event_version()
+}

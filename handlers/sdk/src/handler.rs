@@ -144,7 +144,10 @@ pub struct Handler {
 /// # }
 /// ```
 ///
-/// Paths are relative to the crate's folder. `migrations`, `records`, `compensate`, `sends` and `http` may be left
+/// In place of `records` may stand `events`, with a function for each type of event and, where that has several, each version of
+/// its schema: see [`events`](mod@crate::events).
+///
+/// Paths are relative to the crate's folder. `migrations`, `records` (or `events`), `compensate`, `sends` and `http` may be left
 /// out, but keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
 /// written as in the manifest's `[[route]]`: the method, a space, the path.
 #[macro_export]
@@ -153,11 +156,21 @@ macro_rules! handler {
         manifest: $manifest:literal
         $(, migrations: [$($migration:literal),* $(,)?])?
         $(, records: $handle:path)?
+        $(, events: { $($event:literal $(version $version:literal)? => $on:path),* $(,)? })?
         $(, compensate: $compensate:path)?
         $(, sends: $completed:path)?
         $(, http: { $($route:literal => $answer:path),* $(,)? })?
         $(,)?
     ) => {
+        $(
+            fn __by_event(record: &$crate::Record) -> ::std::result::Result<(), $crate::Failure> {
+                $crate::events::run(
+                    &[$(($event, $crate::first![$(::std::option::Option::Some(concat!($version)),)? ::std::option::Option::None], $on)),*],
+                    record,
+                )
+            }
+        )?
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             const MANIFEST: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $manifest));
@@ -181,6 +194,17 @@ macro_rules! handler {
                 impl $crate::component::records::Guest for Component {
                     fn handle(record: $crate::component::records::Record) -> $crate::component::records::Outcome {
                         $crate::component::records::run($handle, record)
+                    }
+                }
+                $crate::component::records::export!(Component with_types_in $crate::component::records);
+            )?
+
+            $(
+                impl $crate::component::records::Guest for Component {
+                    fn handle(record: $crate::component::records::Record) -> $crate::component::records::Outcome {
+                        // Of these types.
+                        let _: &[&str] = &[$($event),*];
+                        $crate::component::records::run(__by_event, record)
                     }
                 }
                 $crate::component::records::export!(Component with_types_in $crate::component::records);
@@ -234,7 +258,14 @@ macro_rules! handler {
             migrations: &[$($(
                 ($migration, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $migration))),
             )*)?],
-            records: $crate::first![$(Some($handle),)? None],
+            records: $crate::first![
+                $(Some($handle),)?
+                $({
+                    let _: &[&str] = &[$($event),*];
+                    Some(__by_event)
+                },)?
+                None
+            ],
             compensate: $crate::first![$(Some($compensate),)? None],
             completed: $crate::first![$(Some($completed),)? None],
             routes: &[$($(($route, $answer)),*)?],

@@ -43,6 +43,7 @@
 pub mod guide;
 mod handler;
 pub mod record;
+pub mod events;
 pub mod cloud_event;
 pub mod http;
 pub mod compensation;

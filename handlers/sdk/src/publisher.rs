@@ -141,6 +141,18 @@ impl<'a> Event<'a> {
         self
     }
 
+    /// The version of its schema: the header `event-version`, which an envelope of the manifest takes up.
+    ///
+    /// ```
+    /// # tidemill_sdk::test::example::run(|| {
+    /// # use tidemill_sdk::publisher::Event;
+    /// Event::new("orders", "ORDER_PAID").key(7).version(2).json(&serde_json::json!({ "cents": 2500 })).enqueue()?;
+    /// # Ok(()) });
+    /// ```
+    pub fn version(self, version: impl fmt::Display) -> Self {
+        self.header("event-version", version.to_string())
+    }
+
     /// The value, as JSON.
     ///
     /// ```

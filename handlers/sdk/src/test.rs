@@ -16,7 +16,8 @@
 //! The bench keeps the host's promises about one delivery: it runs in a transaction on SQLite with the handler's
 //! migrations, and a failed one leaves no row and no event; its clock stands still; its ids and random bytes are the
 //! same in every run; `GET` and `HEAD` cannot write; what a handler may not do in SQL is refused. It does not do what
-//! lies around a delivery: no inbox, no retries, no dead letters, no limits.
+//! lies around a delivery: no inbox, no retries, no dead letters, no limits. A record is given as it is on its topic, with the envelope of
+//! the manifest; what is published is seen as the handler gave it, without.
 #![allow(
     clippy::panic,
     clippy::expect_used,
@@ -224,8 +225,9 @@ impl Bench {
     #[track_caller]
     pub fn record(&mut self, record: &Record) -> Result<(), Failure> {
         let handle = self.handler.records.expect("handler! names a function for `records`");
-        let event_id = self.manifest.event_id(record);
-        ended(self.deliver(false, event_id, || handle(record), Result::is_ok))
+        let input = Known { event_id: self.manifest.event_id(record), event: self.manifest.event(record) };
+        let record = self.manifest.open(record)?;
+        ended(self.deliver(false, input, || handle(&record), Result::is_ok))
     }
 
     /// Lets the handler make good what was given up on, for this reason. What it wrote and published stays only if it
@@ -242,7 +244,7 @@ impl Bench {
     #[track_caller]
     pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Failure> {
         let compensate = self.handler.compensate.expect("handler! names a function for `compensate`");
-        ended(self.deliver(false, None, || compensate(input, reason), Result::is_ok))
+        ended(self.deliver(false, Known::default(), || compensate(input, reason), Result::is_ok))
     }
 
     /// Tells the handler what became of an event that it sent. What it wrote and published stays only if it returns `Ok`.
@@ -257,7 +259,7 @@ impl Bench {
     #[track_caller]
     pub fn completed(&mut self, sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failure> {
         let completed = self.handler.completed.expect("handler! names a function for `sends`");
-        ended(self.deliver(false, None, || completed(sent, outcome), Result::is_ok))
+        ended(self.deliver(false, Known::default(), || completed(sent, outcome), Result::is_ok))
     }
 
     /// Sends a request. Like the host it answers 404, 405 and 401 by itself, and what the handler wrote and published
@@ -282,7 +284,8 @@ impl Bench {
         }
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         let routes = self.handler.routes;
-        match self.deliver(reads, None, || http::answer(routes, &request), |response| response.status < 400) {
+        match self.deliver(reads, Known::default(), || http::answer(routes, &request), |response| response.status < 400)
+        {
             Err(NotSent(_)) => http::Problem::new(503, "Service Unavailable").into(),
             Ok((response, Some(_))) if response.status < 400 => http::Problem::new(500, "Internal Server Error").into(),
             Ok((response, _)) => response,
@@ -351,7 +354,7 @@ impl Bench {
     fn deliver<T>(
         &mut self,
         reads: bool,
-        event_id: Option<String>,
+        known: Known,
         run: impl FnOnce() -> T,
         succeeded: impl FnOnce(&T) -> bool,
     ) -> Result<(T, Option<String>), NotSent> {
@@ -372,7 +375,8 @@ impl Bench {
                 attempt: self.attempt,
                 number: self.deliveries,
                 drawn: 0,
-                event_id,
+                event_id: known.event_id,
+                event: known.event,
                 events: Vec::new(),
                 lines: Vec::new(),
             },
@@ -396,6 +400,14 @@ impl Bench {
             Err(panic) => Err(*panic.downcast::<NotSent>().unwrap_or_else(|panic| resume_unwind(panic))),
         }
     }
+}
+
+/// What is known of a record before its handler runs.
+#[derive(Default)]
+struct Known {
+    event_id: Option<String>,
+    /// Type and version.
+    event: (Option<String>, Option<String>),
 }
 
 /// Rows of a store that is not the bench's.

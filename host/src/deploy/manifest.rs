@@ -37,6 +37,14 @@ pub struct Manifest {
     pub start: Option<Start>,
     /// `event-id`
     pub event_id: Option<EventId>,
+    /// `envelope`
+    pub envelope: Option<Envelope>,
+    /// `event-type`
+    pub event_type: Option<Place>,
+    /// `event-version`
+    pub event_version: Option<Place>,
+    /// `event-source`
+    pub event_source: Option<String>,
     /// `instances`
     pub instances: Option<Instances>,
     /// `newer-schema`
@@ -267,13 +275,81 @@ pub enum Start {
     Time(i64),
 }
 
-/// Where a record's event id is found.
+/// Where something that a record says of its event is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventId {
+pub enum Place {
     /// `"/eventId"`: a JSON pointer (RFC 6901) into the value.
     Pointer(String),
     /// `"ce_id"`, or `"header:key"`: the name of a header.
     Header(String),
+    /// The attribute of a CloudEvent, in either mode of the Kafka binding.
+    CloudEvent(&'static str),
+}
+
+/// `envelope`: what stands around the payloads of the events that a handler reads and publishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Envelope {
+    /// `"none"` (default): the value is the payload.
+    #[default]
+    None,
+    /// `"payload"`: `{"eventId", "eventType", "payload"}`.
+    Payload,
+    /// `"flat"`: the payload's own fields, behind `eventId`, `eventType` and `timestamp`.
+    Flat,
+    /// `"cloudevents"`: CloudEvents 1.0, both modes of the Kafka binding, published in the binary one.
+    CloudEvents,
+    /// `"cloudevents-structured"`: the same, published in the structured mode.
+    CloudEventsStructured,
+    /// `"debezium"`: as Debezium's outbox event router publishes: the payload, with the id in the header `id`.
+    Debezium,
+}
+
+impl Envelope {
+    /// All, by their names.
+    pub const NAMES: [(&str, Self); 6] = [
+        ("none", Self::None),
+        ("payload", Self::Payload),
+        ("flat", Self::Flat),
+        ("cloudevents", Self::CloudEvents),
+        ("cloudevents-structured", Self::CloudEventsStructured),
+        ("debezium", Self::Debezium),
+    ];
+
+    /// Where an event's id stands, unless the manifest says so.
+    pub fn id(self) -> EventId {
+        match self {
+            Self::None => EventId::Offset,
+            Self::Payload | Self::Flat => EventId::At(Place::Pointer("/eventId".into())),
+            Self::CloudEvents | Self::CloudEventsStructured => EventId::At(Place::CloudEvent("id")),
+            Self::Debezium => EventId::At(Place::Header("id".into())),
+        }
+    }
+
+    /// The same of its type.
+    pub fn event_type(self) -> Place {
+        match self {
+            Self::None => Place::Header("event-type".into()),
+            Self::Payload | Self::Flat => Place::Pointer("/eventType".into()),
+            Self::CloudEvents | Self::CloudEventsStructured => Place::CloudEvent("type"),
+            Self::Debezium => Place::Header("eventType".into()),
+        }
+    }
+
+    /// The same of its schema's version.
+    pub fn event_version(self) -> Place {
+        match self {
+            Self::None | Self::Debezium => Place::Header("event-version".into()),
+            Self::Payload | Self::Flat => Place::Pointer("/eventVersion".into()),
+            Self::CloudEvents | Self::CloudEventsStructured => Place::CloudEvent("dataversion"),
+        }
+    }
+}
+
+/// Where a record's event id is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventId {
+    /// The event says it.
+    At(Place),
     /// `"key"`: the record's key.
     Key,
     /// `"offset"`: topic id, partition and offset (default).
@@ -317,6 +393,14 @@ pub struct Spec {
     pub start: Start,
     /// Where event ids are.
     pub event_id: EventId,
+    /// What stands around payloads.
+    pub envelope: Envelope,
+    /// Where event types are.
+    pub event_type: Place,
+    /// Where the versions of their schemas are.
+    pub event_version: Place,
+    /// The `source` of the CloudEvents that it publishes.
+    pub event_source: String,
     /// What serves its deliveries.
     pub instances: Instances,
     /// Whether it can live with tables that later migrations have changed, and so be rolled back to.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use wasmparser::{Parser, Payload};
 
 use super::artifact::Artifact;
-use super::manifest::{EventId, Instances, Spec, Start};
+use super::manifest::{Envelope, EventId, Instances, Place, Spec, Start};
 use super::smoke::Smoke;
 use crate::ledger::deployment::Deployment;
 use crate::policy::Order;
@@ -157,6 +157,14 @@ pub struct Description {
     pub start: String,
     /// Where event ids are.
     pub event_id: String,
+    /// What stands around payloads.
+    pub envelope: String,
+    /// Where event types are.
+    pub event_type: String,
+    /// Where the versions of their schemas are.
+    pub event_version: String,
+    /// The `source` of the CloudEvents that it publishes.
+    pub event_source: String,
     /// `fresh` or `reused`.
     pub instances: String,
     /// Whether it can live with tables that later migrations have changed.
@@ -258,9 +266,15 @@ impl Description {
                 Start::Latest => "latest".into(),
                 Start::Time(at) => units::show_time(at),
             },
+            envelope: Envelope::NAMES
+                .into_iter()
+                .find_map(|(name, envelope)| (envelope == spec.envelope).then(|| name.to_owned()))
+                .unwrap_or_default(),
+            event_type: place(&spec.event_type),
+            event_version: place(&spec.event_version),
+            event_source: spec.event_source.clone(),
             event_id: match &spec.event_id {
-                EventId::Pointer(pointer) => pointer.clone(),
-                EventId::Header(name) => format!("header:{name}"),
+                EventId::At(at) => place(at),
                 EventId::Key => "key".into(),
                 EventId::Offset => "offset".into(),
             },
@@ -319,6 +333,14 @@ impl Description {
                 })
                 .collect(),
         })
+    }
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Pointer(pointer) => pointer.clone(),
+        Place::Header(name) => format!("header:{name}"),
+        Place::CloudEvent(attribute) => format!("cloudevent:{attribute}"),
     }
 }
 

@@ -104,6 +104,7 @@ fn context(
         input_time: record.timestamp.millis().unwrap_or(0),
         attempt: 1,
         event_id: event_id::find(&spec.event_id, record),
+        record: Some(Arc::new(record.clone())),
         source: id.describe(&record.topic),
         next_outbox_id: Some(next_outbox_id),
         answers,

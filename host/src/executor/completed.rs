@@ -84,6 +84,7 @@ impl Executor {
             input_time: *at,
             attempt: 1,
             event_id: None,
+            record: None,
             source: sending.source.clone(),
             next_outbox_id: Some(group.next_outbox_id),
             answers: Arc::default(),

@@ -1,11 +1,12 @@
-//! Finds the id by which the inbox knows a record.
+//! Finds the id by which the inbox knows a record, and what else it says of its event.
 //!
 //! A record that carries no id where the manifest says it should has none: its offset alone tells it apart, and
 //! the handler decides what to make of it.
 
 mod pointer;
 
-use crate::deploy::manifest::EventId;
+use crate::deploy::manifest::{EventId, Place};
+use crate::guest::envelope;
 use crate::record::Record;
 
 /// The longest id that the inbox takes, in bytes; a longer one is hashed.
@@ -20,17 +21,28 @@ pub fn find(rule: &EventId, record: &Record) -> Option<String> {
     let id = match rule {
         EventId::Offset => None,
         EventId::Key => Some(text(record.key.as_deref()?)),
-        EventId::Header(name) => {
-            // Where a name repeats the last one counts, as in Kafka's own `lastHeader`.
-            let header = record.headers.iter().rfind(|h| h.name == *name)?;
-            Some(text(header.value.as_deref()?))
-        }
-        EventId::Pointer(pointer) => pointer::find(record.value.as_deref()?, pointer),
+        EventId::At(place) => at(place, record),
     }?;
     match id.len() {
         0 => None,
         1..=MAX if !id.starts_with(HASHED) => Some(id),
         _ => Some(format!("{HASHED}{}", crate::id::sha256_hex(id.as_bytes()))),
+    }
+}
+
+/// What stands at a place of the record, as text.
+pub fn at(place: &Place, record: &Record) -> Option<String> {
+    match place {
+        // Where a name repeats the last one counts, as in Kafka's own `lastHeader`.
+        Place::Header(name) => Some(text(record.headers.iter().rfind(|h| h.name == *name)?.value.as_deref()?)),
+        Place::Pointer(pointer) => pointer::find(record.value.as_deref()?, pointer),
+        Place::CloudEvent(attribute) if envelope::is_structured(record) => {
+            pointer::find(record.value.as_deref()?, &format!("/{attribute}"))
+        }
+        Place::CloudEvent(attribute) => {
+            let header = record.headers.iter().rfind(|h| h.name.strip_prefix("ce_") == Some(attribute))?;
+            Some(text(header.value.as_deref()?))
+        }
     }
 }
 
@@ -68,16 +80,17 @@ mod tests {
 
     #[test]
     fn ids_are_found_where_the_manifest_says() {
-        let pointer = |p: &str| EventId::Pointer(p.into());
+        let pointer = |p: &str| EventId::At(Place::Pointer(p.into()));
+        let header = |name: &str| EventId::At(Place::Header(name.into()));
         check(&pointer("/eventId"), r#"{"eventId":"e-1"}"#, Some("e-1"));
         check(&pointer("/meta/id"), r#"{"meta":{"id":17}}"#, Some("17"));
         check(&pointer("/eventId"), r#"{"eventId":""}"#, None);
         check(&pointer("/eventId"), r#"{"eventId":{}}"#, None);
         check(&pointer("/eventId"), "not json", None);
-        check(&EventId::Header("ce_id".into()), "", Some("h-1"));
-        check(&EventId::Header("raw".into()), "", Some("hex:ff01"));
-        check(&EventId::Header("none".into()), "", None);
-        check(&EventId::Header("other".into()), "", None);
+        check(&header("ce_id"), "", Some("h-1"));
+        check(&header("raw"), "", Some("hex:ff01"));
+        check(&header("none"), "", None);
+        check(&header("other"), "", None);
         check(&EventId::Key, "", Some("k-1"));
         // A CloudEvent in structured mode.
         check(&pointer("/id"), r#"{"specversion":"1.0","id":"c-1","source":"/s","type":"t"}"#, Some("c-1"));
@@ -98,7 +111,7 @@ mod tests {
             let (topic, timestamp) = ("t".into(), Timestamp::None);
             let record =
                 Record { topic, partition: 0, offset: 0, timestamp, key: None, value: None, headers: vec![header] };
-            super::find(&EventId::Header("id".into()), &record)
+            super::find(&EventId::At(Place::Header("id".into())), &record)
         };
         for id in [&b"\xff\x01"[..], &[b'x'; 201], &[0xff; 101]] {
             let made = find(id).unwrap_or_default();

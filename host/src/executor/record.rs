@@ -191,6 +191,7 @@ impl Executor {
             input_time: delivery.record.timestamp.millis().unwrap_or(0),
             attempt: delivery.attempt,
             event_id: delivery.event_id.clone(),
+            record: Some(delivery.record.clone()),
             source: delivery.source.clone(),
             next_outbox_id: Some(group.next_outbox_id),
             answers: delivery.input.aside().map_or_else(Default::default, |aside| aside.answers.clone()),

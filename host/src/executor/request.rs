@@ -116,6 +116,7 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
         input_time: now,
         attempt: 1,
         event_id: request.idempotency_key.clone(),
+        record: None,
         next_outbox_id: None,
         answers: Arc::default(),
         deadline: Some(request.deadline),

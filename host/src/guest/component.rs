@@ -67,6 +67,7 @@ impl Component {
             input_time: 0,
             attempt: 1,
             event_id: None,
+            record: None,
             source: String::new(),
             next_outbox_id: None,
             answers: Arc::default(),

@@ -14,7 +14,7 @@ use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 use super::bindings::tidemill::handler::{log::Level, types};
 use super::engine::TICK;
 use super::wasi::Wasi;
-use super::{Answers, Component, convert};
+use super::{Answers, Component, convert, envelope};
 use crate::deploy::manifest::{Instances, Spec};
 use crate::deploy::secrets;
 use crate::id::{Seed, Stream};
@@ -56,6 +56,8 @@ pub struct Context {
     pub attempt: u32,
     /// The id by which the inbox knows the input.
     pub event_id: Option<String>,
+    /// The record, which says the type and the version of its event.
+    pub record: Option<Arc<Record>>,
     /// Names the input in the outbox.
     pub source: String,
     /// The id of the next outbox row, or `None` where nothing may be published (reads).
@@ -230,6 +232,10 @@ pub fn handle_record(
     context: Context,
     record: &Record,
 ) -> Finished<()> {
+    let record = match envelope::open(context.environment.spec.envelope, record) {
+        Ok(record) => record,
+        Err(why) => return rejected(connection, context, why),
+    };
     run(
         component,
         connection,
@@ -239,10 +245,17 @@ pub fn handle_record(
                 return Ok(Err(types::Failure::Reject("the component does not export `records`".into())));
             };
             let guest = indices.load(&mut *store, instance)?;
-            guest.call_handle(store, &convert::record(record))
+            guest.call_handle(store, &convert::record(&record))
         },
         |answer| answer.map_err(|failure| Ended::Failed(convert::failure(failure))),
     )
+}
+
+/// A delivery that ends before its guest runs.
+fn rejected<T>(connection: Box<Connection>, context: Context, why: String) -> Finished<T> {
+    let Context { next_outbox_id, warm, .. } = context;
+    let result = Err(Ended::Failed(Failure::new(Outcome::Reject, why)));
+    Finished { connection, result, log: Vec::new(), next_outbox_id, sends: Vec::new(), warm }
 }
 
 /// Lets an instance compensate a record, or an event that Kafka has refused.
@@ -254,6 +267,9 @@ pub fn compensate(
     event: Option<&Refused>,
     reason: &str,
 ) -> Finished<()> {
+    // What could not be opened is compensated as it came.
+    let opened = event.is_none().then(|| envelope::open(context.environment.spec.envelope, record).ok()).flatten();
+    let record = opened.as_deref().unwrap_or(record);
     run(
         component,
         connection,

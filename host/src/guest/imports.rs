@@ -9,8 +9,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
-use super::bindings::tidemill::handler::{config, delayed, delivery, log, publisher, sender, sql, types};
+use super::bindings::tidemill::handler::{config, delayed, delivery, event, log, publisher, sender, sql, types};
 use super::delivery::{Effect, Ended, Sending, State, Statement};
+use super::envelope;
+use crate::executor::event_id;
 use crate::kafka::sender::Position;
 use crate::ledger::outbox::{self, EventKind};
 use crate::policy::{Failure, Outcome};
@@ -155,7 +157,7 @@ impl State {
             Some(id) => id,
             None => self.next_event_id(),
         };
-        let event = outbox::Event {
+        let mut event = outbox::Event {
             event_id,
             event_type: event.event_type,
             topic: topic.clone(),
@@ -166,6 +168,9 @@ impl State {
             kind: EventKind::Event,
             not_before,
         };
+        if let Err(message) = envelope::close(spec, &mut event, self.context.now) {
+            return refuse(publisher::ErrorKind::Destination, message);
+        }
         if self.published as usize >= spec.limits.events
             || self.published_bytes + event.size() > spec.limits.event_bytes
             || event.event_type.len() > EVENT_NAME_MAX
@@ -320,6 +325,18 @@ impl delivery::Host for State {
 
     fn event_id(&mut self) -> wasmtime::Result<Option<String>> {
         Ok(self.context.event_id.clone())
+    }
+}
+
+impl event::Host for State {
+    fn event_type(&mut self) -> wasmtime::Result<Option<String>> {
+        let place = &self.context.environment.spec.event_type;
+        Ok(self.context.record.as_deref().and_then(|record| event_id::at(place, record)))
+    }
+
+    fn event_version(&mut self) -> wasmtime::Result<Option<String>> {
+        let place = &self.context.environment.spec.event_version;
+        Ok(self.context.record.as_deref().and_then(|record| event_id::at(place, record)))
     }
 }
 

@@ -38,12 +38,12 @@ pub(crate) fn event_ids(bytes: &[u8]) {
     let Some(ids) = input::read::<Ids<'_>>(bytes) else { return };
     match ids {
         Ids::Pointer(pointer, value) => {
-            check_id(event_id::find(&EventId::Pointer(format!("/{pointer}")), &record(b"", value)));
+            check_id(event_id::find(&EventId::At(Place::Pointer(format!("/{pointer}"))), &record(b"", value)));
         }
         Ids::Bytes(one, other) => {
             let find = |id: &[u8]| {
                 let found = check_id(event_id::find(&EventId::Key, &record(id, b"")));
-                assert_eq!(found, event_id::find(&EventId::Header("id".into()), &record(id, b"")));
+                assert_eq!(found, event_id::find(&EventId::At(Place::Header("id".into())), &record(id, b"")));
                 found
             };
             differ(one == other, find(one), find(other));
@@ -55,7 +55,7 @@ pub(crate) fn event_ids(bytes: &[u8]) {
         Ids::Texts(one, other) => {
             let find = |id: &str| {
                 let value = serde_json::json!({ "a": { "id": id } }).to_string();
-                check_id(event_id::find(&EventId::Pointer("/a/id".into()), &record(b"", value.as_bytes())))
+                check_id(event_id::find(&EventId::At(Place::Pointer("/a/id".into())), &record(b"", value.as_bytes())))
             };
             differ(one == other, find(&one), find(&other));
         }
@@ -66,7 +66,7 @@ pub(crate) fn event_ids(bytes: &[u8]) {
             other[usize::from(place) % one.len()] += 1;
             let find = |digits: &[u8]| {
                 let value = [b"[", digits, b"]"].concat();
-                check_id(event_id::find(&EventId::Pointer("/0".into()), &record(b"", &value)))
+                check_id(event_id::find(&EventId::At(Place::Pointer("/0".into())), &record(b"", &value)))
             };
             differ(false, find(&one), find(&other));
         }

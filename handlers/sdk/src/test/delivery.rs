@@ -35,6 +35,8 @@ pub(super) struct Delivery {
     /// Random numbers drawn so far.
     pub(super) drawn: u64,
     pub(super) event_id: Option<String>,
+    /// The type and the version of the record's event.
+    pub(super) event: (Option<String>, Option<String>),
     pub(super) events: Vec<Published>,
     pub(super) lines: Vec<(Level, String)>,
 }
@@ -219,4 +221,12 @@ pub(crate) fn attempt() -> u32 {
 
 pub(crate) fn event_id() -> Option<String> {
     with(|delivery| delivery.event_id.clone())
+}
+
+pub(crate) fn event_type() -> Option<String> {
+    with(|delivery| delivery.event.0.clone())
+}
+
+pub(crate) fn event_version() -> Option<String> {
+    with(|delivery| delivery.event.1.clone())
 }

@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::Record;
 use crate::http::Request;
+use crate::{Failure, Record};
 
 /// What was read.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Manifest {
     event_id: Option<String>,
+    event_type: Option<String>,
+    event_version: Option<String>,
+    #[serde(default)]
+    envelope: Envelope,
     #[serde(default, rename = "route")]
     pub(super) routes: Vec<Route>,
     #[serde(default)]
@@ -26,6 +31,60 @@ pub(super) struct Manifest {
     pub(super) secrets: Vec<String>,
     #[serde(skip)]
     pub(super) settings: BTreeMap<String, String>,
+}
+
+/// `envelope`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Envelope {
+    #[default]
+    None,
+    Payload,
+    Flat,
+    Cloudevents,
+    CloudeventsStructured,
+    Debezium,
+}
+
+impl Envelope {
+    /// Where id, type and version are; `ce:` is an attribute of a CloudEvent.
+    fn places(self) -> [&'static str; 3] {
+        match self {
+            Self::None => ["offset", "header:event-type", "header:event-version"],
+            Self::Payload | Self::Flat => ["/eventId", "/eventType", "/eventVersion"],
+            Self::Cloudevents | Self::CloudeventsStructured => ["ce:id", "ce:type", "ce:dataversion"],
+            Self::Debezium => ["header:id", "header:eventType", "header:event-version"],
+        }
+    }
+}
+
+/// What stands at a place of a record.
+fn find(place: &str, record: &Record) -> Option<String> {
+    if let Some(attribute) = place.strip_prefix("ce:") {
+        return match is_structured(record) {
+            true => find(&format!("/{attribute}"), record),
+            false => find(&format!("header:ce_{attribute}"), record),
+        };
+    }
+    if !place.starts_with('/') {
+        return record.header_str(place.strip_prefix("header:").unwrap_or(place)).map(str::to_owned);
+    }
+    let value: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    let found = value.pointer(place)?;
+    found.as_str().map(str::to_owned).or_else(|| found.is_number().then(|| found.to_string()))
+}
+
+fn is_structured(record: &Record) -> bool {
+    record.header_str("content-type").is_some_and(|media_type| media_type.starts_with("application/cloudevents+json"))
+}
+
+/// A member of a JSON object, as it was written.
+fn member(value: &[u8], name: &str) -> Result<Vec<u8>, Failure> {
+    let why =
+        |error: String| Failure::reject(format!("the record's value is not in the envelope of the manifest: {error}"));
+    let members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(value).map_err(|e| why(e.to_string()))?;
+    let found = members.get(name).ok_or_else(|| why(format!("missing field `{name}`")))?;
+    Ok(found.get().as_bytes().to_vec())
 }
 
 /// `[grant]`
@@ -76,16 +135,37 @@ impl Manifest {
 
     /// The id by which the inbox would know this record.
     pub(super) fn event_id(&self, record: &Record) -> Option<String> {
-        match self.event_id.as_deref().unwrap_or("offset") {
-            "offset" => Some(format!("{}-{}-{}", record.topic, record.partition, record.offset)),
-            pointer if pointer.starts_with('/') => {
-                let value: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
-                let id = value.pointer(pointer)?;
-                id.as_str().map(str::to_owned).or_else(|| id.is_number().then(|| id.to_string()))
-            }
-            "key" => record.key_str().map(str::to_owned),
-            header => record.header_str(header.strip_prefix("header:").unwrap_or(header)).map(str::to_owned),
+        match self.event_id.as_deref() {
+            Some("key") => record.key_str().map(str::to_owned),
+            Some("offset") => None,
+            Some(place) => find(place, record),
+            None if self.envelope == Envelope::None => None,
+            None => find(self.envelope.places()[0], record),
         }
+        .or_else(|| {
+            let by_offset = matches!(self.event_id.as_deref(), Some("offset"))
+                || (self.event_id.is_none() && self.envelope == Envelope::None);
+            by_offset.then(|| format!("{}-{}-{}", record.topic, record.partition, record.offset))
+        })
+    }
+
+    /// The type and the version of the record's event.
+    pub(super) fn event(&self, record: &Record) -> (Option<String>, Option<String>) {
+        let [_, event_type, version] = self.envelope.places();
+        let at = |own: &Option<String>, place| find(own.as_deref().unwrap_or(place), record);
+        (at(&self.event_type, event_type), at(&self.event_version, version))
+    }
+
+    /// The record with its payload for a value.
+    pub(super) fn open(&self, record: &Record) -> Result<Record, Failure> {
+        let inner = match (self.envelope, &record.value) {
+            (Envelope::Payload, Some(value)) => member(value, "payload")?,
+            (Envelope::Cloudevents | Envelope::CloudeventsStructured, Some(value)) if is_structured(record) => {
+                member(value, "data")?
+            }
+            _ => return Ok(record.clone()),
+        };
+        Ok(Record { value: Some(inner), ..record.clone() })
     }
 
     /// Finds the route; a path without parameters goes first, as on the host.

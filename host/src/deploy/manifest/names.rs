@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EventId, Route};
+use super::{EventId, Place, Route};
 
 /// What a dead letter topic's name holds in the place of the source topic's.
 const TOPIC: &str = "{topic}";
@@ -56,22 +56,38 @@ pub(crate) fn dead_letter_topic(template: &str) -> Result<String, String> {
         .map_err(|_| format!("\"{template}\" is not a valid topic; write a topic's name, or \"{TOPIC}\" with a suffix"))
 }
 
-/// Reads where event ids are: a JSON pointer (RFC 6901), `offset`, `key`, or a header's name, which `header:` may stand
-/// before.
+/// Reads where event ids are: a place, `offset` or `key`.
 pub(crate) fn event_id(text: &str) -> Result<EventId, String> {
-    match (text, text.strip_prefix("header:")) {
-        ("offset", _) => return Ok(EventId::Offset),
-        ("key", _) => return Ok(EventId::Key),
-        (_, Some("")) => return Err("\"header:\" names no header".into()),
-        (_, Some(name)) => return Ok(EventId::Header(name.to_owned())),
-        _ if !text.starts_with('/') => return Ok(EventId::Header(text.to_owned())),
-        _ => {}
+    match text {
+        "offset" => Ok(EventId::Offset),
+        "key" => Ok(EventId::Key),
+        _ => place(text).map(EventId::At),
+    }
+}
+
+/// Reads a place: a JSON pointer (RFC 6901), or a header's name, which `header:` may stand before.
+pub(crate) fn place(text: &str) -> Result<Place, String> {
+    match text.strip_prefix("header:") {
+        Some("") => return Err("\"header:\" names no header".into()),
+        Some(name) => return Ok(Place::Header(name.to_owned())),
+        None if text.is_empty() => return Err("names no place; write a JSON pointer, or a header's name".into()),
+        None if !text.starts_with('/') => return Ok(Place::Header(text.to_owned())),
+        None => {}
     }
     let bad_escape = text.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
     if bad_escape {
         return Err(format!("\"{text}\" is not a JSON pointer: ~ is written ~0, and / inside a name ~1 (RFC 6901)"));
     }
-    Ok(EventId::Pointer(text.to_owned()))
+    Ok(Place::Pointer(text.to_owned()))
+}
+
+/// Checks the `source` of CloudEvents: a URI reference (RFC 3986), of which only the characters are looked at.
+pub(crate) fn source(text: &str) -> Result<String, String> {
+    let unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c);
+    match !text.is_empty() && text.chars().all(unreserved) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("\"{text}\" is not a URI reference (RFC 3986); write something like \"/shop\"")),
+    }
 }
 
 /// Checks the method of a route.
@@ -166,11 +182,11 @@ mod tests {
         assert_eq!(event_id("offset"), Ok(EventId::Offset));
         assert_eq!(event_id("key"), Ok(EventId::Key));
         for name in ["key", "offset", "/id", "header:x"] {
-            assert_eq!(event_id(&format!("header:{name}")), Ok(EventId::Header(name.into())));
+            assert_eq!(event_id(&format!("header:{name}")), Ok(EventId::At(Place::Header(name.into()))));
         }
         assert!(event_id("header:").is_err());
-        assert_eq!(event_id("/a~1b/~0c"), Ok(EventId::Pointer("/a~1b/~0c".into())));
-        assert_eq!(event_id("ce_id"), Ok(EventId::Header("ce_id".into())));
+        assert_eq!(event_id("/a~1b/~0c"), Ok(EventId::At(Place::Pointer("/a~1b/~0c".into()))));
+        assert_eq!(event_id("ce_id"), Ok(EventId::At(Place::Header("ce_id".into()))));
         for bad in ["/a~", "/a~2", "/~~0"] {
             assert!(event_id(bad).is_err(), "{bad}");
         }

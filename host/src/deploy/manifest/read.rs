@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{
-    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Instances, LimitsPart, Manifest,
+    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Envelope, Instances, LimitsPart, Manifest,
     OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
 };
 use crate::deploy::secrets::Source;
@@ -78,6 +78,10 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         pattern: section.take("pattern", |v| pattern::translate(v.text()?)),
         start: section.take("start", start),
         event_id: section.take("event-id", |v| names::event_id(v.text()?)),
+        envelope: section.take("envelope", |v| v.choice(&Envelope::NAMES)),
+        event_type: section.take("event-type", |v| names::place(v.text()?)),
+        event_version: section.take("event-version", |v| names::place(v.text()?)),
+        event_source: section.take("event-source", |v| names::source(v.text()?)),
         instances: section
             .take("instances", |v| v.choice(&[("fresh", Instances::Fresh), ("reused", Instances::Reused)])),
         newer_schema: section.take("newer-schema", |v| v.boolean()),

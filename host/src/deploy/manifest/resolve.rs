@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, EventId, LimitsPart, Manifest, OutboundPart,
-    ProbationPart, Retry, SendPart, Spec, Start,
+    CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, ProbationPart,
+    Retry, SendPart, Spec, Start,
 };
 use crate::deploy::secrets::{Secret, Secrets, Source};
 use crate::kafka::sender;
@@ -27,6 +27,7 @@ pub(super) fn spec(
     let Some(name) = manifest.name.clone() else {
         return Err(Problems::one("manifest", "`name` is missing"));
     };
+    let envelope = pick(&over.envelope, &manifest.envelope).unwrap_or_default();
     let retry = over.retry.over(manifest.retry.over(defaults.retry.clone()));
     let spec = Spec {
         group: pick(&over.group, &manifest.group).unwrap_or_else(|| name.clone()),
@@ -34,7 +35,11 @@ pub(super) fn spec(
         topics: pick(&over.topics, &manifest.topics).unwrap_or_default(),
         pattern: pick(&over.pattern, &manifest.pattern),
         start: pick(&over.start, &manifest.start).unwrap_or(Start::Earliest),
-        event_id: pick(&over.event_id, &manifest.event_id).unwrap_or(EventId::Offset),
+        event_id: pick(&over.event_id, &manifest.event_id).unwrap_or_else(|| envelope.id()),
+        event_type: pick(&over.event_type, &manifest.event_type).unwrap_or_else(|| envelope.event_type()),
+        event_version: pick(&over.event_version, &manifest.event_version).unwrap_or_else(|| envelope.event_version()),
+        event_source: pick(&over.event_source, &manifest.event_source).unwrap_or_else(|| format!("/{name}")),
+        envelope,
         instances: pick(&over.instances, &manifest.instances).unwrap_or_default(),
         newer_schema: pick(&over.newer_schema, &manifest.newer_schema).unwrap_or(false),
         compensation: over.compensation.over(manifest.compensation.over(retry.clone())),
@@ -275,6 +280,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::deploy::manifest::EventId;
     use crate::settings::{Assignment, Isolation, Settings};
 
     fn resolve(manifest: &str, settings: &str) -> Result<Spec, Problems> {
