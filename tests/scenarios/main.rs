@@ -16,6 +16,7 @@ mod http;
 mod events;
 mod outbox;
 mod delayed;
+mod timers;
 mod read_back;
 mod flow;
 mod topics;
