@@ -17,6 +17,7 @@ mod events;
 mod outbox;
 mod delayed;
 mod timers;
+mod insight;
 mod read_back;
 mod flow;
 mod topics;
