@@ -235,6 +235,9 @@ impl Deployer {
             return Ok(None);
         }
         let component = self.examine(handlers, &file, &artifact, &spec)?;
+        if component.fires() && spec.schedules.is_empty() {
+            tracing::info!(handler = spec.name, "it exports `timers`, and no `[[schedule]]` says when to fire one");
+        }
         let rehearsal = self.rehearse_on_copy(&artifact, &spec, &component, smoke)?;
         self.prepare_topics(&spec)?;
         self.around.versions.keep(&artifact)?;

@@ -230,7 +230,7 @@ struct Executor {
     /// When the first of those may run that have something to do, and have taken more of a processor than they may.
     held_back: Option<Instant>,
     lanes: HashMap<Token, Lane>,
-    /// When lanes have pending records due.
+    /// When lanes have pending records or timers due.
     due: BinaryHeap<Reverse<(i64, Token)>>,
     /// Whether the process before this one has not ended in order: what may have killed it runs alone.
     unclean: bool,
@@ -447,10 +447,10 @@ impl Executor {
         }
     }
 
-    /// Sees to it that a lane is listed when its first pending record is due.
+    /// Sees to it that a lane is listed when its first pending record, or its timer, is due.
     fn set_alarm(&mut self, token: Token) {
         if let Some(lane) = self.lanes.get_mut(&token)
-            && let Some(due) = lane.waiting.due
+            && let Some(due) = lane.due()
             && lane.alarm != Some(due)
         {
             lane.alarm = Some(due);

@@ -8,6 +8,8 @@ use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::settings::units;
+
 /// What a delivery was started for; names the input for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputId {
@@ -24,6 +26,13 @@ pub enum InputId {
     Event {
         /// The id.
         event_id: String,
+    },
+    /// A timer, by its name and due time.
+    Timer {
+        /// The name in the manifest's `[[schedule]]`.
+        name: String,
+        /// Milliseconds since the Unix epoch.
+        due: i64,
     },
     /// An HTTP request, by route, user and idempotency key (or a random id where it has none).
     Request {
@@ -53,6 +62,11 @@ impl InputId {
                 part(b"event");
                 part(event_id.as_bytes());
             }
+            Self::Timer { name, due } => {
+                part(b"timer");
+                part(name.as_bytes());
+                part(&due.to_le_bytes());
+            }
             Self::Request { route, user, key } => {
                 part(b"request");
                 part(route.as_bytes());
@@ -67,6 +81,7 @@ impl InputId {
         match self {
             Self::Record { partition, offset, .. } => format!("{topic}/{partition}@{offset}"),
             Self::Event { event_id } => event_id.clone(),
+            Self::Timer { name, due } => format!("timer {name}@{}", units::show_time(*due)),
             Self::Request { route, key, .. } => format!("{route} {key}"),
         }
     }

@@ -1,4 +1,4 @@
-//! Lanes: the records of one partition of one handler, in order.
+//! Lanes: the records of one partition of one handler, in order; and the timers of one schedule.
 //!
 //! Its invariant: a lane hands out the next of its records or says that one of its pending records is due, and moves on
 //! only when the executor says that a commit has made it so. Its pending records are in the store; here is only what is known of them in
@@ -12,10 +12,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::guest::Answers;
-use crate::ledger::pending::Waiting;
+use crate::ledger::pending::{TIMERS, Waiting};
 use crate::outbound::{Answer, Call};
 use crate::policy::Policy;
-use crate::record::Record;
+use crate::record::{Record, Timestamp};
+use crate::schedule::Schedule;
 
 pub use meter::Meter;
 
@@ -33,9 +34,11 @@ pub struct Lane {
     pub topic_id: String,
     /// The partition.
     pub partition: i32,
+    /// When a timer is to be fired, if the lane is a schedule's (its partition is [`TIMERS`] then, and its topic the schedule's name).
+    pub schedule: Option<Schedule>,
     /// The store's count of openings; a group of an older one is rolled back.
     pub epoch: i64,
-    /// The next offset, as committed.
+    /// The next offset, as committed; a schedule's next due time.
     pub next: i64,
     /// Records that came from Kafka and are not done.
     pub queue: VecDeque<Arc<Record>>,
@@ -86,7 +89,7 @@ pub struct Ask {
 pub struct Draft {
     /// Records taken from the front of the queue.
     pub taken: usize,
-    /// The next offset after them, if any were taken.
+    /// The next offset after them, if any were taken; one more than the due time for which a timer was fired last.
     pub next: Option<i64>,
     /// Deliveries taken from the front of those that were answered.
     pub answered: usize,
@@ -159,13 +162,43 @@ impl Lane {
         let due = waiting.due.is_some_and(|due| due <= now);
         let queued = match stands(&waiting, policy) {
             true => None,
-            false => self.queue.get(draft.map_or(0, |draft| draft.taken)),
+            false if self.schedule.is_some() => self.timer(draft, now),
+            false => self.queue.get(draft.map_or(0, |draft| draft.taken)).cloned(),
         };
         let odd = !(self.steps + draft.map_or(0, |draft| draft.steps)).is_multiple_of(2);
         match queued {
-            Some(record) if !due || odd => Some(Head::Record(record.clone())),
+            Some(record) if !due || odd => Some(Head::Record(record)),
             _ => due.then_some(Head::Pending),
         }
+    }
+
+    /// The timer that is to be fired at `now`, as a record without key and value, whose offset is the due time.
+    fn timer(&self, draft: Option<&Draft>, now: i64) -> Option<Arc<Record>> {
+        let due = self.schedule.as_ref()?.due(self.place(draft), now)?;
+        Some(Arc::new(Record {
+            topic: self.topic.clone(),
+            partition: TIMERS,
+            offset: due,
+            timestamp: Timestamp::CreateTime(due),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        }))
+    }
+
+    /// The next offset, or due time, under this draft.
+    pub fn place(&self, draft: Option<&Draft>) -> i64 {
+        match (draft.and_then(|draft| draft.next), &self.schedule) {
+            (Some(next), Some(schedule)) => schedule.times.from(next),
+            (Some(next), None) => next,
+            (None, _) => self.next,
+        }
+    }
+
+    /// When something of it is due that waits for its time: a pending record, or a timer. Milliseconds since the Unix epoch.
+    pub fn due(&self) -> Option<i64> {
+        let timer = self.schedule.as_ref().filter(|_| self.waiting.blocking == 0).map(|_| self.next);
+        self.waiting.due.into_iter().chain(timer).min()
     }
 
     /// Makes a draft true, after its commit. Returns the calls that are to be made now.
@@ -179,9 +212,7 @@ impl Lane {
         for record in self.queue.drain(..draft.taken.min(self.queue.len())) {
             self.meter.remove(record.size());
         }
-        if let Some(next) = draft.next {
-            self.next = next;
-        }
+        self.next = self.place(Some(&draft));
         self.waiting = draft.waiting.unwrap_or(self.waiting);
         self.steps += draft.steps;
         self.meter.set_blocked(stands(&self.waiting, policy));

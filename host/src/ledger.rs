@@ -9,6 +9,7 @@ pub mod clock;
 pub mod offset;
 pub mod inbox;
 pub mod pending;
+pub mod timer;
 pub mod crash;
 pub mod outbox;
 pub mod fallback;

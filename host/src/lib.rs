@@ -9,6 +9,7 @@ pub mod broker;
 pub mod kafka;
 pub mod http;
 pub mod policy;
+pub mod schedule;
 pub mod lane;
 pub mod executor;
 pub mod guest;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidemill_tests::{Daemon, LONG, Out, SOON, Sandbox, Store, eventually, eventually_some, sandbox};
 
 /// `tidemill rig`, as any language would speak to it.
-struct Rig {
+pub(crate) struct Rig {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -15,7 +15,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn start(sandbox: &Sandbox, handler: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, handler: &str, arguments: &[&str]) -> Self {
         let mut command = Self::command(sandbox, handler, arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take();
@@ -39,14 +39,14 @@ impl Rig {
     }
 
     /// `None` if it has died.
-    fn try_ask(&mut self, command: &Value) -> Option<Value> {
+    pub(crate) fn try_ask(&mut self, command: &Value) -> Option<Value> {
         writeln!(self.input.as_mut().unwrap(), "{command}").ok()?;
         let answer = self.answer()?;
         self.news.push(answer.clone());
         Some(answer)
     }
 
-    fn ask(&mut self, command: &Value) -> Value {
+    pub(crate) fn ask(&mut self, command: &Value) -> Value {
         let answer = self.try_ask(command).unwrap_or_else(|| panic!("it has died of {command}"));
         assert_eq!(answer.get("error"), None, "{command}: {answer}");
         answer["ok"].clone()
@@ -57,7 +57,7 @@ impl Rig {
         answer["error"].as_str().unwrap_or_else(|| panic!("{command} was done: {answer}")).to_owned()
     }
 
-    fn rows(&mut self, sql: &str) -> Vec<String> {
+    pub(crate) fn rows(&mut self, sql: &str) -> Vec<String> {
         let answer = self.ask(&json!({ "do": "query", "sql": sql }));
         let text = |cell: &Value| match cell {
             Value::Null => String::new(),

@@ -17,6 +17,8 @@ mod envelopes;
 mod events;
 mod outbox;
 mod delayed;
+mod timers;
+mod insight;
 mod read_back;
 mod flow;
 mod topics;

@@ -1,7 +1,7 @@
 //! What the host has given up on, for the handler to make good (a saga's compensation).
 //!
 //! A handler that names a function for `compensate` in [`handler!`](crate::handler!) is given each record that becomes a dead
-//! letter, and each event of its own that Kafka refuses for good. It runs in a transaction of its own, with attempts of its own, and
+//! letter, each timer that is given up on, and each event of its own that Kafka refuses for good. It runs in a transaction of its own, with attempts of its own, and
 //! in the order of the key. Nothing here undoes anything by itself.
 //!
 //! ```
@@ -20,6 +20,7 @@
 
 use crate::Record;
 use crate::record::Header;
+use crate::timers::Timer;
 
 /// What was given up on.
 ///
@@ -45,6 +46,8 @@ use crate::record::Header;
 pub enum Input {
     /// A record whose attempts are used up, or that was rejected.
     Record(Record),
+    /// A timer whose attempts are used up, or that was rejected.
+    Timer(Timer),
     /// An event of this handler's that Kafka refuses for good.
     Event(LostEvent),
 }

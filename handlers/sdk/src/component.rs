@@ -105,7 +105,10 @@ pub mod compensation {
                 headers: headers(event.headers),
                 source: event.source,
             }),
-            Input::Request(_) | Input::Timer(_) => {
+            Input::Timer(timer) => {
+                ours::Input::Timer(crate::timers::Timer::new(timer.name, crate::Time::from_millis(timer.due)))
+            }
+            Input::Request(_) => {
                 let failure =
                     crate::Failure::reject("this version of the guest crate knows no such input; use a newer one");
                 return Err(super::failure(failure));
@@ -137,6 +140,24 @@ pub mod sends {
             headers: event.headers.into_iter().map(super::header).collect(),
         };
         completed(&event, outcome.map(super::receipt)).map_err(super::failure)
+    }
+}
+
+pub mod timers {
+    //! The export of `timers`.
+
+    export_bindings!("timers-handler");
+
+    pub use bindings::export;
+    pub use bindings::exports;
+    pub use bindings::exports::tidemill::handler::timers::{Guest, Timer};
+
+    use super::records::Outcome;
+
+    /// Hands a timer to the function of its schedule, and the failure back.
+    pub fn run(timers: &[(&str, crate::Fire)], timer: Timer) -> Outcome {
+        let timer = crate::timers::Timer::new(timer.name, crate::Time::from_millis(timer.due));
+        timer.fire(timers).map_err(super::failure)
     }
 }
 

@@ -39,7 +39,7 @@
 //! #     ], record)
 //! # }
 //! # static HANDLER: Handler = Handler {
-//! #     manifest: MANIFEST, migrations: &[], records: Some(by_event), compensate: None, completed: None, routes: &[],
+//! #     manifest: MANIFEST, migrations: &[], records: Some(by_event), compensate: None, completed: None, timers: &[], routes: &[],
 //! # };
 //! # let mut bench = Bench::new(&HANDLER);
 //! bench.record(&record("posts").with_value(

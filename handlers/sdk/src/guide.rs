@@ -45,6 +45,7 @@
 //! #     records: None,
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[("GET /api/users/{user}/orders", orders)],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -87,6 +88,7 @@
 //! #     records: Some(registered),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -99,7 +101,8 @@
 //!
 //! # A timer
 //!
-//! A timer is a delayed event to a topic that the handler itself reads. So it is a record like any other when it fires: retried,
+//! A timer for one order, say, is a delayed event to a topic that the handler itself reads (what is done at set times has
+//! [a schedule](#work-at-set-times)). So it is a record like any other when it fires: retried,
 //! ordered by its key among what is there by then, a dead letter in the end, and, with an `event-id`, done once though it is published twice.
 //! There is nothing to cancel: the row's state says whether there is still anything to do.
 //!
@@ -145,6 +148,7 @@
 //! #     records: Some(handle),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -154,6 +158,55 @@
 //! // The bench waits for nothing: the test hands it over.
 //! bench.record(&record("order-timers").with_value(timer.value.unwrap_or_default()))?;
 //! assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["EXPIRED"]);
+//! # Ok::<(), Failure>(())
+//! ```
+//!
+//! # Work at set times
+//!
+//! A `[[schedule]]` has a name and times: five fields as in crontab(5), in a time zone, or a fixed interval. Its timer fires once for each,
+//! whatever happens to the daemon: what it writes and publishes commits together with the step to the next. After a pause it fires once, for the
+//! newest due time, or with `missed = "each"` for every one of them. [`Timer::due`](crate::timers::Timer::due) says for which; work by that, and not by the clock.
+//!
+//! ```toml
+//! [[schedule]]
+//! name = "close-day"
+//! cron = "0 0 * * *"
+//! time-zone = "Asia/Seoul"
+//! missed = "each"
+//!
+//! [publish]
+//! days = "days"
+//! ```
+//!
+//! ```
+//! use tidemill_sdk::publisher::Event;
+//! use tidemill_sdk::timers::Timer;
+//! use tidemill_sdk::{Decimal, Failure, params, sql};
+//!
+//! /// `"close-day" => close_day`, under `timers` in `handler!`.
+//! fn close_day(timer: &Timer) -> Result<(), Failure> {
+//!     let sales: Vec<Decimal> = sql::query("DELETE FROM sales WHERE sold_at < ?1 RETURNING amount", params![timer.due])?;
+//!     let total: Decimal = sales.iter().sum();
+//!     Event::new("days", "DAY_CLOSED").envelope(serde_json::json!({ "until": timer.due, "total": total })).enqueue()?;
+//!     Ok(())
+//! }
+//!
+//! use tidemill_sdk::test::Bench;
+//! # static HANDLER: tidemill_sdk::Handler = tidemill_sdk::Handler {
+//! #     manifest: "name = \"days\"\n[[schedule]]\nname = \"close-day\"\ncron = \"0 0 * * *\"\ntime-zone = \"Asia/Seoul\"\nmissed = \"each\"\n[publish]\ndays = \"days\"",
+//! #     migrations: &[("1.sql", "CREATE TABLE sales (amount TEXT, sold_at TEXT);")],
+//! #     records: None,
+//! #     compensate: None,
+//! #     completed: None,
+//! #     timers: &[("close-day", close_day)],
+//! #     routes: &[],
+//! # };
+//! let mut bench = Bench::new(&HANDLER);
+//! bench.prepare("INSERT INTO sales VALUES ('25.00', '2026-01-31T08:00:00.000Z'), ('5.50', '2026-01-31T16:00:00.000Z')");
+//! bench.at("2026-01-31T15:00:00Z".parse().map_err(Failure::reject)?);
+//! bench.fire("close-day")?;
+//! let day: serde_json::Value = bench.events()[0].json();
+//! assert_eq!((&day["payload"]["until"], &day["payload"]["total"]), (&"2026-01-31T15:00:00.000Z".into(), &"25.00".into()));
 //! # Ok::<(), Failure>(())
 //! ```
 //!
@@ -191,6 +244,7 @@
 //! #     records: Some(payout),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -248,6 +302,7 @@
 //! #     records: Some(charge),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -295,6 +350,7 @@
 //! #     records: Some(ship),
 //! #     compensate: Some(release),
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -336,6 +392,7 @@
 //! #     records: Some(mail),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);
@@ -379,6 +436,7 @@
 //! #     records: Some(scanned),
 //! #     compensate: None,
 //! #     completed: None,
+//! #     timers: &[],
 //! #     routes: &[],
 //! # };
 //! let mut bench = Bench::new(&HANDLER);

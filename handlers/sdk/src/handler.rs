@@ -8,6 +8,7 @@ use crate::http::{Problem, Request, Response};
 use crate::publisher::Receipt;
 use crate::section::Migration;
 use crate::sends::Sent;
+use crate::timers::Timer;
 use crate::{Failure, Record};
 
 /// What handles a record.
@@ -56,6 +57,20 @@ pub type Compensate = fn(&Input, &str) -> Result<(), Failure>;
 /// ```
 pub type Completed = fn(&Sent, Result<Receipt, String>) -> Result<(), Failure>;
 
+/// What is done at the times of one schedule.
+///
+/// ```
+/// use tidemill_sdk::timers::Timer;
+/// use tidemill_sdk::{Failure, Fire, params, sql};
+///
+/// fn expire(timer: &Timer) -> Result<(), Failure> {
+///     sql::execute("DELETE FROM sessions WHERE ends_at <= ?1", params![timer.due])?;
+///     Ok(())
+/// }
+/// const EXPIRE: Fire = expire; // as in `"expire-sessions" => expire`
+/// ```
+pub type Fire = fn(&Timer) -> Result<(), Failure>;
+
 /// What answers the requests of one route.
 ///
 /// ```
@@ -87,6 +102,7 @@ pub type Answer = fn(&Request) -> Result<Response, Problem>;
 ///     records: Some(greet),
 ///     compensate: None,
 ///     completed: None,
+///     timers: &[],
 ///     routes: &[],
 /// };
 /// let mut bench = Bench::new(&HANDLER);
@@ -106,6 +122,8 @@ pub struct Handler {
     pub compensate: Option<Compensate>,
     /// The function for what became of events that were sent, if there is one.
     pub completed: Option<Completed>,
+    /// The names of schedules and the function for each.
+    pub timers: &'static [(&'static str, Fire)],
     /// `METHOD /path` and the function for it.
     pub routes: &'static [(&'static str, Answer)],
 }
@@ -125,6 +143,9 @@ pub struct Handler {
 ///     records: handle,
 ///     compensate: make_good,
 ///     sends: completed,
+///     timers: {
+///         "expire-orders" => expire,
+///     },
 ///     http: {
 ///         "POST /api/orders" => place,
 ///         "GET /api/orders/{id}" => show,
@@ -137,6 +158,7 @@ pub struct Handler {
 /// }
 /// # fn make_good(_: &Input, _: &str) -> Result<(), Failure> { Ok(()) }
 /// # fn completed(_: &Sent, _: Result<Receipt, String>) -> Result<(), Failure> { Ok(()) }
+/// # fn expire(_: &tidemill_sdk::timers::Timer) -> Result<(), Failure> { Ok(()) }
 /// # fn place(_: &Request) -> tidemill_sdk::http::Result { Ok(Response::new(201)) }
 /// # fn show(_: &Request) -> tidemill_sdk::http::Result { Ok(Response::new(200)) }
 /// # fn main() -> Result<(), Failure> {
@@ -147,9 +169,9 @@ pub struct Handler {
 /// In place of `records` may stand `events`, with a function for each type of event and, where that has several, each version of
 /// its schema: see [`events`](mod@crate::events).
 ///
-/// Paths are relative to the crate's folder. `migrations`, `records` (or `events`), `compensate`, `sends` and `http` may be left
-/// out, but keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A route is
-/// written as in the manifest's `[[route]]`: the method, a space, the path.
+/// Paths are relative to the crate's folder. `migrations`, `records` (or `events`), `compensate`, `sends`, `timers` and `http` may be left
+/// out, but keep this order. Migrations run in the order of their file names, once each, when the host first sees them. A timer has the name
+/// of its `[[schedule]]` in the manifest, and a route is written as in `[[route]]`: the method, a space, the path.
 #[macro_export]
 macro_rules! handler {
     (
@@ -159,6 +181,7 @@ macro_rules! handler {
         $(, events: { $($event:literal $(version $version:literal)? => $on:path),* $(,)? })?
         $(, compensate: $compensate:path)?
         $(, sends: $completed:path)?
+        $(, timers: { $($timer:literal => $fire:path),* $(,)? })?
         $(, http: { $($route:literal => $answer:path),* $(,)? })?
         $(,)?
     ) => {
@@ -235,6 +258,15 @@ macro_rules! handler {
             )?
 
             $(
+                impl $crate::component::timers::Guest for Component {
+                    fn fire(timer: $crate::component::timers::Timer) -> $crate::component::records::Outcome {
+                        $crate::component::timers::run(&[$(($timer, $fire as $crate::Fire)),*], timer)
+                    }
+                }
+                $crate::component::timers::export!(Component with_types_in $crate::component::timers);
+            )?
+
+            $(
                 impl $crate::component::http::Guest for Component {
                     fn handle(request: $crate::component::http::Request) -> $crate::component::http::Response {
                         $crate::component::http::run(&[$(($route, $answer as $crate::Answer)),*], request)
@@ -268,6 +300,7 @@ macro_rules! handler {
             ],
             compensate: $crate::first![$(Some($compensate),)? None],
             completed: $crate::first![$(Some($completed),)? None],
+            timers: &[$($(($timer, $fire)),*)?],
             routes: &[$($(($route, $answer)),*)?],
         };
     };

@@ -26,7 +26,7 @@
 //! # What a handler can do, by example
 //!
 //! - [A route with path parameters and a query](guide#a-route-with-path-parameters-and-a-query)
-//! - [A delayed event](guide#a-delayed-event) and [a timer](guide#a-timer)
+//! - [A delayed event](guide#a-delayed-event) and [a timer](guide#a-timer), [work at set times](guide#work-at-set-times)
 //! - [A synchronous send](guide#a-synchronous-send)
 //! - [A call to a service outside](guide#a-call-to-a-service-outside)
 //! - [Compensation](guide#compensation)
@@ -51,6 +51,7 @@ mod failure;
 pub mod sql;
 pub mod publisher;
 pub mod sends;
+pub mod timers;
 pub mod outbound;
 pub mod config;
 pub mod delivery;
@@ -73,7 +74,7 @@ use test::delivery as host;
 
 pub use cloud_event::CloudEvent;
 pub use failure::Failure;
-pub use handler::{Answer, Compensate, Completed, Handle, Handler};
+pub use handler::{Answer, Compensate, Completed, Fire, Handle, Handler};
 pub use record::Record;
 pub use rust_decimal::Decimal;
 pub use time::Time;

@@ -80,6 +80,7 @@ macro_rules! params {
 /// #     records: Some(pay),
 /// #     compensate: None,
 /// #     completed: None,
+/// #     timers: &[],
 /// #     routes: &[],
 /// # };
 /// let mut bench = Bench::new(&HANDLER);

@@ -43,6 +43,7 @@ use crate::log::Level;
 use crate::publisher::Receipt;
 use crate::sends::Sent;
 use crate::sql::Value;
+use crate::timers::Timer;
 use crate::{Failure, Handler, Record, Time, outbound, sql};
 use delivery::{Delivery, NotSent};
 pub use input::{Call, get, post, record, request};
@@ -92,8 +93,8 @@ pub type Service = fn(&outbound::Request) -> Result<outbound::Response, outbound
 
 impl Bench {
     /// An empty store with the handler's migrations, the settings of its manifest, the clock at
-    /// 2026-01-31T09:30:00.000Z and attempt 1. Ends the test if the manifest or a migration is not usable, or if the
-    /// manifest's routes are not those of `handler!`.
+    /// 2026-01-31T09:30:00.000Z and attempt 1. Ends the test if the manifest or a migration is not usable, if the
+    /// manifest's routes are not those of `handler!`, or if a schedule has no function there.
     ///
     /// ```
     /// # use tidemill_sdk::{params, test::{Bench, example::HANDLER}};
@@ -108,6 +109,10 @@ impl Bench {
         routes.sort_unstable();
         answered.sort_unstable();
         assert_eq!(routes, answered, "the routes of handler.toml (left) are those of handler! (right)");
+        for schedule in &manifest.schedules {
+            let named = handler.timers.iter().any(|(name, _)| *name == schedule.name);
+            assert!(named, "handler! names no function for the schedule \"{}\" of handler.toml", schedule.name);
+        }
         Self {
             handler,
             manifest,
@@ -245,6 +250,22 @@ impl Bench {
     pub fn compensate(&mut self, input: &Input, reason: &str) -> Result<(), Failure> {
         let compensate = self.handler.compensate.expect("handler! names a function for `compensate`");
         ended(self.deliver(false, Known::default(), || compensate(input, reason), Result::is_ok))
+    }
+
+    /// Fires the timer of this schedule, due at the bench's time. What the handler wrote and published stays only if it returns `Ok`.
+    ///
+    /// ```
+    /// # use tidemill_sdk::{Failure, params, test::{Bench, example::HANDLER}};
+    /// # let mut bench = Bench::new(&HANDLER);
+    /// # bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
+    /// bench.fire("expire-orders")?;
+    /// assert_eq!(bench.query::<String>("SELECT status FROM orders", params![]), ["EXPIRED"]);
+    /// # Ok::<(), Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn fire(&mut self, schedule: &str) -> Result<(), Failure> {
+        let (timers, timer) = (self.handler.timers, Timer::new(schedule, self.now));
+        ended(self.deliver(false, None, || timer.fire(timers), Result::is_ok))
     }
 
     /// Tells the handler what became of an event that it sent. What it wrote and published stays only if it returns `Ok`.

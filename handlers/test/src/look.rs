@@ -48,7 +48,7 @@ impl DeadLetter {
     }
 }
 
-/// A record that waits in the store.
+/// A record that waits in the store, or a timer: its topic is the name of its schedule, its partition -2, its offset the due time in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// Its topic.
@@ -100,11 +100,11 @@ impl Pending {
 /// What nobody has taken, and a person must look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
-    /// `event`, `dead-letter` or `compensation`.
+    /// `event`, `dead-letter`, `timer` or `compensation`.
     pub kind: String,
-    /// The input that caused it: `topic/partition@offset` of a record.
+    /// The input that caused it: `topic/partition@offset` of a record, `timer NAME@TIME` of a timer.
     pub source: String,
-    /// Where it was bound.
+    /// Where it was bound; a timer's schedule.
     pub topic: String,
     /// Its key.
     pub key: Option<Vec<u8>>,

@@ -166,7 +166,7 @@ impl Rig {
         })
     }
 
-    /// Lets time pass, as if somebody had waited: retries, delayed events and an open circuit come due one after the other, each at its own time.
+    /// Lets time pass, as if somebody had waited: retries, timers, delayed events and an open circuit come due one after the other, each at its own time.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -369,7 +369,7 @@ impl Rig {
         events.iter().filter(|event| event["kind"] == "dead-letter").map(DeadLetter::read).collect()
     }
 
-    /// Records that wait in the store.
+    /// Records and timers that wait in the store.
     ///
     /// ```no_run
     /// # let rig = tidemill_test::Rig::new("order");

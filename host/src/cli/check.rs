@@ -169,6 +169,9 @@ fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
         let reads = spec.topics.iter().chain(&spec.pattern).map(String::as_str).collect::<Vec<_>>().join(", ");
         let reads = if reads.is_empty() { "no topic" } else { &reads };
         line("handler", &format!("{} ({}): reads {reads}, {} routes", spec.name, file.display(), spec.routes.len()));
+        for schedule in &spec.schedules {
+            line("schedule", &format!("{}, {schedule}", spec.name));
+        }
         for (name, secret) in &spec.secrets {
             line("secret", &format!("{name} of {}, from {}", spec.name, secret.source()));
         }

@@ -63,6 +63,14 @@ fn ask(ask: &Ask) -> String {
     ask.how.as_ref().map_or_else(|| format!("{}: {given}", ask.what), |how| format!("{}: {given}, {how}", ask.what))
 }
 
+fn schedules(of: &Description) -> Vec<String> {
+    let fires = of.exports.iter().any(|name| name.starts_with("tidemill:handler/timers@"));
+    match of.schedules.is_empty() && fires {
+        true => vec!["none, though it exports `timers`: add a `[[schedule]]`".to_owned()],
+        false => of.schedules.clone(),
+    }
+}
+
 pub(super) fn text(of: &Description) -> String {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>()
@@ -88,6 +96,7 @@ pub(super) fn text(of: &Description) -> String {
         ("event-id", one(&of.event_id)),
         ("store", one(&of.store)),
         ("routes", of.routes.clone()),
+        ("schedules", schedules(of)),
         ("publish", pairs(&of.publish)),
         ("grant http", of.http.clone()),
         ("settings", of.settings.clone()),

@@ -30,6 +30,9 @@ fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
     if !spec.routes.is_empty() && !component.takes_requests() {
         bail!("the manifest names routes, but the component does not export `http`");
     }
+    if !spec.schedules.is_empty() && !component.fires() {
+        bail!("the manifest has a `[[schedule]]`, but the component does not export `timers`");
+    }
     Ok(())
 }
 

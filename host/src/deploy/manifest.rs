@@ -15,6 +15,7 @@ use super::secrets::{Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit, probation};
+use crate::schedule::Schedule;
 use crate::settings::reader::{self, Variables};
 use crate::settings::{Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems};
 use crate::store::rights::Grants;
@@ -73,6 +74,8 @@ pub struct Manifest {
     pub dead_letter: DeadLetterPart,
     /// `[[route]]`
     pub routes: Option<Vec<Route>>,
+    /// `[[schedule]]`
+    pub schedules: Option<Vec<Schedule>>,
     /// `[publish]`: destination = topic.
     pub publish: BTreeMap<String, String>,
     /// `[settings]`: values that the handler reads; written as strings, integers, floats or booleans.
@@ -421,6 +424,8 @@ pub struct Spec {
     pub dead_letter: DeadLetter,
     /// HTTP routes.
     pub routes: Vec<Route>,
+    /// When its timers are due.
+    pub schedules: Vec<Schedule>,
     /// Destination = topic.
     pub publish: BTreeMap<String, String>,
     /// What it may do with other handlers' tables in its store.

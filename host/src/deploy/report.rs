@@ -173,6 +173,9 @@ pub struct Description {
     pub publish: BTreeMap<String, String>,
     /// Method, path, and `jwt` where a token is needed.
     pub routes: Vec<String>,
+    /// Its schedules.
+    #[serde(default)]
+    pub schedules: Vec<String>,
     /// Origins that it may call.
     pub http: Vec<String>,
     /// The names of its settings.
@@ -289,6 +292,7 @@ impl Description {
                 .iter()
                 .map(|route| format!("{} {}{}", route.method, route.path, if route.jwt { " jwt" } else { "" }))
                 .collect(),
+            schedules: spec.schedules.iter().map(ToString::to_string).collect(),
             http: spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
             settings: spec.settings.keys().cloned().collect(),
             asks: asks(artifact, spec),

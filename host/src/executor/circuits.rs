@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::group::{Abort, Group};
 use super::record::Delivery;
 use super::{Executor, Member};
-use crate::guest::{self, Context, Ended};
-use crate::lane::Token;
+use crate::guest::{Context, Ended};
 use crate::lane::turn::Input;
+use crate::lane::{Lane, Token};
 use crate::policy::Circuit;
 use crate::policy::circuit::Failed;
 use crate::record::Record;
@@ -26,10 +26,16 @@ impl Executor {
         self.circuit(group, &spec.name).is_none_or(|circuit| circuit.lets(&spec.circuit, token.0, now))
     }
 
-    /// A delivery of the handler passed.
+    /// A delivery of the handler passed. A timer seldom needs what records need: it closes the circuit only where nothing else waits.
     pub(super) fn circuit_passes(&self, group: &mut Group, delivery: &Delivery) {
         let spec = &delivery.live.environment.spec;
         let Some(circuit) = self.circuit(group, &spec.name) else { return };
+        let waits = |(token, lane): (&Token, &Lane)| {
+            *token != delivery.token && lane.handler == delivery.handler && lane.waiting.records > 0
+        };
+        if circuit.is_open() && delivery.is_timer() && self.lanes.iter().any(waits) {
+            return;
+        }
         if circuit.is_open() || spec.circuit.failure_rate.is_some() {
             let mut circuit = circuit.clone();
             circuit.pass(&spec.circuit);
@@ -54,8 +60,11 @@ impl Executor {
 
     /// Tries the record behind a probe that failed, and throws what it did away: whether that passes tells an outage from
     /// a record that alone is wrong, also where a lane has nobody beside it.
-    /// `None` where nothing can be known of it.
+    /// `None` where nothing can be known of it, as behind a timer.
     pub(super) fn rehearse(&mut self, group: &mut Group, delivery: &Delivery) -> Result<Option<bool>, Abort> {
+        if delivery.is_timer() {
+            return Ok(None);
+        }
         let behind = self.behind(group, delivery).map(Input::Fresh);
         let Some(behind) =
             behind.and_then(|input| self.delivery(delivery.token, delivery.live.clone(), input, delivery.now))
@@ -70,7 +79,7 @@ impl Executor {
         self.connection().execute("SAVEPOINT delivery", &[])?;
         let context = Context { sender: None, ..self.context(delivery, group) };
         let Some(connection) = self.connection.take() else { return Ok(None) };
-        let finished = guest::delivery::handle_record(&delivery.live.component, connection, context, &delivery.record);
+        let finished = delivery.run(connection, context);
         self.connection = Some(finished.connection);
         match finished.result {
             Err(Ended::Store(error)) => return Err(Abort::Store(error)),

@@ -9,7 +9,7 @@ use super::record::Delivery;
 use crate::kafka::dead_letter;
 use crate::lane::Token;
 use crate::lane::turn::Turn;
-use crate::ledger::outbox::EventKind;
+use crate::ledger::outbox::{Event, EventKind};
 use crate::ledger::pending::Attempt;
 use crate::ledger::{fallback, outbox, pending};
 use crate::outbound::recorded;
@@ -69,7 +69,7 @@ impl Executor {
         })
     }
 
-    /// The record becomes a dead letter, or stays in the fallback where it is one already; then it is compensated, by a
+    /// The record becomes a dead letter, or stays in the fallback where it is one already, as a timer does; then it is compensated, by a
     /// handler that does. What could not be compensated stays in the fallback.
     pub(super) fn give_up(
         &mut self,
@@ -79,8 +79,7 @@ impl Executor {
     ) -> Result<String, Abort> {
         let spec = &delivery.live.environment.spec;
         let outcome = format!("{}: {}", failure.outcome.name(), failure.message);
-        let mut event =
-            dead_letter::event(spec, &delivery.seed, &delivery.record, failure, &delivery.errors_with(failure));
+        let mut event = delivery.letter(&delivery.record, failure, &delivery.errors_with(failure));
         if let Some(reason) = delivery.input.reason() {
             event.kind = EventKind::Compensation;
             event.topic = delivery.record.topic.to_string();
@@ -89,7 +88,10 @@ impl Executor {
             self.leave(group, delivery)?;
             return Ok(format!("{outcome}; kept in tm_fallback, since it cannot be compensated: a person has to"));
         }
-        let said = if dead_letter::is_dead_letter(&delivery.record) {
+        let said = if delivery.is_timer() {
+            fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &outcome, delivery.now)?;
+            format!("{outcome}; given up on after {} attempts, kept in tm_fallback", delivery.attempt)
+        } else if dead_letter::is_dead_letter(&delivery.record) {
             let cause = format!("it came from a dead letter topic already: {outcome}");
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
             format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
@@ -117,7 +119,7 @@ impl Executor {
         let spec = &delivery.live.environment.spec;
         let failure = Failure::new(Outcome::EffectsLimit, format!("it cannot be written: {error}"));
         let bare = Record { key: None, value: None, headers: Vec::new(), ..(*delivery.record).clone() };
-        let event = dead_letter::event(spec, &delivery.seed, &bare, &failure, "[]");
+        let event = delivery.letter(&bare, &failure, "[]");
         let cause = format!("{}; only its place is kept: {}", failure.message, delivery.source);
         fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
         group.log.push(delivery.logged(Vec::new(), Some(cause)));
@@ -126,6 +128,15 @@ impl Executor {
 }
 
 impl Delivery {
+    /// What it becomes when it is given up on: the record, unchanged or without what cannot be written; a timer stays in the store.
+    fn letter(&self, record: &Record, failure: &Failure, errors: &str) -> Event {
+        let event = dead_letter::event(&self.live.environment.spec, &self.seed, record, failure, errors);
+        if self.is_timer() {
+            return Event { kind: EventKind::Timer, topic: record.topic.to_string(), partition: None, ..event };
+        }
+        event
+    }
+
     /// The history of its attempts, with this one.
     fn errors_with(&self, failure: &Failure) -> String {
         let before = self.input.pending().map_or("[]", |pending| pending.errors.as_str());

@@ -13,8 +13,8 @@ use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::fault::{self, Moment};
 use crate::guest::{LogLine, Sending};
 use crate::lane::{Aside, Draft, Token};
-use crate::ledger::pending::{self, NO_PARTITION};
-use crate::ledger::{fallback, offset, outbox};
+use crate::ledger::pending::{self, NO_PARTITION, TIMERS};
+use crate::ledger::{fallback, offset, outbox, timer};
 use crate::outbound::Call;
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
@@ -170,16 +170,15 @@ impl Executor {
             if lane.partition == NO_PARTITION {
                 continue;
             }
-            let to = draft.next.unwrap_or(lane.next);
-            let moved = offset::advance(
-                self.connection(),
-                &lane.handler,
-                &lane.topic,
-                lane.partition,
-                lane.epoch,
-                lane.next,
-                to,
-            )?;
+            let (connection, handler, topic) = (self.connection(), &lane.handler, &lane.topic);
+            let (from, to) = (lane.next, lane.place(Some(draft)));
+            let moved = match (lane.partition, &lane.schedule) {
+                (TIMERS, None) => continue,
+                (TIMERS, Some(_)) => {
+                    timer::advance(connection, handler, topic, (from, to), draft.next.map(|next| next - 1))?
+                }
+                (partition, _) => offset::advance(connection, handler, topic, partition, lane.epoch, from, to)?,
+            };
             if !moved {
                 return Err(Abort::Stale(*token));
             }
@@ -247,7 +246,7 @@ impl Executor {
         for (token, draft) in group.drafts {
             let Some(lane) = self.lanes.get_mut(&token) else { continue };
             let Some(member) = self.members.get_mut(&lane.handler) else { continue };
-            if let Some(next) = draft.next {
+            if let Some(next) = draft.next.filter(|_| lane.schedule.is_none()) {
                 member.positions.set(&lane.topic, lane.partition, next);
             }
             if draft.passed {

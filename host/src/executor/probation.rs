@@ -91,9 +91,10 @@ impl Executor {
         }
     }
 
-    /// The count that a delivery adds to, as the group leaves it, if its version is on probation. Compensations add nothing.
+    /// The count that a delivery adds to, as the group leaves it, if its version is on probation. Compensations and timers add
+    /// nothing.
     fn counted_so_far(&self, group: &Group, delivery: &Delivery) -> Option<Probation> {
-        if delivery.input.reason().is_some() {
+        if delivery.input.reason().is_some() || delivery.is_timer() {
             return None;
         }
         match group.findings.get(&delivery.handler) {

@@ -1,4 +1,4 @@
-//! A delivery of one record, inside the open group.
+//! A delivery of one record, or of a timer, inside the open group.
 //!
 //! The record's effects, its inbox row, its pending row or dead letter, and the step past its offset go into the
 //! group's transaction and draft together. Nothing here becomes true by itself.
@@ -9,15 +9,16 @@ use super::group::{Abort, Group, Logged};
 use super::run::Run;
 use super::{Executor, Live, event_id};
 use crate::fault;
-use crate::guest::{self, Context};
+use crate::guest::{self, Context, Finished};
 use crate::id::{InputId, Seed};
 use crate::lane::Token;
 use crate::lane::turn::{Input, Taken, Turn};
 use crate::ledger::crash;
-use crate::ledger::pending::Purpose;
+use crate::ledger::pending::{Purpose, TIMERS};
 use crate::policy::{Failure, Outcome};
 use crate::record::Record;
-use crate::store::Kind;
+use crate::settings::units;
+use crate::store::{Connection, Kind};
 
 /// One delivery's record, and what is known about it.
 pub(super) struct Delivery {
@@ -68,8 +69,15 @@ impl Executor {
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
         }
+        if delivery.is_timer() && delivery.input.reason().is_none() && !delivery.live.component.fires() {
+            let failure = Failure::new(Outcome::Reject, "the live version does not export `timers`");
+            let trouble = self.give_up(group, &delivery, &failure)?;
+            group.log.push(delivery.logged(Vec::new(), Some(trouble)));
+            return Ok(());
+        }
         if let Some(crashes) = self.count_run(&mut delivery)? {
-            let message = format!("the daemon has ended {crashes} times while it ran this record");
+            let what = if delivery.is_timer() { "timer" } else { "record" };
+            let message = format!("the daemon has ended {crashes} times while it ran this {what}");
             let trouble = self.give_up(group, &delivery, &Failure::new(Outcome::Crash, message))?;
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
@@ -77,16 +85,10 @@ impl Executor {
         self.enter(group)?;
         let context = Context { warm: self.warm(&delivery.handler), ..self.context(&delivery, group) };
         let Some(connection) = self.connection.take() else { return Ok(()) };
-        let (component, record) = (&delivery.live.component, &delivery.record);
-        let finished = match delivery.input.pending().map(|pending| &pending.purpose) {
-            Some(Purpose::Compensate { reason, event }) => {
-                guest::delivery::compensate(component, connection, context, record, event.as_ref(), reason)
-            }
-            _ => {
-                fault::run(record);
-                guest::delivery::handle_record(component, connection, context, record)
-            }
-        };
+        if delivery.input.reason().is_none() {
+            fault::run(&delivery.record);
+        }
+        let finished = delivery.run(connection, context);
         let (run, mut left) = self.come_back(group, finished)?;
         let trouble = match run {
             Run::Done(()) => {
@@ -97,7 +99,7 @@ impl Executor {
                 self.circuit_passes(group, &delivery);
                 self.probation_ends(group, &delivery)?;
                 self.leave(group, &delivery)?;
-                group.drafts.entry(token).or_default().passed = true;
+                group.drafts.entry(token).or_default().passed = !delivery.is_timer();
                 None
             }
             Run::Failed(failure) => {
@@ -145,6 +147,7 @@ impl Executor {
         };
         let id = match refused {
             Some(event) => InputId::Event { event_id: event.event_id.clone() },
+            None if record.partition == TIMERS => InputId::Timer { name: record.topic.to_string(), due: record.offset },
             None => InputId::Record { topic_id: topic_id.clone(), partition: record.partition, offset: record.offset },
         };
         let spec = &live.environment.spec;
@@ -156,7 +159,11 @@ impl Executor {
             attempt: input.pending().map_or(0, |pending| pending.attempts) + 1,
             seed: if compensates { seed.compensating() } else { seed },
             // The inbox knows what was handled.
-            event_id: if compensates { None } else { event_id::find(&spec.event_id, &record) },
+            event_id: if compensates || record.partition == TIMERS {
+                None
+            } else {
+                event_id::find(&spec.event_id, &record)
+            },
             source: refused.map_or_else(|| id.describe(&record.topic), |event| event.source.clone()),
             started: input.aside().map_or(now, |aside| aside.started),
             live,
@@ -230,7 +237,7 @@ impl Executor {
             return Ok(None);
         }
         delivery.counted = true;
-        let place = (delivery.token, delivery.record.offset);
+        let place = (delivery.token, crash::offset(&delivery.record));
         let crashes = match self.counted.get(&place) {
             // A run of this process that was thrown away, not a crash.
             Some(crashes) => *crashes,
@@ -249,9 +256,28 @@ impl Executor {
 }
 
 impl Delivery {
+    /// Whether it fires a timer, or compensates one.
+    pub(super) fn is_timer(&self) -> bool {
+        self.record.partition == TIMERS
+    }
+
+    /// Gives the input to an instance.
+    pub(super) fn run(&self, connection: Box<Connection>, context: Context) -> Finished<()> {
+        let (component, record) = (&self.live.component, &self.record);
+        match self.input.pending().map(|pending| &pending.purpose) {
+            Some(Purpose::Compensate { reason, event }) => {
+                guest::delivery::compensate(component, connection, context, record, event.as_ref(), reason)
+            }
+            _ if self.is_timer() => guest::delivery::fire(component, connection, context, record),
+            _ => guest::delivery::handle_record(component, connection, context, record),
+        }
+    }
+
     /// What it has to say once its end is known.
     pub(super) fn logged(&self, lines: Vec<guest::LogLine>, trouble: Option<String>) -> Logged {
         let span = match self.input.reason() {
+            None if self.is_timer() => tracing::info_span!("timer", handler = %self.handler, name = %self.record.topic,
+                due = units::show_time(self.record.offset), attempt = self.attempt),
             None => tracing::info_span!("delivery", handler = %self.handler, topic = %self.record.topic,
                 partition = self.record.partition, offset = self.record.offset, attempt = self.attempt),
             Some(_) => tracing::info_span!("compensation", handler = %self.handler, source = self.source,

@@ -18,8 +18,9 @@ use crate::lane::{self, Lane, Token};
 use crate::ledger::crash;
 use crate::ledger::deployment::{self, New, Status};
 use crate::ledger::offset::{self, Stored};
-use crate::ledger::pending::{self, NO_PARTITION, Rows};
+use crate::ledger::pending::{self, NO_PARTITION, Rows, TIMERS};
 use crate::ledger::probation::State;
+use crate::ledger::timer;
 use crate::policy::{self, Circuit, Policy, Spent};
 use crate::record::Refusal;
 use crate::store::Error;
@@ -98,6 +99,7 @@ impl Executor {
                     topic,
                     topic_id,
                     partition,
+                    schedule: None,
                     epoch,
                     next,
                     queue: VecDeque::new(),
@@ -151,17 +153,19 @@ impl Executor {
         let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
             let owners = deployment::migrate(self.connection(), &rights, &version.migrations, now)?;
             let made = self.take_place(new, &version, now)?;
+            let (schedules, latest) = (&version.spec.schedules, latest_due());
+            let dues = timer::take_up(self.connection(), &handler, schedules, now, latest)?;
             let virtual_tables = self.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
             self.connection().execute("COMMIT", &[])?;
             fault::reach(Moment::Switched);
-            Ok((made, virtual_tables, owners))
+            Ok((made, virtual_tables, owners, dues))
         });
-        let (number, new, state) = match switched {
-            Ok((made, virtual_tables, owners)) => {
+        let ((number, new, state), dues) = match switched {
+            Ok((made, virtual_tables, owners, dues)) => {
                 self.virtual_tables = virtual_tables;
                 self.tables.set(owners);
-                made
+                (made, dues)
             }
             Err(error) => {
                 self.rollback()?;
@@ -217,58 +221,83 @@ impl Executor {
         let lanes: Vec<Token> =
             self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
         lanes.into_iter().for_each(|token| self.list(token));
-        match pending::topics_of_refused(self.connection(), &handler) {
-            Ok(topics) => topics.iter().for_each(|topic| self.open_refused(&handler, topic)),
-            Err(error) => {
-                tracing::warn!(%handler, %error, "look for refused events to compensate; it is done at the next start")
-            }
+        if let Err(error) = self.open_own(&handler, dues) {
+            tracing::warn!(%handler, %error, "look for refused events to compensate, and timers to try again; it is done at the next start");
         }
         Ok(joined)
     }
 
-    /// Opens the lane of a handler's events that a topic has refused, or looks at it again.
+    /// Opens the lanes of a handler that are none of Kafka's partitions: refused events to compensate, and its timers, with their next due
+    /// times.
+    fn open_own(&mut self, handler: &Arc<str>, dues: Vec<i64>) -> Result<(), Error> {
+        let Some(live) = self.members.get(handler).map(|member| member.live.clone()) else { return Ok(()) };
+        let schedules = &live.environment.spec.schedules;
+        // A schedule that is gone leaves its lane to what is still to be tried again.
+        let of_handler = |lane: &&mut Lane| lane.partition == TIMERS && lane.handler == *handler;
+        self.lanes.values_mut().filter(of_handler).for_each(|lane| lane.schedule = None);
+        for (schedule, due) in schedules.iter().zip(dues) {
+            let token = self.own_lane(handler, &schedule.name, TIMERS)?;
+            if let Some(lane) = self.lanes.get_mut(&token) {
+                (lane.schedule, lane.next) = (Some(schedule.clone()), due);
+            }
+            self.set_alarm(token);
+        }
+        for partition in [NO_PARTITION, TIMERS] {
+            for topic in pending::topics(self.connection(), handler, partition)? {
+                let token = self.own_lane(handler, &topic, partition)?;
+                self.set_alarm(token);
+            }
+        }
+        Ok(())
+    }
+
+    /// A lane of the handler's own, opened where it is not.
+    fn own_lane(&mut self, handler: &Arc<str>, topic: &str, partition: i32) -> Result<Token, Error> {
+        let is_it = |lane: &Lane| lane.partition == partition && lane.handler == *handler && *lane.topic == *topic;
+        if let Some((token, _)) = self.lanes.iter().find(|(_, lane)| is_it(lane)) {
+            return Ok(*token);
+        }
+        let rows = Rows { connection: self.connection(), handler, topic, partition };
+        let lane = Lane {
+            waiting: rows.open(crate::clock::now(), latest_due())?,
+            handler: handler.clone(),
+            topic: topic.into(),
+            topic_id: String::new(),
+            partition,
+            schedule: None,
+            epoch: 0,
+            next: 0,
+            queue: VecDeque::new(),
+            outside: HashMap::new(),
+            answered: VecDeque::new(),
+            meter: Arc::default(),
+            steps: 0,
+            careful: self.careful(false),
+            crashed: self.unclean,
+            listed: false,
+            alarm: None,
+        };
+        self.next_token += 1;
+        self.lanes.insert(Token(self.next_token), lane);
+        Ok(Token(self.next_token))
+    }
+
+    /// Looks at a handler's events that a topic has refused, of which there is one more.
     pub(super) fn open_refused(&mut self, handler: &Arc<str>, topic: &str) {
         let rows = Rows { connection: self.connection(), handler, topic, partition: NO_PARTITION };
-        let waiting = match rows.open(crate::clock::now(), latest_due()) {
-            Ok(waiting) => waiting,
+        let looked = rows.open(crate::clock::now(), latest_due());
+        let opened = looked.and_then(|waiting| Ok((waiting, self.own_lane(handler, topic, NO_PARTITION)?)));
+        match opened {
+            Ok((waiting, token)) => {
+                if let Some(lane) = self.lanes.get_mut(&token) {
+                    lane.waiting = waiting;
+                }
+                self.set_alarm(token);
+            }
             Err(error) => {
                 tracing::warn!(%handler, topic, %error, "look for refused events to compensate; it is done at the next start");
-                return;
             }
-        };
-        let of_topic =
-            |lane: &Lane| lane.partition == NO_PARTITION && lane.handler == *handler && *lane.topic == *topic;
-        let open = self.lanes.iter_mut().find(|(_, lane)| of_topic(lane));
-        let token = match open {
-            Some((token, lane)) => {
-                lane.waiting = waiting;
-                *token
-            }
-            None => {
-                self.next_token += 1;
-                let lane = Lane {
-                    handler: handler.clone(),
-                    topic: topic.into(),
-                    topic_id: String::new(),
-                    partition: NO_PARTITION,
-                    epoch: 0,
-                    next: 0,
-                    queue: VecDeque::new(),
-                    waiting,
-                    outside: HashMap::new(),
-                    answered: VecDeque::new(),
-                    meter: Arc::default(),
-                    steps: 0,
-                    careful: self.careful(false),
-                    crashed: self.unclean,
-                    listed: false,
-                    alarm: None,
-                };
-                self.lanes.insert(Token(self.next_token), lane);
-                Token(self.next_token)
-            }
-        };
-        self.set_alarm(token);
+        }
     }
 
     /// How many deliveries of a new lane run alone.

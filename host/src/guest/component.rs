@@ -28,6 +28,7 @@ pub struct Component {
     pub(super) http: Option<exports::http::GuestIndices>,
     pub(super) compensation: Option<exports::compensation::GuestIndices>,
     pub(super) sends: Option<exports::sends::GuestIndices>,
+    pub(super) timers: Option<exports::timers::GuestIndices>,
 }
 
 impl Component {
@@ -44,16 +45,19 @@ impl Component {
         let http = exported("http").then(|| exports::http::GuestIndices::new(&pre)).transpose();
         let compensation = exported("compensation").then(|| exports::compensation::GuestIndices::new(&pre)).transpose();
         let sends = exported("sends").then(|| exports::sends::GuestIndices::new(&pre)).transpose();
-        let (Ok(records), Ok(http), Ok(compensation), Ok(sends)) = (records, http, compensation, sends) else {
+        let timers = exported("timers").then(|| exports::timers::GuestIndices::new(&pre)).transpose();
+        let (Ok(records), Ok(http), Ok(compensation), Ok(sends), Ok(timers)) =
+            (records, http, compensation, sends, timers)
+        else {
             bail!("it exports {}, but this daemon speaks {CONTRACT}: build it against that version", names.join(", "));
         };
-        if records.is_none() && http.is_none() {
+        if records.is_none() && http.is_none() && timers.is_none() {
             bail!(
-                "it exports neither `records` nor `http` of {CONTRACT} (it exports: {}): nothing could call it",
+                "it exports neither `records` nor `http` nor `timers` of {CONTRACT} (it exports: {}): nothing could call it",
                 if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
             );
         }
-        Ok(Self { pre, records, http, compensation, sends })
+        Ok(Self { pre, records, http, compensation, sends, timers })
     }
 
     /// Instantiates it once under the limits of `spec` and throws the instance away: a component that asks for more
@@ -106,6 +110,9 @@ impl Component {
             if let Some(indices) = &self.sends {
                 indices.load(&mut store, instance)?;
             }
+            if let Some(indices) = &self.timers {
+                indices.load(&mut store, instance)?;
+            }
             Ok(())
         };
         load().map_err(|error| anyhow::anyhow!("its exports are not of the types of {CONTRACT}: {error:#}"))
@@ -136,6 +143,11 @@ impl Component {
     /// Whether it is told what became of what it has sent.
     pub fn hears_of_sends(&self) -> bool {
         self.sends.is_some()
+    }
+
+    /// Whether its timers can be fired.
+    pub fn fires(&self) -> bool {
+        self.timers.is_some()
     }
 
     /// Whether it can be given requests.

@@ -9,7 +9,7 @@ use super::bindings::exports::tidemill::handler::compensation;
 use super::bindings::tidemill::handler::{publisher, sender, types};
 use super::delivery::Sending;
 use crate::kafka::sender::{Outcome, Position};
-use crate::ledger::pending::Refused;
+use crate::ledger::pending::{Refused, TIMERS};
 use crate::policy::{self, Failure};
 use crate::record::{Record, Request};
 
@@ -28,6 +28,11 @@ pub(super) fn record(record: &Record) -> exports::records::Record {
     }
 }
 
+/// A timer, which the host has as a record.
+pub(super) fn timer(record: &Record) -> exports::timers::Timer {
+    exports::timers::Timer { name: record.topic.to_string(), due: record.offset, payload: None }
+}
+
 pub(super) fn compensation(record: &Record, event: Option<&Refused>) -> compensation::Input {
     let bytes = |part: &Option<Bytes>| part.as_deref().map(<[u8]>::to_vec);
     match event {
@@ -39,6 +44,11 @@ pub(super) fn compensation(record: &Record, event: Option<&Refused>) -> compensa
             value: bytes(&record.value),
             headers: headers(record),
             source: event.source.clone(),
+        }),
+        None if record.partition == TIMERS => compensation::Input::Timer(compensation::Timer {
+            name: record.topic.to_string(),
+            due: record.offset,
+            payload: None,
         }),
         None => compensation::Input::Record(compensation::Record {
             topic: record.topic.to_string(),

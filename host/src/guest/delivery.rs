@@ -258,7 +258,24 @@ fn rejected<T>(connection: Box<Connection>, context: Context, why: String) -> Fi
     Finished { connection, result, log: Vec::new(), next_outbox_id, sends: Vec::new(), warm }
 }
 
-/// Lets an instance compensate a record, or an event that Kafka has refused.
+/// Fires a timer: a record of the partition `TIMERS`.
+pub fn fire(component: &Component, connection: Box<Connection>, context: Context, timer: &Record) -> Finished<()> {
+    run(
+        component,
+        connection,
+        context,
+        |store, instance| {
+            let Some(indices) = &component.timers else {
+                return Ok(Err(types::Failure::Reject("the component does not export `timers`".into())));
+            };
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_fire(store, &convert::timer(timer))
+        },
+        |answer| answer.map_err(|failure| Ended::Failed(convert::failure(failure))),
+    )
+}
+
+/// Lets an instance compensate a record, a timer, or an event that Kafka has refused.
 pub fn compensate(
     component: &Component,
     connection: Box<Connection>,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Aside, Ask, Draft, Head, Lane};
-use crate::ledger::pending::{Pending, Purpose, Rows, Waiting};
+use crate::ledger::pending::{Pending, Purpose, Rows, TIMERS, Waiting};
 use crate::outbound::Call;
 use crate::policy::{Order, Policy};
 use crate::record::Record;
@@ -166,6 +166,8 @@ impl Turn<'_> {
 
     fn scope(&self, record: &Record) -> Order {
         match (self.policy.order, &record.key) {
+            // One timer at a time.
+            _ if self.lane.partition == TIMERS => Order::Partition,
             (Order::Key, None) => Order::None,
             (order, _) => order,
         }
@@ -248,6 +250,7 @@ mod tests {
             topic: "t".into(),
             topic_id: "i".into(),
             partition: 0,
+            schedule: None,
             epoch: 1,
             next: 0,
             queue: records.iter().cloned().collect(),

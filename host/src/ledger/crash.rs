@@ -3,6 +3,7 @@
 //! The count is committed before the record runs and taken back when it has run, so what is left of it is the crashes. It is
 //! apart from the record's attempts: a process that ended in the middle has finished none.
 
+use super::pending::TIMERS;
 use super::schema;
 use crate::record::Record;
 use crate::store::{Connection, Error, Value};
@@ -67,8 +68,13 @@ pub fn forget(connection: &Connection, handler: &str, topic_id: &str, record: &R
     connection.execute(sql, &place(handler, topic_id, record)).map(drop)
 }
 
+/// Under which offset a record's crashes are counted. A timer's are its schedule's: the next process may fire it for a later due time.
+pub fn offset(record: &Record) -> i64 {
+    if record.partition == TIMERS { 0 } else { record.offset }
+}
+
 fn place(handler: &str, topic_id: &str, record: &Record) -> [Value; 5] {
-    [handler.into(), topic_id.into(), (*record.topic).into(), record.partition.into(), record.offset.into()]
+    [handler.into(), topic_id.into(), (*record.topic).into(), record.partition.into(), offset(record).into()]
 }
 
 #[cfg(test)]

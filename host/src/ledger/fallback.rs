@@ -17,7 +17,7 @@ pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64)
     connection.execute("DELETE FROM main.tm_outbox WHERE id = ?1", &[id.into()])
 }
 
-/// Keeps what must not be published at all: the dead letter of a dead letter, or what could not be compensated.
+/// Keeps what must not be published at all: the dead letter of a dead letter, a timer, or what could not be compensated.
 pub fn insert(
     connection: &Connection,
     event: &Event,

@@ -23,6 +23,8 @@ pub enum EventKind {
         /// `replicas` of the handler's `[dead-letter]`.
         replicas: Option<i32>,
     },
+    /// A timer that was given up on. It stays in the fallback too.
+    Timer,
     /// What could not be compensated either. It stays in the fallback, and is never published.
     Compensation,
 }
@@ -33,6 +35,7 @@ impl EventKind {
         match self {
             Self::Event => "event",
             Self::DeadLetter { .. } => "dead-letter",
+            Self::Timer => "timer",
             Self::Compensation => "compensation",
         }
     }
@@ -156,7 +159,7 @@ fn try_insert(
                kind, handler, source, created_at, topic_partitions, topic_replicas, not_before)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     let (partitions, replicas) = match event.kind {
-        EventKind::Event | EventKind::Compensation => (None, None),
+        EventKind::Event | EventKind::Timer | EventKind::Compensation => (None, None),
         EventKind::DeadLetter { partitions, replicas } => (partitions, replicas),
     };
     let params = [

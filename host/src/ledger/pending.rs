@@ -42,6 +42,8 @@ pub struct Refused {
 
 /// The partition under which refused events wait.
 pub const NO_PARTITION: i32 = -1;
+/// The partition under which timers wait that are tried again: the topic is the schedule's name, the offset the due time.
+pub const TIMERS: i32 = -2;
 
 /// A waiting record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,10 +310,10 @@ pub fn add_refused(connection: &Connection, id: i64, why: &str, now: i64) -> Res
     connection.first(sql, &params, |row| row.text(0))
 }
 
-/// The topics of which refused events wait for this handler.
-pub fn topics_of_refused(connection: &Connection, handler: &str) -> Result<Vec<String>, Error> {
+/// The topics of which something waits for this handler, under a partition that is none of Kafka's.
+pub fn topics(connection: &Connection, handler: &str, partition: i32) -> Result<Vec<String>, Error> {
     let sql = "SELECT DISTINCT topic FROM main.tm_pending WHERE handler = ?1 AND partition = ?2";
-    connection.query(sql, &[handler.into(), NO_PARTITION.into()], |row| row.text(0))
+    connection.query(sql, &[handler.into(), partition.into()], |row| row.text(0))
 }
 
 fn purpose_name(purpose: &Purpose) -> &'static str {

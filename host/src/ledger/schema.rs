@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     FIRST,
     PENDING_SCOPES,
     DEAD_LETTER_TOPICS,
@@ -19,6 +19,7 @@ const STEPS: [&str; 9] = [
     KEPT_VERSIONS,
     OWNERS,
     PROBATION,
+    TIMERS,
 ];
 
 const FIRST: &str = "
@@ -162,6 +163,13 @@ INSERT INTO tm_owner SELECT type, name,
 /// A deployment that has taken another's place is on probation (`on`, then `passed` or `failed`; null without).
 const PROBATION: &str = "
 ALTER TABLE tm_deployment ADD COLUMN probation TEXT;
+";
+
+/// How far each schedule is; one without a next due time is no longer in the manifest.
+const TIMERS: &str = "
+CREATE TABLE tm_timer (
+    handler TEXT NOT NULL, name TEXT NOT NULL, schedule TEXT NOT NULL, next_due INTEGER, last_due INTEGER,
+    PRIMARY KEY (handler, name)) WITHOUT ROWID;
 ";
 
 /// What tells this store from every other one.

@@ -172,7 +172,7 @@ impl Outlet {
     /// Hands a row over. One that goes `alone` is in a batch of its own, so that what Kafka says is about it.
     pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting, alone: bool) -> Sent {
         let partition = match row.event.kind {
-            EventKind::Event | EventKind::Compensation => row.event.partition,
+            EventKind::Event | EventKind::Timer | EventKind::Compensation => row.event.partition,
             EventKind::DeadLetter { partitions, replicas } => {
                 match self.dead_letter_partition(row, partitions, replicas) {
                     Ok(partition) => partition,

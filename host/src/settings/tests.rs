@@ -146,14 +146,17 @@ fn agree(rows: &[(String, String, String)], accepted: Vec<String>) {
     assert_eq!(documented, accepted.into_iter().collect(), "docs/settings.md and the reader know different keys");
 }
 
-/// The documented defaults, written out as a file: those of top level first, each table once.
-fn written(rows: &[(String, String, String)], array: &str, required: &str) -> String {
+/// The documented defaults, written out as a file: those of top level first, each table once, arrays with what they require.
+fn written(rows: &[(String, String, String)], arrays: &[(&str, &str)]) -> String {
     let mut text = String::new();
     let mut current = "";
     for (section, key, default) in rows {
         if section != current {
             current = section;
-            text += &if section == array { format!("[[{section}]]\n{required}\n") } else { format!("[{section}]\n") };
+            text += &match arrays.iter().find(|(array, _)| section == array) {
+                Some((_, required)) => format!("[[{section}]]\n{required}\n"),
+                None => format!("[{section}]\n"),
+            };
         }
         if let Some(default) = default.strip_prefix('`').and_then(|default| default.strip_suffix('`')) {
             text += &format!("{key} = {default}\n");
@@ -168,7 +171,7 @@ fn every_setting_is_documented_with_its_default() {
     agree(&rows, reader::keys("[[topic]]", |root| drop(read::settings(root, Path::new("")))));
 
     let required = "name = \"t\"";
-    let defaults = Settings::parse(&written(&rows, "topic", required), "tidemill.toml").unwrap();
+    let defaults = Settings::parse(&written(&rows, &[("topic", required)]), "tidemill.toml").unwrap();
     let empty = Settings::parse(&format!("[[topic]]\n{required}"), "tidemill.toml").unwrap();
     assert_eq!(format!("{defaults:?}"), format!("{empty:?}"));
 }
@@ -176,13 +179,14 @@ fn every_setting_is_documented_with_its_default() {
 #[test]
 fn every_key_of_a_manifest_is_documented_with_its_default() {
     let rows = documented("handler.toml");
-    agree(&rows, reader::keys("[[route]]", |root| drop(manifest::read::manifest(root))));
+    agree(&rows, reader::keys("[[route]]\n[[schedule]]", |root| drop(manifest::read::manifest(root))));
 
-    let required = "method = \"GET\"\npath = \"/\"";
+    let arrays = [("route", "method = \"GET\"\npath = \"/\""), ("schedule", "name = \"t\"\ncron = \"* * * * *\"")];
     let resolve = |text: &str| {
         let manifest = Manifest::parse(text, "handler.toml").unwrap();
         Spec::resolve(&manifest, &Settings::parse("", "tidemill.toml").unwrap().defaults, None).unwrap()
     };
-    let documented = resolve(&format!("name = \"t\"\n{}", written(&rows, "route", required)));
-    assert_eq!(documented, resolve(&format!("name = \"t\"\n[[route]]\n{required}")));
+    let documented = resolve(&format!("name = \"t\"\n{}", written(&rows, &arrays)));
+    let required = arrays.map(|(array, required)| format!("[[{array}]]\n{required}\n")).concat();
+    assert_eq!(documented, resolve(&format!("name = \"t\"\n{required}")));
 }

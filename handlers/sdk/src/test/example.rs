@@ -7,6 +7,7 @@ use crate::compensation::Input;
 use crate::http::{self, Request, Response};
 use crate::publisher::{Event, Receipt};
 use crate::sends::Sent;
+use crate::timers::Timer;
 use crate::{Decimal, Failure, Record, config, delivery, outbound, params, sql};
 
 crate::handler! {
@@ -15,6 +16,9 @@ crate::handler! {
     records: handle,
     compensate: cancel,
     sends: completed,
+    timers: {
+        "expire-orders" => expire,
+    },
     http: {
         "POST /api/orders" => place,
         "GET /api/orders/{id}" => show,
@@ -104,6 +108,12 @@ fn completed(sent: &Sent, outcome: Result<Receipt, String>) -> Result<(), Failur
     if let Err(reason) = outcome {
         sql::execute("INSERT INTO unsent VALUES (?1, ?2)", params![&sent.id, reason])?;
     }
+    Ok(())
+}
+
+/// An order that nobody has paid is taken back.
+fn expire(_: &Timer) -> Result<(), Failure> {
+    sql::execute("UPDATE orders SET status = 'EXPIRED' WHERE status = 'CREATED'", params![])?;
     Ok(())
 }
 

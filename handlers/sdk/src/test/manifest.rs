@@ -1,4 +1,4 @@
-//! As much of `handler.toml` as a bench needs: settings, destinations, routes and where the event id is.
+//! As much of `handler.toml` as a bench needs: settings, destinations, routes, schedules and where the event id is.
 //!
 //! The host checks the rest, and knows every key; here unknown keys are passed over.
 
@@ -22,6 +22,8 @@ pub(super) struct Manifest {
     envelope: Envelope,
     #[serde(default, rename = "route")]
     pub(super) routes: Vec<Route>,
+    #[serde(default, rename = "schedule")]
+    pub(super) schedules: Vec<Schedule>,
     #[serde(default)]
     pub(super) publish: BTreeMap<String, String>,
     #[serde(default)]
@@ -110,6 +112,12 @@ pub(super) struct Route {
     method: String,
     path: String,
     auth: Option<String>,
+}
+
+/// One `[[schedule]]`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Schedule {
+    pub(super) name: String,
 }
 
 /// What a request leads to.

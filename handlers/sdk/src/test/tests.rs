@@ -46,6 +46,7 @@ static HANDLER: Handler = Handler {
     records: Some(handle),
     compensate: Some(make_good),
     completed: Some(completed),
+    timers: &[],
     routes: &[("GET /things/{id}", read), ("GET /things/first", read), ("POST /things", write)],
 };
 
@@ -166,6 +167,7 @@ fn an_event_can_wait_for_its_time() {
         records: Some(wait),
         compensate: None,
         completed: None,
+        timers: &[],
         routes: HANDLER.routes,
     };
     let mut bench = Bench::new(&WAITING);
@@ -211,6 +213,7 @@ fn settings_attempt_and_event_id_reach_the_handler() {
         records: Some(look),
         compensate: None,
         completed: None,
+        timers: &[],
         routes: HANDLER.routes,
     };
     let mut bench = Bench::new(&LOOKING);
@@ -234,6 +237,7 @@ fn h5_a_secret_is_there_where_it_is_asked_for_and_given_and_is_not_printed() {
         records: Some(look),
         compensate: None,
         completed: None,
+        timers: &[],
         routes: &[],
     };
     let mut bench = Bench::new(&LOOKING);
@@ -301,6 +305,7 @@ fn a_service_is_asked_before_anything_is_written() {
         records: Some(ask),
         compensate: None,
         completed: None,
+        timers: &[],
         routes: &[],
     };
     let mut bench = Bench::new(&ASKING);
@@ -326,4 +331,25 @@ fn s0_8_what_was_given_up_on_is_made_good_or_leaves_nothing() {
     assert_eq!(bench.compensate(&given_up, "again"), Err(Failure::retry("once more")));
     bench.compensate(&given_up, "too late").unwrap();
     assert_eq!(bench.query::<String>("SELECT id FROM things", params![]), ["undone Some(\"k\"): too late"]);
+}
+
+#[test]
+fn s2_13_a_timer_without_a_function_is_rejected_by_its_name() {
+    let unknown = Bench::new(&HANDLER).fire("close-day");
+    assert!(matches!(&unknown, Err(Failure::Reject(why)) if why.contains("\"close-day\"")), "{unknown:?}");
+}
+
+#[test]
+#[should_panic(expected = "names no function for the schedule \"close-day\"")]
+fn s2_13_a_schedule_of_the_manifest_needs_a_function() {
+    static HANDLER: Handler = Handler {
+        manifest: "name = \"days\"\n[[schedule]]\nname = \"close-day\"\ncron = \"0 0 * * *\"",
+        migrations: &[],
+        records: None,
+        compensate: None,
+        completed: None,
+        timers: &[],
+        routes: &[],
+    };
+    Bench::new(&HANDLER);
 }

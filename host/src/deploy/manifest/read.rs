@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
 use super::{
@@ -19,6 +20,7 @@ use crate::deploy::smoke;
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
+use crate::schedule::{Cron, Missed, Schedule, Times, cron};
 use crate::settings::librdkafka::{self, Reach};
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
@@ -29,6 +31,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Attempts that a policy can have.
 const ATTEMPTS: RangeInclusive<i64> = 1..=1_000_000;
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// Between two due times of a schedule.
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(366 * 24 * 3_600);
 /// The largest memory that a 32-bit component can have.
 const MEMORY: usize = 4 << 30;
 
@@ -95,6 +99,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         probation: ProbationPart::default(),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
+        schedules: schedules(section),
         publish: publish(&section.section("publish")),
         settings: settings(&section.section("settings")),
         limits: limits(&section.section("limits")),
@@ -307,6 +312,34 @@ fn routes(section: &Section<'_>) -> Option<Vec<Route>> {
         }
     }
     Some(routes)
+}
+
+fn schedules(section: &Section<'_>) -> Option<Vec<Schedule>> {
+    let mut schedules: Vec<Schedule> = Vec::new();
+    for section in &section.sections("schedule")? {
+        let name = section.require("name", |v| names::plain(v.text()?));
+        let missed = section.take("missed", |v| v.choice(&[("latest", Missed::Latest), ("each", Missed::Each)]));
+        if let (Some(name), Some(times)) = (name, times(section)) {
+            if schedules.iter().any(|schedule| schedule.name == name) {
+                section.problem("name", &format!("\"{name}\" stands here twice"));
+            }
+            schedules.push(Schedule { name, times, missed: missed.unwrap_or_default() });
+        }
+    }
+    Some(schedules)
+}
+
+fn times(section: &Section<'_>) -> Option<Times> {
+    let zone = section.take("time-zone", |v| cron::zone(v.text()?));
+    let cron = section.take("cron", |v| Ok(v.text()?.to_owned()));
+    let interval = section.take("interval", |v| Ok(v.duration(INTERVALS)));
+    let (key, times) = match (cron, interval) {
+        (Some(text), None) => ("cron", Cron::parse(&text, zone.unwrap_or(TimeZone::UTC)).map(Times::Cron)),
+        (None, Some(_)) if zone.is_some() => ("time-zone", Err("goes with `cron` only".to_owned())),
+        (None, Some(interval)) => ("interval", interval.map(Times::Interval)),
+        _ => ("cron", Err("write either this, like \"*/5 * * * *\", or `interval`, like \"30s\"".to_owned())),
+    };
+    times.map_err(|wrong| section.problem(key, &wrong)).ok()
 }
 
 fn publish(section: &Section<'_>) -> BTreeMap<String, String> {

@@ -1,7 +1,7 @@
 //! Laying the common defaults, a manifest and the operator's overrides over each other.
 //!
 //! Pure: each value of the override replaces the manifest's, each of the manifest the default; `[publish]` and
-//! `[settings]` are merged key by key, routes are replaced as a whole. What only several values together can get
+//! `[settings]` are merged key by key, routes and schedules are replaced as a whole. What only several values together can get
 //! wrong is found here.
 
 use std::collections::BTreeMap;
@@ -53,6 +53,7 @@ pub(super) fn spec(
         send: over.send.over(manifest.send.over(sender::Settings::default())),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
+        schedules: pick(&over.schedules, &manifest.schedules).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
         tables: over.tables.clone(),
         settings: merge(&over.settings, &manifest.settings),
@@ -103,8 +104,8 @@ fn check(spec: &Spec) -> Problems {
     let mut wrong = |message: String| {
         problems.push(Problem { origin: format!("handler `{}`", spec.name), line: None, message });
     };
-    if spec.topics.is_empty() && spec.pattern.is_none() && spec.routes.is_empty() {
-        wrong("nothing would ever reach it; give it `topics`, a `pattern` or a `[[route]]`".into());
+    if spec.topics.is_empty() && spec.pattern.is_none() && spec.routes.is_empty() && spec.schedules.is_empty() {
+        wrong("nothing would ever reach it; give it `topics`, a `pattern`, a `[[route]]` or a `[[schedule]]`".into());
     }
     for name in spec.secrets.keys().filter(|name| spec.settings.contains_key(*name)) {
         wrong(format!("`{name}` is a secret and one of `[settings]` too; a handler finds both by name: rename one"));

@@ -445,7 +445,7 @@ fn h5_tables_of_an_older_store_are_their_only_handlers_or_everybodys() {
             deployment::make_live(&connection, new, Status::Replaced, 0).unwrap();
         }
         let before = format!(
-            "DROP TABLE tm_owner; ALTER TABLE tm_deployment DROP COLUMN probation; {VAULT}; PRAGMA user_version = 7"
+            "DROP TABLE tm_timer; DROP TABLE tm_owner; ALTER TABLE tm_deployment DROP COLUMN probation; {VAULT}; PRAGMA user_version = 7"
         );
         connection.batch(&before).unwrap();
         schema::prepare(&connection).unwrap();

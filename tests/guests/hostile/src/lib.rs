@@ -4,7 +4,7 @@
 //! `{"do":"insert","id":"a"}`, `[{"do":"insert"},{"do":"panic"}]`. A tombstone, whose value is null, carries it in the
 //! header `commands`, if it is to succeed. Whatever is asked for, the delivery first writes a
 //! row into `seen`, unless the first command says `"row": false`; so a delivery that was kept has exactly one row.
-//! `GET /hostile?command=...` runs commands on the read-only store, where `"row": false` is implied.
+//! The timers `tick` and `tock` do what the setting `timer` says. `GET /hostile?command=...` runs commands on the read-only store, where `"row": false` is implied.
 
 mod command;
 
@@ -14,6 +14,7 @@ use tidemill_sdk::compensation::Input as Lost;
 use tidemill_sdk::http::{self, Request, Response};
 use tidemill_sdk::publisher::Receipt;
 use tidemill_sdk::sends::Sent;
+use tidemill_sdk::timers::Timer;
 use tidemill_sdk::{Failure, Record, config, delivery, handler, info, params, sql};
 
 use command::{Command, Input};
@@ -24,6 +25,10 @@ handler! {
     records: handle,
     compensate: make_good,
     sends: completed,
+    timers: {
+        "tick" => fire,
+        "tock" => fire,
+    },
     http: {
         "POST /hostile" => post,
         "GET /hostile" => get,
@@ -62,6 +67,20 @@ fn handle(record: &Record) -> Result<(), Failure> {
     run(record, &commands.into_vec())
 }
 
+/// Runs what the setting `timer` says; without it, writes the row.
+fn fire(timer: &Timer) -> Result<(), Failure> {
+    let commands = match config::get("timer") {
+        Some(commands) => serde_json::from_str::<Commands>(&commands)?.into_vec(),
+        None => Vec::new(),
+    };
+    run(&as_record(timer), &commands)
+}
+
+/// Its name is the topic, its due time the offset.
+fn as_record(timer: &Timer) -> Record {
+    Record { topic: timer.name.clone(), offset: timer.due.millis(), ..Record::default() }
+}
+
 fn run(record: &Record, commands: &[Command]) -> Result<(), Failure> {
     let place = format!("{}-{}-{}", record.topic, record.partition, record.offset);
     let id = commands.iter().find_map(|command| command.id.clone()).unwrap_or(place);
@@ -75,7 +94,7 @@ fn run(record: &Record, commands: &[Command]) -> Result<(), Failure> {
     commands.iter().try_for_each(|command| command.run(&input))
 }
 
-/// Runs what the record's commands say under `undo`. An event that was lost is noted in `once`.
+/// Runs what the record's commands say under `undo`. An event or a timer that was lost is noted in `once`.
 fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
     match input {
         Lost::Record(record) => {
@@ -85,6 +104,11 @@ fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
                 info!("made good, since {reason}");
                 run(record, &undo)?;
             }
+            Ok(())
+        }
+        Lost::Timer(timer) => {
+            let lost = format!("lost {} {}: {reason}", timer.name, timer.due);
+            sql::execute("INSERT INTO once (id) VALUES (?1)", params![lost])?;
             Ok(())
         }
         Lost::Event(event) => {
