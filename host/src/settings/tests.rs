@@ -147,13 +147,14 @@ fn agree(rows: &[(String, String, String)], accepted: Vec<String>) {
 }
 
 /// The documented defaults, written out as a file: those of top level first, each table once.
-fn written(rows: &[(String, String, String)], array: &str, required: &str) -> String {
+fn written(rows: &[(String, String, String)], arrays: &[(&str, &str)]) -> String {
     let mut text = String::new();
     let mut current = "";
     for (section, key, default) in rows {
         if section != current {
             current = section;
-            text += &if section == array { format!("[[{section}]]\n{required}\n") } else { format!("[{section}]\n") };
+            let array = arrays.iter().find(|(array, _)| section == array);
+            text += &array.map_or(format!("[{section}]\n"), |(_, required)| format!("[[{section}]]\n{required}\n"));
         }
         if let Some(default) = default.strip_prefix('`').and_then(|default| default.strip_suffix('`')) {
             text += &format!("{key} = {default}\n");
@@ -165,11 +166,13 @@ fn written(rows: &[(String, String, String)], array: &str, required: &str) -> St
 #[test]
 fn every_setting_is_documented_with_its_default() {
     let rows = documented("tidemill.toml");
-    agree(&rows, reader::keys("[[topic]]", |root| drop(read::settings(root, Path::new("")))));
+    agree(&rows, reader::keys("[[topic]]\n[[destination]]", |root| drop(read::settings(root, Path::new("")))));
 
-    let required = "name = \"t\"";
-    let defaults = Settings::parse(&written(&rows, "topic", required), "tidemill.toml").unwrap();
-    let empty = Settings::parse(&format!("[[topic]]\n{required}"), "tidemill.toml").unwrap();
+    let arrays =
+        [("topic", "name = \"t\""), ("destination", "topic = \"t\"\ntype = \"http\"\nurl = \"http://a.example/\"")];
+    let defaults = Settings::parse(&written(&rows, &arrays), "tidemill.toml").unwrap();
+    let required = arrays.map(|(array, required)| format!("[[{array}]]\n{required}\n")).concat();
+    let empty = Settings::parse(&required, "tidemill.toml").unwrap();
     assert_eq!(format!("{defaults:?}"), format!("{empty:?}"));
 }
 
@@ -183,6 +186,6 @@ fn every_key_of_a_manifest_is_documented_with_its_default() {
         let manifest = Manifest::parse(text, "handler.toml").unwrap();
         Spec::resolve(&manifest, &Settings::parse("", "tidemill.toml").unwrap().defaults, None).unwrap()
     };
-    let documented = resolve(&format!("name = \"t\"\n{}", written(&rows, "route", required)));
+    let documented = resolve(&format!("name = \"t\"\n{}", written(&rows, &[("route", required)])));
     assert_eq!(documented, resolve(&format!("name = \"t\"\n[[route]]\n{required}")));
 }
