@@ -244,7 +244,7 @@ mod tests {
         courier.settle(&lane("a"), &Verdict::Taken, 0, 0.0);
         assert_eq!(out(&mut courier, 0), [2]);
         courier.settle(&lane("b"), &Verdict::Refused(String::new()), 0, 0.0);
-        assert_eq!(out(&mut courier, 0), []);
+        assert!(out(&mut courier, 0).is_empty());
         courier.settle(&lane("a"), &Verdict::Taken, 0, 0.0);
         assert_eq!(out(&mut courier, 0), [4]);
     }
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(out(&mut courier, 0), [1, 2, 3, 4], "as many as may be under way");
         let changes = ["a", "b", "c", "d"].map(|key| courier.settle(&lane(key), &later(), 0, 0.0));
         assert_eq!(changes, [Change::Opened, Change::Nothing, Change::Nothing, Change::Nothing]);
-        assert_eq!(out(&mut courier, 999), []);
+        assert!(out(&mut courier, 999).is_empty());
         assert_eq!(courier.next_time(), Some(1_000));
         // Not those alone that have failed.
         assert_eq!(out(&mut courier, 1_000), [5, 1, 2]);
@@ -272,8 +272,8 @@ mod tests {
         assert_eq!(courier.settle(&lane("bad"), &later(), now, 0.0), Change::Opened);
         let mut waits = vec![];
         for id in 10..18 {
+            now = courier.next_time().unwrap();
             courier.add(lane("good"), id);
-            now = courier.next_time().unwrap().max(now);
             let mut sent = out(&mut courier, now);
             sent.sort_unstable();
             assert_eq!(sent, [1, id]);
@@ -295,7 +295,7 @@ mod tests {
         // One that was out already gets through, and changes nothing about that.
         courier.settle(&lane("b"), &Verdict::Taken, 6, 0.0);
         courier.add(lane("d"), 4);
-        assert_eq!(out(&mut courier, 9_004), []);
+        assert!(out(&mut courier, 9_004).is_empty());
         assert_eq!(courier.next_time(), Some(9_005));
         assert_eq!(out(&mut courier, 9_005), [1, 4]);
     }
@@ -313,7 +313,7 @@ mod tests {
     proptest! {
         /// Whatever the answers are: each row is answered for once, one key's in their order, and no more are out than may be.
         #[test]
-        fn every_row_goes_and_each_key_keeps_its_order(keys in prop::collection::vec(0u8..5, 1..60), answers in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 0..200)) {
+        fn every_row_goes_and_each_key_keeps_its_order(keys in prop::collection::vec(0u8..5, 1..60), answers in prop::collection::vec((0u8..8, 0usize..4), 0..200)) {
             let mut courier = courier(&[]);
             let name = |key: u8| format!("k{key}");
             for (id, key) in keys.iter().enumerate() {
@@ -330,8 +330,8 @@ mod tests {
                     now = next.unwrap();
                     continue;
                 }
-                let (answer, which) = answers.next().unwrap_or((0, prop::sample::Index::default()));
-                let (lane, id) = flying.remove(which.index(flying.len()));
+                let (answer, which) = answers.next().unwrap_or((0, 0));
+                let (lane, id) = flying.remove(which % flying.len());
                 prop_assert!(flying.iter().all(|(other, _)| *other != lane), "two of one key are out");
                 let verdict = match answer {
                     0..3 => Verdict::Taken,
