@@ -14,7 +14,7 @@ fn created(version: u32, post: i64) -> Value {
 }
 
 fn carried(day: &str, key: &str, event: &Value) -> Record {
-    record(&format!("post-activity-{day}")).with_key(key).with_json(event)
+    record(format!("post-activity-{day}")).with_key(key).with_json(event)
 }
 
 fn rows(rig: &Rig) -> i64 {
