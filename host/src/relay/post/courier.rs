@@ -346,7 +346,7 @@ mod tests {
                 courier.settle(&lane, &verdict, now, 0.5);
             }
             for key in 0..5 {
-                let of_key: Vec<i64> = done.iter().copied().filter(|id| keys[*id as usize] == key).collect();
+                let of_key: Vec<i64> = done.iter().copied().filter(|id| keys.get(*id as usize) == Some(&key)).collect();
                 prop_assert!(of_key.is_sorted());
             }
         }
