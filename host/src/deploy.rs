@@ -40,13 +40,14 @@ use crate::guest::{Component, Engine};
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
+use crate::kafka::template::Template;
 use crate::kafka::topics::{Admin, Ensured, TopicError};
 use crate::ledger::deployment::{self, Status};
 use crate::settings::Settings;
 use crate::store::{self, Connection as Store};
 
 /// Partitions of a topic that nobody configured, on the embedded broker.
-const EMBEDDED_PARTITIONS: i32 = 3;
+pub(crate) const EMBEDDED_PARTITIONS: i32 = 3;
 /// Kilobytes that all consumers together may prefetch.
 const PREFETCH_KBYTES: usize = 128 << 10;
 /// Kilobytes that one consumer may prefetch at least.
@@ -344,8 +345,11 @@ impl Deployer {
         if !self.around.kafka.is_embedded() {
             return Ok(());
         }
-        for topic in spec.topics.iter().chain(spec.publish.values()) {
-            let configured = self.around.settings.topics.iter().find(|t| t.name == *topic);
+        let settings = &self.around.settings;
+        let plain = spec.publish.values().filter(|topic| !topic.is_dated()).map(Template::as_str);
+        let published = plain.filter(|topic| settings.destinations.http(topic).is_none());
+        for topic in spec.topics.iter().map(String::as_str).chain(published) {
+            let configured = settings.topics.iter().find(|t| t.name.matches(topic));
             let partitions = configured.map_or(EMBEDDED_PARTITIONS, |t| t.partitions);
             if self.around.admin.ensure(topic, partitions, 1)? == Ensured::Created {
                 tracing::info!(topic, partitions, "topic created");

@@ -66,10 +66,16 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         );
     }
     let admin = Admin::new(kafka.clone(), embedded.clone());
-    let (relay, relay_thread) = relay::start(relay::Plan {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
+    let outbound = Outbound::new(runtime.handle().clone())?;
+    let destinations = settings.destinations.clone().with_secrets()?;
+    let sender = Sender::new(kafka.clone(), destinations.clone());
+    let (relay, relay_threads) = relay::start(relay::Plan {
         connection: kafka.clone(),
         admin: admin.clone(),
         topics: settings.topics.clone(),
+        destinations,
+        outbound: outbound.clone(),
         sweep: settings.outbox.sweep,
         read_back: settings.outbox.read_back.then(|| format!("tidemill-{}-relay", folder.id())),
     })?;
@@ -87,8 +93,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         versions: Versions::open(&settings.data, settings.versions.keep)?,
         audit: Audit::new(&settings.data),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
-    let outside = Outside { outbound: Outbound::new(runtime.handle().clone())?, sender: Sender::new(kafka.clone()) };
+    let outside = Outside { outbound, sender };
     let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outside)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
@@ -124,7 +129,9 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     let _ = watch.join();
     deployer.stop_consumers();
     relay.stop();
-    let _ = relay_thread.join();
+    for thread in relay_threads {
+        let _ = thread.join();
+    }
     deployer.stop_stores();
     if let Some(embedded) = embedded
         && let Err(error) = embedded.stop()
@@ -178,12 +185,13 @@ fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {
 /// Creates the topics under `[[topic]]` that are missing, as soon as Kafka answers.
 fn look_after_topics(admin: Admin, topics: Vec<Topic>, stopping: Arc<AtomicBool>) -> Result<()> {
     let run = move || {
-        for topic in topics {
+        for topic in topics.iter().filter(|topic| !topic.name.is_dated()) {
+            let name = topic.name.as_str();
             while !stopping.load(Ordering::Relaxed) {
-                match admin.ensure(&topic.name, topic.partitions, topic.replicas) {
+                match admin.ensure(name, topic.partitions, topic.replicas) {
                     Ok(Ensured::Created) => {
                         tracing::info!(
-                            topic = topic.name,
+                            topic = name,
                             partitions = topic.partitions,
                             replicas = topic.replicas,
                             "topic created"
@@ -192,7 +200,7 @@ fn look_after_topics(admin: Admin, topics: Vec<Topic>, stopping: Arc<AtomicBool>
                     }
                     Ok(Ensured::Present { partitions }) if partitions != topic.partitions => {
                         tracing::warn!(
-                            topic = topic.name,
+                            topic = name,
                             partitions,
                             configured = topic.partitions,
                             "the topic has another number of partitions than configured, and is left alone"
@@ -201,11 +209,11 @@ fn look_after_topics(admin: Admin, topics: Vec<Topic>, stopping: Arc<AtomicBool>
                     }
                     Ok(Ensured::Present { .. }) => break,
                     Err(error) if error.is_transient() => {
-                        tracing::warn!(topic = topic.name, %error, "the topic cannot be looked after yet");
+                        tracing::warn!(topic = name, %error, "the topic cannot be looked after yet");
                         std::thread::sleep(TOPICS_AGAIN);
                     }
                     Err(error) => {
-                        tracing::error!(topic = topic.name, %error, "the topic is missing and cannot be created");
+                        tracing::error!(topic = name, %error, "the topic is missing and cannot be created");
                         break;
                     }
                 }

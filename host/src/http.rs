@@ -10,6 +10,7 @@ mod inflight;
 pub mod jwt;
 mod problem;
 mod request;
+pub(crate) use request::is_hop_by_hop;
 pub mod response;
 pub mod routes;
 pub mod secret;

@@ -5,6 +5,7 @@ mod native;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod wait;
 pub mod identity;
+pub mod template;
 pub mod topics;
 pub mod consumer;
 pub mod tail;

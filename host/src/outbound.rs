@@ -264,6 +264,34 @@ impl Outbound {
     }
 }
 
+impl Outbound {
+    /// Makes one try of a call. Of the answer's body no more than `most` bytes are looked at; what is wrong with it does not change
+    /// what the answer's status says.
+    pub fn once(&self, call: Call, most: usize, then: impl FnOnce(Answer) + Send + 'static) {
+        match &self.way {
+            Way::Script(script) => then(script(&call)),
+            Way::Http { client, runtime } => {
+                let client = client.clone();
+                runtime.spawn(async move {
+                    then(match send(&client, &call).await {
+                        Ok(mut response) => {
+                            let mut body = BytesMut::new();
+                            while body.len() < most
+                                && let Ok(Some(chunk)) = response.chunk().await
+                            {
+                                body.extend_from_slice(&chunk);
+                            }
+                            body.truncate(most);
+                            Ok(answer(&response, body))
+                        }
+                        Err(error) => Err(failed(&call, &error)),
+                    });
+                });
+            }
+        }
+    }
+}
+
 impl Settings {
     fn tries_again(&self, attempt: u32, answer: &Answer) -> bool {
         let passes = match answer {
@@ -289,18 +317,8 @@ fn too_large(call: &Call, body_limit: usize) -> CallError {
 }
 
 async fn once(client: &Client, call: &Call, body_limit: usize) -> Answer {
-    let request = client
-        .request(call.method.clone(), call.url.clone())
-        .headers(call.headers.clone())
-        .body(call.body.clone())
-        .timeout(call.timeout);
-    let failed = |error: reqwest::Error| {
-        let kind = if error.is_timeout() { CallErrorKind::Timeout } else { CallErrorKind::Unreachable };
-        let timeout = call.timeout;
-        let reason = if error.is_timeout() { format!("no answer within {timeout:?}") } else { causes(&error) };
-        CallError { kind, message: format!("{} {}: {reason}", call.method, call.url) }
-    };
-    let mut response = request.send().await.map_err(failed)?;
+    let failed = |error| failed(call, &error);
+    let mut response = send(client, call).await.map_err(failed)?;
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > body_limit {
@@ -308,14 +326,34 @@ async fn once(client: &Client, call: &Call, body_limit: usize) -> Answer {
         }
         body.extend_from_slice(&chunk);
     }
+    Ok(answer(&response, body))
+}
+
+async fn send(client: &Client, call: &Call) -> reqwest::Result<reqwest::Response> {
+    let request = client
+        .request(call.method.clone(), call.url.clone())
+        .headers(call.headers.clone())
+        .body(call.body.clone())
+        .timeout(call.timeout);
+    request.send().await
+}
+
+fn failed(call: &Call, error: &reqwest::Error) -> CallError {
+    let kind = if error.is_timeout() { CallErrorKind::Timeout } else { CallErrorKind::Unreachable };
+    let timeout = call.timeout;
+    let reason = if error.is_timeout() { format!("no answer within {timeout:?}") } else { causes(error) };
+    CallError { kind, message: format!("{} {}: {reason}", call.method, call.url) }
+}
+
+fn answer(response: &reqwest::Response, body: BytesMut) -> Response {
     let headers = response.headers().iter();
-    Ok(Response {
+    Response {
         status: response.status().as_u16(),
         headers: headers
             .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
             .collect(),
         body: body.freeze(),
-    })
+    }
 }
 
 /// An error's innermost cause: the outer ones only say that the request was sent.

@@ -1,15 +1,16 @@
 //! The relay: publishes what the stores have committed to their outboxes, in order.
 //!
-//! One thread and one idempotent producer serve all stores. Rows go out in the order of their ids, so that one key's
+//! One thread and one idempotent producer serve all stores; what goes by HTTP is left to a thread of its own (`post`). Rows go out in the order of their ids, so that one key's
 //! events appear in commit order; a row is reported as published only when the broker has acknowledged it and, where the
 //! operator wants that, was read back. The relay writes to no store itself, and never gives up on an error that may pass.
 
 mod outlet;
+pub(crate) mod post;
 mod readback;
 mod source;
 mod hold;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +21,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use self::outlet::Outlet;
+use self::post::Poster;
 use self::readback::ReadBack;
 use self::source::Source;
 use crate::executor;
 use crate::kafka::config::Connection;
 use crate::kafka::topics::Admin;
-use crate::settings::Topic;
+use crate::outbound::Outbound;
+use crate::settings::{Destinations, Topic};
 
 /// How long an orderly stop waits for acknowledgements.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -46,6 +49,8 @@ enum Message {
 #[derive(Clone)]
 pub struct Handle {
     sender: Sender<Message>,
+    /// To the thread for HTTP destinations, where there are any.
+    post: Option<Sender<post::Message>>,
 }
 
 /// Wakes the relay for one store.
@@ -54,6 +59,7 @@ pub struct Waker {
     sender: Sender<Message>,
     name: Arc<str>,
     woken: Arc<AtomicBool>,
+    post: Option<(Sender<post::Message>, Arc<AtomicBool>)>,
 }
 
 impl Waker {
@@ -62,24 +68,37 @@ impl Waker {
         if !self.woken.swap(true, Ordering::AcqRel) {
             let _ = self.sender.send(Message::Woken { name: self.name.clone() });
         }
+        if let Some((sender, woken)) = &self.post
+            && !woken.swap(true, Ordering::AcqRel)
+        {
+            let _ = sender.send(post::Message::Woken { name: self.name.clone() });
+        }
     }
 }
 
 impl Handle {
     /// A waker for a store that is going to be added.
     pub fn waker(&self, name: &str) -> Waker {
-        Waker { sender: self.sender.clone(), name: name.into(), woken: Arc::default() }
+        let post = self.post.clone().map(|sender| (sender, Arc::default()));
+        Waker { sender: self.sender.clone(), name: name.into(), woken: Arc::default(), post }
     }
 
     /// Begins to publish a store's outbox.
     pub fn add(&self, waker: &Waker, path: PathBuf, executor: executor::Handle) {
         let (name, woken) = (waker.name.clone(), waker.woken.clone());
+        if let Some((sender, woken)) = &waker.post {
+            let (name, path, executor, woken) = (name.clone(), path.clone(), executor.clone(), woken.clone());
+            let _ = sender.send(post::Message::Add { name, path, executor, woken });
+        }
         let _ = self.sender.send(Message::Add { name, path, executor, woken });
     }
 
     /// Ends the relay once what is in flight is acknowledged, or after a few seconds.
     pub fn stop(&self) {
         let _ = self.sender.send(Message::Stop);
+        if let Some(post) = &self.post {
+            let _ = post.send(post::Message::Stop);
+        }
     }
 }
 
@@ -91,24 +110,47 @@ pub struct Plan {
     pub admin: Admin,
     /// `[[topic]]`: partitions and replicas of topics that are created.
     pub topics: Vec<Topic>,
+    /// `[[destination]]`, with the values of secret headers.
+    pub destinations: Destinations,
+    /// Makes the requests of HTTP destinations.
+    pub outbound: Outbound,
     /// How often it looks for rows when nothing woke it.
     pub sweep: Duration,
     /// The group in which it reads back what it published, before a row counts as published.
     pub read_back: Option<String>,
 }
 
-/// Starts the relay.
-pub fn start(plan: Plan) -> Result<(Handle, JoinHandle<()>)> {
+/// Starts the relay: a thread for Kafka, and one for HTTP where a destination is there.
+pub fn start(plan: Plan) -> Result<(Handle, Vec<JoinHandle<()>>)> {
     let (sender, receiver) = channel();
     let read_back = match &plan.read_back {
         Some(group) => Some(ReadBack::start(&plan.connection, group, sender.clone())?),
         None => None,
     };
-    let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, sender.clone())?;
-    let sweep = plan.sweep;
+    let (sweep, destinations) = (plan.sweep, Arc::new(plan.destinations));
+    let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, destinations.clone(), sender.clone())?;
     let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, renew_at: None };
-    let thread = crate::thread::spawn("relay", move || relay.run(&receiver))?;
-    Ok((Handle { sender }, thread))
+    let mut threads = vec![crate::thread::spawn("relay", move || relay.run(&receiver))?];
+    let mut post = None;
+    if destinations.0.iter().any(|destination| destination.http.is_some()) {
+        let (sender, receiver) = channel();
+        let poster = Poster::new(destinations, plan.outbound, sweep, sender.clone());
+        threads.push(crate::thread::spawn("relay-http", move || poster.run(&receiver))?);
+        post = Some(sender);
+    }
+    Ok((Handle { sender, post }, threads))
+}
+
+/// Ids as ranges, from the first to the last of each.
+fn ranges(ids: BTreeSet<i64>) -> Vec<(i64, i64)> {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for id in ids {
+        match ranges.last_mut() {
+            Some((_, to)) if *to + 1 == id => *to = id,
+            _ => ranges.push((id, id)),
+        }
+    }
+    ranges
 }
 
 struct Relay {

@@ -155,6 +155,7 @@ impl Rig {
     /// What a test is told first.
     pub fn greeting(&self) -> Json {
         let Spec { name, group, store, topics, pattern, publish, .. } = &self.spec;
+        let publish: BTreeMap<&String, &str> = publish.iter().map(|(name, topic)| (name, topic.as_str())).collect();
         json!({
             "handler": name, "group": group, "store": store, "topics": topics, "pattern": pattern, "publish": publish,
         })

@@ -3,6 +3,7 @@
 //! Reading it reports every problem at once, each with its line and the closest valid key, and starts nothing.
 //! A value that this module hands out is complete: defaults are filled in and units are parsed.
 
+mod destination;
 pub(crate) mod librdkafka;
 mod load;
 mod problems;
@@ -18,8 +19,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use destination::{Destination, Destinations, Post};
 pub use problems::{Problem, Problems};
 
+use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
 
 /// Everything that the operator can set.
@@ -33,6 +36,8 @@ pub struct Settings {
     pub kafka: Kafka,
     /// `[[topic]]`: topics to create when missing.
     pub topics: Vec<Topic>,
+    /// `[[destination]]`: by which way events for a topic leave.
+    pub destinations: Destinations,
     /// `[http]`
     pub http: Http,
     /// `[admin]`
@@ -89,8 +94,8 @@ pub enum Bootstrap {
 /// `[[topic]]`: a topic to create when it is missing (and left alone when it is there).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// `name`
-    pub name: String,
+    /// `name`: of one topic, or of one for each day; those are created when there is an event for them.
+    pub name: Template,
     /// `partitions`. Default 3.
     pub partitions: i32,
     /// `replicas`. Default 1.
@@ -310,6 +315,8 @@ pub struct Consumer {
     pub static_membership: bool,
     /// `isolation`. Default read-committed.
     pub isolation: Isolation,
+    /// `discovery-interval`: how often a handler with a `pattern` looks for topics that have appeared. Default 5 s.
+    pub discovery_interval: Duration,
     /// `high-mark`: records of one lane in memory from which on its partition waits; it is paused at twice as many, or where they stand
     /// still. Default 2,000.
     pub high_mark: usize,
@@ -329,6 +336,7 @@ impl Default for Consumer {
             assignment: Assignment::Cooperative,
             static_membership: true,
             isolation: Isolation::ReadCommitted,
+            discovery_interval: Duration::from_secs(5),
             high_mark: 2_000,
             commit_interval: Duration::from_secs(1),
             concurrency: 64,

@@ -35,6 +35,8 @@ mod order;
 mod circuit;
 mod compensation;
 mod outbound;
+mod feed;
+mod destinations;
 mod fallback;
 mod spring;
 mod duplicates;

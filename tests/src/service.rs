@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -15,6 +15,8 @@ pub struct Asked {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
+    /// The status that it was answered with; none where the connection was closed without an answer.
+    pub status: Option<u16>,
 }
 
 impl Asked {
@@ -61,7 +63,7 @@ impl Service {
         &self.url
     }
 
-    /// The next answer, before the usual ones: `200 OK\r\nheader: value` and a body.
+    /// The next answer, before the usual ones: `200 OK\r\nheader: value` and a body. An empty head closes the connection instead.
     pub fn answer(&self, head: &str, body: &str) {
         self.state.0.lock().unwrap().answers.push_back((head.to_owned(), body.to_owned()));
     }
@@ -94,9 +96,8 @@ fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read(&mut reader) {
         let mut state = shared.0.lock().unwrap();
-        let body = asked.body.clone();
-        state.asked.push(asked);
-        let (head, body) = state.answers.pop_front().unwrap_or_else(|| ("200 OK".into(), body));
+        let (head, body) = state.answers.pop_front().unwrap_or_else(|| ("200 OK".into(), asked.body.clone()));
+        state.asked.push(Asked { status: head.get(..3).map(|status| status.parse().unwrap()), ..asked });
         state.waiting += 1;
         state.most_waiting = state.most_waiting.max(state.waiting);
         while state.closed {
@@ -104,6 +105,10 @@ fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
         }
         state.waiting -= 1;
         drop(state);
+        if head.is_empty() {
+            let _ = stream.shutdown(Shutdown::Both);
+            return;
+        }
         let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
             return;
@@ -124,7 +129,8 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
         let Some((name, value)) = header.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let asked = Asked { line: first.trim_end_matches(" HTTP/1.1").to_owned(), headers, body: String::new() };
+    let asked =
+        Asked { line: first.trim_end_matches(" HTTP/1.1").to_owned(), headers, body: String::new(), status: None };
     let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;

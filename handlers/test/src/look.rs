@@ -127,10 +127,19 @@ impl Fallback {
     }
 }
 
+/// Whether `[publish]` with this topic, in which a date may stand, makes that one.
+fn makes(template: &str, topic: &str) -> bool {
+    match (template.split_once("{date:"), template.rsplit_once('}')) {
+        (Some((before, _)), Some((_, behind))) => topic.starts_with(before) && topic.ends_with(behind),
+        _ => template == topic,
+    }
+}
+
 /// An event of the handler; `destinations` is `[publish]`.
 pub(crate) fn published(json: &Json, destinations: &Json) -> Published {
     let topic = string(json, "topic");
-    let named = destinations.as_object().into_iter().flatten().find(|(_, to)| to.as_str() == Some(&topic));
+    let named =
+        destinations.as_object().into_iter().flatten().find(|(_, to)| to.as_str().is_some_and(|to| makes(to, &topic)));
     Published {
         destination: named.map_or_else(|| topic.clone(), |(name, _)| name.clone()),
         topic,

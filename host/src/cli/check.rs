@@ -152,6 +152,10 @@ fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
     for topic in &settings.topics {
         line("topic", &format!("{} ({} partitions, {} replicas)", topic.name, topic.partitions, topic.replicas));
     }
+    for destination in &settings.destinations.0 {
+        let way = destination.http.as_ref().map_or("kafka", |post| post.url.as_str());
+        line("sends", &format!("{} to {way}", destination.topic));
+    }
     line("http", &settings.http.listen.to_string());
     line(
         "tokens",

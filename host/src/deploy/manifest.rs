@@ -11,8 +11,11 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use super::secrets::{Secrets, Source};
 use crate::kafka::sender;
+use crate::kafka::template::Template;
 use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit, probation};
 use crate::schedule::Schedule;
@@ -77,7 +80,9 @@ pub struct Manifest {
     /// `[[schedule]]`
     pub schedules: Option<Vec<Schedule>>,
     /// `[publish]`: destination = topic.
-    pub publish: BTreeMap<String, String>,
+    pub publish: BTreeMap<String, Template>,
+    /// `time-zone`: in which dates in the topics of `[publish]` are taken.
+    pub time_zone: Option<TimeZone>,
     /// `[settings]`: values that the handler reads; written as strings, integers, floats or booleans.
     pub settings: BTreeMap<String, String>,
     /// `[limits]`
@@ -246,6 +251,8 @@ pub struct ConsumerPart {
     pub static_membership: Option<bool>,
     /// `isolation`
     pub isolation: Option<Isolation>,
+    /// `discovery-interval`
+    pub discovery_interval: Option<Duration>,
     /// `high-mark`
     pub high_mark: Option<usize>,
     /// `commit-interval`
@@ -427,7 +434,9 @@ pub struct Spec {
     /// When its timers are due.
     pub schedules: Vec<Schedule>,
     /// Destination = topic.
-    pub publish: BTreeMap<String, String>,
+    pub publish: BTreeMap<String, Template>,
+    /// In which dates in those topics are taken.
+    pub time_zone: TimeZone,
     /// What it may do with other handlers' tables in its store.
     pub tables: Grants,
     /// For `config.get`.

@@ -171,6 +171,9 @@ pub struct Description {
     pub newer_schema: bool,
     /// Destinations and their topics.
     pub publish: BTreeMap<String, String>,
+    /// In which dates in those topics are taken.
+    #[serde(default)]
+    pub time_zone: String,
     /// Method, path, and `jwt` where a token is needed.
     pub routes: Vec<String>,
     /// Its schedules.
@@ -286,7 +289,8 @@ impl Description {
                 Instances::Reused => "reused".into(),
             },
             newer_schema: spec.newer_schema,
-            publish: spec.publish.clone(),
+            publish: spec.publish.iter().map(|(name, topic)| (name.clone(), topic.to_string())).collect(),
+            time_zone: crate::kafka::template::zone_name(&spec.time_zone).to_owned(),
             routes: spec
                 .routes
                 .iter()

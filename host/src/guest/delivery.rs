@@ -50,7 +50,7 @@ pub struct Context {
     pub seed: Seed,
     /// Its standing clock: the attempt's start, milliseconds since the Unix epoch.
     pub now: i64,
-    /// The input's own time, with which its event ids begin.
+    /// The input's own time, with which its event ids begin, and of which its events' topics have their dates; 0 if it has none.
     pub input_time: i64,
     /// From 1.
     pub attempt: u32,

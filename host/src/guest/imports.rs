@@ -13,7 +13,7 @@ use super::bindings::tidemill::handler::{config, delayed, delivery, event, log, 
 use super::delivery::{Effect, Ended, Sending, State, Statement};
 use super::envelope;
 use crate::executor::event_id;
-use crate::kafka::sender::Position;
+use crate::kafka::sender::{BY_HTTP, Position};
 use crate::ledger::outbox::{self, EventKind};
 use crate::policy::{Failure, Outcome};
 use crate::record::Header;
@@ -148,6 +148,8 @@ impl State {
             let message = format!("[publish] of handler {} names no destination `{}`", spec.name, event.destination);
             return refuse(publisher::ErrorKind::Destination, message);
         };
+        // The input's own time, so that the event has the same topic whenever it is run again; 0 if it has none.
+        let at = if self.context.input_time == 0 { self.context.now } else { self.context.input_time };
         let derived = event.id.is_none();
         let event_id = match event.id {
             Some(id) if id.trim().is_empty() || id.len() > EVENT_NAME_MAX => {
@@ -160,7 +162,7 @@ impl State {
         let mut event = outbox::Event {
             event_id,
             event_type: event.event_type,
-            topic: topic.clone(),
+            topic: topic.topic(at, &spec.time_zone),
             partition: None,
             key: event.key.map(Bytes::from),
             value: event.value.map(Bytes::from),
@@ -234,6 +236,10 @@ impl sender::Host for State {
             Err(error) => return Ok(Err(error)),
         };
         let Some(sender) = self.context.sender.clone() else { return self.end(Ended::Sends) };
+        if sender.goes_by_http(&event.topic) {
+            let message = format!("`send` to {}: {}", event.topic, BY_HTTP);
+            return Ok(Err(publisher::Error { kind: publisher::ErrorKind::Destination, message }));
+        }
         let settings = self.context.environment.spec.send;
         let began = Instant::now();
         if self.waited >= settings.timeout || self.context.deadline.is_some_and(|deadline| began >= deadline) {

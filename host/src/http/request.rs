@@ -139,7 +139,7 @@ pub(super) fn into_record(
 }
 
 /// Whether a header concerns one connection only. The name in lower case.
-pub(super) fn is_hop_by_hop(name: &str) -> bool {
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"

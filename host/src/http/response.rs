@@ -10,8 +10,8 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use crate::http::is_hop_by_hop;
 use crate::http::problem::Problem;
-use crate::http::request::is_hop_by_hop;
 use crate::http::routes::Target;
 use crate::record::{self, Refusal};
 

@@ -20,9 +20,14 @@ use super::config::{Connection, Reporter};
 use super::identity::Known;
 use super::verdict::{Verdict, judge};
 use crate::ledger::outbox::{Event, EventKind};
+use crate::settings::Destinations;
 
 /// How long a daemon that stops waits for what is under way.
 const LAST: Duration = Duration::from_secs(2);
+
+/// Why an event does not go past the outbox.
+pub(crate) const BY_HTTP: &str =
+    "by [[destination]] of the operator it goes by HTTP, and only from the outbox: enqueue it";
 
 /// `[send]` of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +72,7 @@ type Then = Box<dyn FnOnce(Result<Position, Code>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Sender {
     connection: Arc<Connection>,
+    destinations: Arc<Destinations>,
     open: Arc<Mutex<HashMap<Key, Arc<Open>>>>,
     script: Option<Script>,
 }
@@ -101,13 +107,19 @@ struct Waiting {
 
 impl Sender {
     /// Opens nothing yet.
-    pub fn new(connection: Connection) -> Self {
-        Self { connection: Arc::new(connection), open: Arc::default(), script: None }
+    pub fn new(connection: Connection, destinations: Destinations) -> Self {
+        let destinations = Arc::new(destinations);
+        Self { connection: Arc::new(connection), destinations, open: Arc::default(), script: None }
     }
 
     /// Asks nobody but the script: for a rig.
     pub fn scripted(script: Script) -> Self {
-        Self { script: Some(script), ..Self::new(Connection::default()) }
+        Self { script: Some(script), ..Self::new(Connection::default(), Destinations::default()) }
+    }
+
+    /// Whether the operator has events for this topic go by HTTP, where nothing is sent past the outbox.
+    pub fn goes_by_http(&self, topic: &str) -> bool {
+        self.destinations.http(topic).is_some()
     }
 
     /// Sends an event of a handler and waits for what becomes of it, for `timeout` at most. Where the one before has waited
@@ -154,6 +166,9 @@ impl Sender {
         then: impl FnOnce(Outcome) + Send + Sync + 'static,
     ) {
         let topic = event.topic.clone();
+        if self.goes_by_http(&topic) {
+            return then(Err(SendError { refused: true, topic, reason: BY_HTTP.to_owned() }));
+        }
         let then = move |outcome: Result<_, _>| then(outcome.map_err(|code| explain(code, settings, &topic)));
         if let Some(script) = &self.script {
             return then(script(event, Way::SendAsync));

@@ -122,8 +122,13 @@ impl Waiting {
 
 /// The id for the first row after the store was opened.
 pub fn first_id(connection: &Connection) -> Result<i64, Error> {
+    Ok(last_id(connection)? + 1)
+}
+
+/// The highest id, 0 if there is no row.
+pub fn last_id(connection: &Connection) -> Result<i64, Error> {
     let highest = connection.first("SELECT max(id) FROM main.tm_outbox", &[], |row| row.opt_integer(0))?.flatten();
-    Ok(highest.unwrap_or(0) + 1)
+    Ok(highest.unwrap_or(0))
 }
 
 /// Adds an event. `false` means that one with this id waits already; one that was published makes room.
@@ -257,6 +262,75 @@ impl Batch {
     fn is_full(&self) -> bool {
         self.bytes == 0 || self.rows.len() >= self.limit
     }
+}
+
+/// What is to be known of a row that waits, to send it in its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Light {
+    /// The row's id.
+    pub id: i64,
+    /// Where to.
+    pub topic: String,
+    /// The record's key.
+    pub key: Option<Bytes>,
+    /// When a delayed row is due, in milliseconds since the Unix epoch.
+    pub not_before: Option<i64>,
+}
+
+impl Light {
+    /// Where a delayed row stands.
+    pub fn place(&self) -> Option<Place> {
+        self.not_before.map(|due| Place { due, id: self.id })
+    }
+}
+
+/// Which rows of some topics to read.
+#[derive(Clone, Copy, Debug)]
+pub enum Stretch {
+    /// After the first id and up to the second, in the order of ids, delayed ones among them.
+    Ids(i64, i64),
+    /// Delayed ones after the first place and up to the second, in the order of their places.
+    Places(Place, Place),
+}
+
+/// Up to `limit` rows that wait, for topics that fit a pattern of `GLOB`, in order.
+pub fn light(connection: &Connection, glob: &str, stretch: Stretch, limit: i64) -> Result<Vec<Light>, Error> {
+    const COLUMNS: &str = "SELECT id, topic, partition_key, not_before FROM main.tm_outbox WHERE status = 'waiting'";
+    let read = |row: &Row<'_>| {
+        let key = row.opt_bytes(2)?.map(Bytes::from);
+        Ok(Light { id: row.integer(0)?, topic: row.text(1)?, key, not_before: row.opt_integer(3)? })
+    };
+    match stretch {
+        Stretch::Ids(after, to) => {
+            let sql = format!("{COLUMNS} AND id > ?1 AND id <= ?2 AND topic GLOB ?3 ORDER BY id LIMIT ?4");
+            connection.query(&sql, &[after.into(), to.into(), glob.into(), limit.into()], read)
+        }
+        Stretch::Places(after, until) => {
+            // In two steps, as above.
+            let same = format!(
+                "{COLUMNS} AND not_before = ?1 AND id > ?2 AND (not_before, id) <= (?3, ?4) AND topic GLOB ?5 ORDER BY id LIMIT ?6"
+            );
+            let later = format!(
+                "{COLUMNS} AND not_before > ?1 AND (not_before, id) <= (?2, ?3) AND topic GLOB ?4 ORDER BY not_before, id LIMIT ?5"
+            );
+            let bounds = [until.due.into(), until.id.into(), glob.into()];
+            let params = [&[after.due.into(), after.id.into()], &bounds[..], &[limit.into()]].concat();
+            let mut rows = connection.query(&same, &params, read)?;
+            let left = limit.saturating_sub(i64::try_from(rows.len()).unwrap_or(i64::MAX));
+            if left > 0 {
+                let params = [&[after.due.into()], &bounds[..], &[left.into()]].concat();
+                rows.extend(connection.query(&later, &params, read)?);
+            }
+            Ok(rows)
+        }
+    }
+}
+
+/// One row, if it waits.
+pub fn one(connection: &Connection, id: i64) -> Result<Option<Waiting>, Error> {
+    let mut batch = Batch { rows: Vec::new(), limit: 1, bytes: usize::MAX };
+    batch.read(connection, "id = ?1", &[id.into()])?;
+    Ok(batch.rows.pop())
 }
 
 /// When the next delayed row is due after `now`.

@@ -1,4 +1,4 @@
-//! The producer, and the topics it may have to create for dead letters.
+//! The producer, and the topics it may have to create: for dead letters, and for each new day.
 //!
 //! Idempotent unless `kafka.acks` is 1, and a message never expires while it waits (`message.timeout.ms=0`), since an idempotent
 //! producer sends the successors of one that did. After a fatal error a new producer takes its place, and what the
@@ -19,13 +19,14 @@ use rdkafka::producer::{
 };
 
 use super::Message;
+use crate::deploy::EMBEDDED_PARTITIONS;
 use crate::kafka::config::{Connection, Reporter};
 use crate::kafka::identity::Known;
 use crate::kafka::sender::event_headers;
 use crate::kafka::topics::{Admin, BROKER_DEFAULT_REPLICAS, Ensured, TopicError};
 use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Waiting};
-use crate::settings::Topic;
+use crate::settings::{Destinations, Topic};
 
 /// Names a row on its way through the producer.
 pub(super) struct Ticket {
@@ -89,6 +90,7 @@ pub(super) struct Outlet {
     connection: Connection,
     admin: Admin,
     topics: Vec<Topic>,
+    destinations: Arc<Destinations>,
     sender: Sender<Message>,
     producer: ThreadedProducer<Context>,
     /// Sends each record in a batch of its own; opened when it is needed first.
@@ -97,8 +99,8 @@ pub(super) struct Outlet {
     broken: bool,
     /// The topics that this producer has sent to.
     known: Known,
-    /// Partitions of the dead letter topics that are known to be there.
-    dead_letter_topics: HashMap<String, i32>,
+    /// Partitions of the topics of dead letters and days that are known to be there.
+    made: HashMap<String, i32>,
 }
 
 impl Outlet {
@@ -106,22 +108,28 @@ impl Outlet {
         connection: Connection,
         admin: Admin,
         topics: Vec<Topic>,
+        destinations: Arc<Destinations>,
         sender: Sender<Message>,
     ) -> Result<Self> {
         let producer = produce(&connection, &sender, false)?;
-        let dead_letter_topics = HashMap::new();
         Ok(Self {
             connection,
             admin,
             topics,
+            destinations,
             sender,
             producer,
             single: None,
             generation: 0,
             broken: false,
             known: Known::default(),
-            dead_letter_topics,
+            made: HashMap::new(),
         })
+    }
+
+    /// Whether somebody else takes the events for this topic.
+    pub(super) fn goes_by_http(&self, topic: &str) -> bool {
+        self.destinations.http(topic).is_some()
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -172,7 +180,12 @@ impl Outlet {
     /// Hands a row over. One that goes `alone` is in a batch of its own, so that what Kafka says is about it.
     pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting, alone: bool) -> Sent {
         let partition = match row.event.kind {
-            EventKind::Event | EventKind::Timer | EventKind::Compensation => row.event.partition,
+            EventKind::Event | EventKind::Timer | EventKind::Compensation => {
+                match self.ensure_dated(&row.event.topic) {
+                    Ok(()) => row.event.partition,
+                    Err(error) => return Sent::NoTopic(error),
+                }
+            }
             EventKind::DeadLetter { partitions, replicas } => {
                 match self.dead_letter_partition(row, partitions, replicas) {
                     Ok(partition) => partition,
@@ -240,25 +253,47 @@ impl Outlet {
         replicas: Option<i32>,
     ) -> Result<Option<i32>, TopicError> {
         let topic = row.event.topic.as_str();
-        let partitions = match self.dead_letter_topics.get(topic) {
+        let partitions = match self.made.get(topic) {
             Some(partitions) => *partitions,
             None => {
                 let partitions = self.ensure(row, partitions, replicas)?;
-                self.dead_letter_topics.insert(topic.to_owned(), partitions);
+                self.made.insert(topic.to_owned(), partitions);
                 partitions
             }
         };
         Ok(row.event.partition.filter(|partition| *partition < partitions))
     }
 
-    /// The topic is not as it was: the next dead letter for it looks again. `false` if none has looked yet.
+    /// Makes the topic if it is one of those that a `[[topic]]` with a date stands for, and missing. The embedded broker gets
+    /// those that no `[[topic]]` names as well.
+    fn ensure_dated(&mut self, topic: &str) -> Result<(), TopicError> {
+        let dated = self.topics.iter().find(|t| t.name.matches(topic)).filter(|t| t.name.is_dated());
+        let (partitions, replicas) = match dated {
+            Some(dated) => (dated.partitions, dated.replicas),
+            None if self.connection.is_embedded() => (EMBEDDED_PARTITIONS, 1),
+            None => return Ok(()),
+        };
+        if self.made.contains_key(topic) {
+            return Ok(());
+        }
+        match self.admin.ensure(topic, partitions, replicas) {
+            Ok(Ensured::Created) => tracing::info!(topic, partitions, "topic created"),
+            Err(error) if dated.is_some() => return Err(error),
+            // If it is missing after all, the producer says so.
+            _ => {}
+        }
+        self.made.insert(topic.to_owned(), partitions);
+        Ok(())
+    }
+
+    /// The topic is not as it was: the next event for it looks again. `false` if none has looked yet.
     pub(super) fn forget(&mut self, topic: &str) -> bool {
-        self.dead_letter_topics.remove(topic).is_some()
+        self.made.remove(topic).is_some()
     }
 
     /// As `[[topic]]` says of it, else as `[dead-letter]` of the handler does, else as its source is.
     fn ensure(&self, row: &Waiting, partitions: Option<i32>, asked: Option<i32>) -> Result<i32, TopicError> {
-        let configured = |name: &str| self.topics.iter().find(|t| t.name == name);
+        let configured = |name: &str| self.topics.iter().find(|t| t.name.matches(name));
         let original = row.event.headers.iter().find(|h| h.name == "kafka_dlt-original-topic");
         let original = original.and_then(|h| h.value.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
         let partitions = match configured(&row.event.topic).map(|topic| topic.partitions).or(partitions) {

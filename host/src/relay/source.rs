@@ -206,6 +206,9 @@ impl Source {
             self.hold(id, &row.topic.clone(), row.place, &error);
             return;
         }
+        if row.kind == EventKind::Event && is_unknown(code) {
+            outlet.forget(&row.topic);
+        }
         if verdict == Verdict::Record
             || (verdict == Verdict::Destination && matches!(row.kind, EventKind::DeadLetter { .. }))
         {
@@ -256,13 +259,7 @@ impl Source {
 
     /// Tells the store what it can note.
     pub(super) fn report(&mut self) {
-        let mut ranges: Vec<(i64, i64)> = Vec::new();
-        for id in std::mem::take(&mut self.acknowledged) {
-            match ranges.last_mut() {
-                Some((_, to)) if *to + 1 == id => *to = id,
-                _ => ranges.push((id, id)),
-            }
-        }
+        let ranges = super::ranges(std::mem::take(&mut self.acknowledged));
         if !ranges.is_empty() {
             let _ = self.executor.published(ranges);
         }
@@ -302,7 +299,10 @@ impl Source {
                 flying.alone = true;
                 self.not_taken(row.id, &flying, code, outlet);
             }
-            Sent::NoTopic(error) if !is_final(&error) => self.hold(row.id, &topic, row.place(), &error.to_string()),
+            // A dead letter goes to the fallback, and an event waits for its topic.
+            Sent::NoTopic(error) if row.event.kind == EventKind::Event || !is_final(&error) => {
+                self.hold(row.id, &topic, row.place(), &error.to_string())
+            }
             Sent::NoTopic(error) => {
                 tracing::error!(store = %self.executor.name(), row = row.id, %error, "a dead letter cannot be published: it is kept in tm_fallback");
                 self.refused.push((row.id, error.to_string()));
@@ -362,7 +362,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let outside = executor::Outside {
             outbound: crate::outbound::Outbound::new(runtime.handle().clone()).unwrap(),
-            sender: crate::kafka::sender::Sender::new(Default::default()),
+            sender: crate::kafka::sender::Sender::new(Default::default(), Default::default()),
         };
         let outbox =
             crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1, read_back: false };

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::destination::destinations;
 use super::librdkafka::Reach;
 use super::reader::Section;
 use super::value::Value;
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
+use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         handlers: path(root, "handlers", base).unwrap_or_else(|| base.join("handlers")),
         kafka: kafka(&root.section("kafka")),
         topics: topics(root),
+        destinations: destinations(root, base),
         http: http(&root.section("http"), base),
         admin: admin(&root.section("admin"), base),
         store: store(&root.section("store")),
@@ -98,7 +101,7 @@ fn servers(text: &str) -> Result<String, String> {
 fn topics(root: &Section<'_>) -> Vec<Topic> {
     let mut topics: Vec<Topic> = Vec::new();
     for section in root.sections("topic").unwrap_or_default() {
-        let name = section.require("name", |v| names::topic(v.text()?));
+        let name = section.require("name", |v| Template::parse(v.text()?));
         let partitions = section.take("partitions", |v| v.whole(1..=100_000)).unwrap_or(3);
         let replicas = section.take("replicas", |v| v.whole(1..=32_767)).unwrap_or(1);
         let Some(name) = name else { continue };

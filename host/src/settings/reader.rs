@@ -162,6 +162,11 @@ impl<'r> Section<'r> {
         self.take(key, parse)
     }
 
+    /// Whether there is anything under `key`, wrong or not.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// The array of `key`, each item read by `parse` and its problems placed at the item. A variable lists the items
     /// with commas.
     pub(crate) fn list<T>(&self, key: &str, parse: impl Fn(Value<'r>) -> Result<T, String>) -> Option<Vec<T>> {

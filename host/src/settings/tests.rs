@@ -168,11 +168,13 @@ fn written(rows: &[(String, String, String)], arrays: &[(&str, &str)]) -> String
 #[test]
 fn every_setting_is_documented_with_its_default() {
     let rows = documented("tidemill.toml");
-    agree(&rows, reader::keys("[[topic]]", |root| drop(read::settings(root, Path::new("")))));
+    agree(&rows, reader::keys("[[topic]]\n[[destination]]", |root| drop(read::settings(root, Path::new("")))));
 
-    let required = "name = \"t\"";
-    let defaults = Settings::parse(&written(&rows, &[("topic", required)]), "tidemill.toml").unwrap();
-    let empty = Settings::parse(&format!("[[topic]]\n{required}"), "tidemill.toml").unwrap();
+    let arrays =
+        [("topic", "name = \"t\""), ("destination", "topic = \"t\"\ntype = \"http\"\nurl = \"http://a.example/\"")];
+    let defaults = Settings::parse(&written(&rows, &arrays), "tidemill.toml").unwrap();
+    let required = arrays.map(|(array, required)| format!("[[{array}]]\n{required}\n")).concat();
+    let empty = Settings::parse(&required, "tidemill.toml").unwrap();
     assert_eq!(format!("{defaults:?}"), format!("{empty:?}"));
 }
 

@@ -22,7 +22,7 @@ use crate::record::Header;
 pub struct Published {
     /// The name in `[publish]`.
     pub destination: String,
-    /// The topic that the manifest maps it to.
+    /// The topic that the manifest maps it to; a date in it stands as it is written there.
     pub topic: String,
     /// By which consumers recognise a duplicate.
     pub id: String,

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::deploy::secrets::Source;
 use crate::deploy::smoke;
+use crate::kafka::template::{self, Template};
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
@@ -48,13 +49,13 @@ pub(crate) fn overrides(section: &Section<'_>, base: &Path) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
     let probation = probation(&section.section("probation"));
-    Manifest { probation, sources: sources(section, base), ..common(section, Reach::Client) }
+    Manifest { probation, sources: sources(section, "secrets", base), ..common(section, Reach::Client) }
 }
 
-/// `[secrets]` of the operator's.
-fn sources(section: &Section<'_>, base: &Path) -> BTreeMap<String, Source> {
+/// Where the operator keeps the secrets of this table.
+pub(crate) fn sources(section: &Section<'_>, key: &str, base: &Path) -> BTreeMap<String, Source> {
     let mut sources = BTreeMap::new();
-    for (entry, section) in section.named_sections("secrets") {
+    for (entry, section) in section.named_sections(key) {
         let env = section.take("env", |v| Ok(Source::Env(v.text()?.to_owned())));
         let file = section.take("file", |v| Ok(Source::File(base.join(v.text()?))));
         match (env, file) {
@@ -101,6 +102,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         routes: routes(section),
         schedules: schedules(section),
         publish: publish(&section.section("publish")),
+        time_zone: section.take("time-zone", |v| template::zone(v.text()?)),
         settings: settings(&section.section("settings")),
         limits: limits(&section.section("limits")),
         consumer: consumer(&section.section("consumer"), reach),
@@ -140,7 +142,8 @@ fn class(section: &Section<'_>) -> ClassPart {
     }
 }
 
-fn backoff(section: &Section<'_>) -> Option<Backoff> {
+/// `backoff`
+pub(crate) fn backoff(section: &Section<'_>) -> Option<Backoff> {
     let kind = section.take("kind", |v| v.choice(&[("fixed", false), ("exponential", true)]));
     let interval = match kind {
         Some(_) => section.require("interval", wait),
@@ -270,6 +273,7 @@ pub(crate) fn consumer(section: &Section<'_>, reach: Reach) -> ConsumerPart {
         isolation: section.take("isolation", |v| {
             v.choice(&[("read-committed", Isolation::ReadCommitted), ("read-uncommitted", Isolation::ReadUncommitted)])
         }),
+        discovery_interval: section.take("discovery-interval", |v| v.duration(100 * MILLISECOND..=3_600 * SECOND)),
         high_mark: section.take("high-mark", |v| v.whole(1..=10_000_000)),
         commit_interval: section.take("commit-interval", |v| v.duration(Duration::ZERO..=3_600 * SECOND)),
         concurrency: section.take("concurrency", |v| v.whole(1..=1_000_000)),
@@ -342,10 +346,10 @@ fn times(section: &Section<'_>) -> Option<Times> {
     times.map_err(|wrong| section.problem(key, &wrong)).ok()
 }
 
-fn publish(section: &Section<'_>) -> BTreeMap<String, String> {
+fn publish(section: &Section<'_>) -> BTreeMap<String, Template> {
     let mut publish = BTreeMap::new();
     for entry in section.entries() {
-        match Value::File(entry.value).text().and_then(names::topic) {
+        match Value::File(entry.value).text().and_then(Template::parse) {
             Ok(topic) => {
                 publish.insert(entry.name.to_owned(), topic);
             }

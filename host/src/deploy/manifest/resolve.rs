@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use super::{
     CircuitPart, CompensationPart, ConsumerPart, DeadLetterPart, LimitsPart, Manifest, OutboundPart, ProbationPart,
     Retry, SendPart, Spec, Start,
@@ -55,6 +57,7 @@ pub(super) fn spec(
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         schedules: pick(&over.schedules, &manifest.schedules).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
+        time_zone: pick(&over.time_zone, &manifest.time_zone).unwrap_or(TimeZone::UTC),
         tables: over.tables.clone(),
         settings: merge(&over.settings, &manifest.settings),
         secrets: given(&manifest.secrets, &over.sources),
@@ -258,6 +261,7 @@ impl ConsumerPart {
             assignment: self.assignment.unwrap_or(below.assignment),
             static_membership: self.static_membership.unwrap_or(below.static_membership),
             isolation: self.isolation.unwrap_or(below.isolation),
+            discovery_interval: self.discovery_interval.unwrap_or(below.discovery_interval),
             high_mark: self.high_mark.unwrap_or(below.high_mark),
             commit_interval: self.commit_interval.unwrap_or(below.commit_interval),
             concurrency: self.concurrency.unwrap_or(below.concurrency),
@@ -270,7 +274,7 @@ fn pick<T: Clone>(over: &Option<T>, below: &Option<T>) -> Option<T> {
     over.as_ref().or(below.as_ref()).cloned()
 }
 
-fn merge(over: &BTreeMap<String, String>, below: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn merge<V: Clone>(over: &BTreeMap<String, V>, below: &BTreeMap<String, V>) -> BTreeMap<String, V> {
     let both = below.iter().chain(over);
     both.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
@@ -339,9 +343,10 @@ mod tests {
         "#;
         let spec = resolve(manifest, &format!("[defaults.dead-letter]\npartitions = 7\n{over}")).unwrap();
         assert_eq!(spec.topics, ["c"]);
-        let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
-        assert_eq!(pairs(&spec.publish), ["done=test-done", "failed=mail-failed"]);
-        assert_eq!(pairs(&spec.settings), ["copies=3", "from=a@b", "html=true", "rate=0.5"]);
+        let publish: Vec<String> = spec.publish.iter().map(|(name, topic)| format!("{name}={topic}")).collect();
+        assert_eq!(publish, ["done=test-done", "failed=mail-failed"]);
+        let settings: Vec<String> = spec.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(settings, ["copies=3", "from=a@b", "html=true", "rate=0.5"]);
         assert_eq!(spec.routes.len(), 1);
         assert_eq!(spec.routes[0].path, "/b");
         assert_eq!(spec.dead_letter.partition, DeadLetterPartition::Fixed(0));

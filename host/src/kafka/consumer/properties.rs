@@ -38,6 +38,12 @@ pub(super) fn properties(connection: &Connection, spec: &Spec, host_id: &str, pr
         // librdkafka takes none that is shorter than the session.
         config.set("max.poll.interval.ms", session.max(POLL_INTERVAL).as_millis().to_string());
     }
+    let refresh = "topic.metadata.refresh.interval.ms";
+    if spec.pattern.is_some()
+        && ![&connection.librdkafka, &reading.librdkafka].iter().any(|set| set.contains_key(refresh))
+    {
+        config.set(refresh, reading.discovery_interval.as_millis().to_string());
+    }
     let strategy = match reading.assignment {
         Assignment::Cooperative => "cooperative-sticky",
         Assignment::Eager => "range",

@@ -72,6 +72,9 @@ impl Source {
 
     /// Hands a row over, or leaves it to its topic's hold. `false` if the producer has no room.
     fn offer(&mut self, outlet: &mut Outlet, row: &Waiting) -> bool {
+        if outlet.goes_by_http(&row.event.topic) {
+            return true;
+        }
         match self.holds.get_mut(row.event.topic.as_str()) {
             Some(hold) if row.place().is_some() => hold.back_to(row.id, row.place()),
             // It is behind the first that the topic did not take.
