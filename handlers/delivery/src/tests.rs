@@ -72,7 +72,8 @@ fn s0_8_what_cannot_be_delivered_has_failed_and_what_nobody_hears_of_is_called_o
     }
     bench.compensate(&Input::Record(told("ORDER_CREATED", "3", "7")), "the disk is full").unwrap();
     assert_eq!(published(&bench), ["DELIVERY_FAILED", "DELIVERY_STARTED", "DELIVERY_CALLED_OFF"]);
-    let states: Vec<Value> = deliveries(&mut bench, "7").as_array().unwrap().iter().map(|d| d["status"].clone()).collect();
+    let states: Vec<Value> =
+        deliveries(&mut bench, "7").as_array().unwrap().iter().map(|d| d["status"].clone()).collect();
     assert_eq!(states, ["CALLED_OFF", "FAILED"]);
 }
 

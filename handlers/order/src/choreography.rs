@@ -35,7 +35,9 @@ pub(crate) enum Part {
 pub(crate) fn handle(record: &Record) -> Result<(), Failure> {
     let News { event_type, order_id, .. } = record.json()?;
     match event_type {
-        Part::StockReserved => complete("UPDATE orders SET reserved = 1 WHERE id = ?1 AND status = 'PENDING'", &order_id),
+        Part::StockReserved => {
+            complete("UPDATE orders SET reserved = 1 WHERE id = ?1 AND status = 'PENDING'", &order_id)
+        }
         Part::PaymentPaid => complete("UPDATE orders SET paid = 1 WHERE id = ?1 AND status = 'PENDING'", &order_id),
         Part::PaymentDue => cancel("PENDING", &order_id),
         Part::DeliveryStarted => Ok(()),

@@ -85,7 +85,10 @@ fn place(request: &Request) -> http::Result {
             event_type: Part::PaymentDue,
             order_id: id.to_string(),
         };
-        Event::new("order-timers", "PAYMENT_DUE").key(id).json_with_id(due).enqueue_after(Duration::from_secs(seconds))?;
+        Event::new("order-timers", "PAYMENT_DUE")
+            .key(id)
+            .json_with_id(due)
+            .enqueue_after(Duration::from_secs(seconds))?;
     }
     Ok(Response::created(format!("/api/orders/{id}"), &order))
 }

@@ -186,7 +186,9 @@ fn ordered() -> Bench {
 }
 
 fn news(event_type: &str) -> Record {
-    record("payment-events").with_key("1").with_json(&json!({ "eventId": "e", "eventType": event_type, "orderId": "1" }))
+    record("payment-events")
+        .with_key("1")
+        .with_json(&json!({ "eventId": "e", "eventType": event_type, "orderId": "1" }))
 }
 
 fn status(bench: &mut Bench) -> String {

@@ -108,7 +108,11 @@ fn compensate(input: &Input, _reason: &str) -> Result<(), Failure> {
         }
         Input::Record(record) => match record.json::<Order>() {
             Ok(order) if matches!(order.event_type, Told::OrderCreated) => {
-                if note(&order, "FAILED")? { tell("PAYMENT_FAILED", &order.order_id) } else { Ok(()) }
+                if note(&order, "FAILED")? {
+                    tell("PAYMENT_FAILED", &order.order_id)
+                } else {
+                    Ok(())
+                }
             }
             Ok(_) => handle(record),
             Err(_) => Ok(()),

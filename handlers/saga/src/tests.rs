@@ -88,7 +88,9 @@ fn s2_12_an_answer_counts_once_and_in_its_time() {
     bench.record(&deadline("RESERVING")).unwrap();
     let other = json!({ "eventType": "PAYMENT_PAID", "orderId": 1 });
     bench.record(&record("payment-events").with_json(&other)).unwrap();
-    bench.record(&record("payment-events").with_json(&json!({ "eventType": "PAYMENT_PAID", "orderId": "saga-9" }))).unwrap();
+    bench
+        .record(&record("payment-events").with_json(&json!({ "eventType": "PAYMENT_PAID", "orderId": "saga-9" })))
+        .unwrap();
     assert_eq!(status(&mut bench), "PAYING");
 }
 
@@ -114,11 +116,7 @@ fn s2_12_who_does_not_answer_in_time_has_failed_and_is_asked_to_take_it_back_unt
 fn s0_8_a_command_that_is_lost_has_failed_and_an_answer_that_is_lost_may_have_been_any() {
     let mut bench = after(&["STOCK_RESERVED"]);
     let lost = |event_type: &str| {
-        Input::Event(LostEvent {
-            event_type: event_type.into(),
-            key: Some(b"saga-1".to_vec()),
-            ..LostEvent::default()
-        })
+        Input::Event(LostEvent { event_type: event_type.into(), key: Some(b"saga-1".to_vec()), ..LostEvent::default() })
     };
     bench.compensate(&lost("PAY"), "too large").unwrap();
     assert_eq!((status(&mut bench), commands(&bench)), ("RELEASING".into(), vec!["RESERVE", "PAY", "RELEASE"]));
