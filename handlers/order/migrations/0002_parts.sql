@@ -1,3 +1,6 @@
--- What an order waits for: it is PAID once both are there.
-ALTER TABLE orders ADD COLUMN reserved INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE orders ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;
+-- What is there of an order that is not paid yet: it is PAID once it has both.
+CREATE TABLE parts (
+  order_id INTEGER NOT NULL REFERENCES orders (id),
+  part     TEXT NOT NULL CHECK (part IN ('STOCK', 'PAYMENT')),
+  PRIMARY KEY (order_id, part)
+) STRICT, WITHOUT ROWID;

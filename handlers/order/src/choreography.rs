@@ -35,10 +35,8 @@ pub(crate) enum Part {
 pub(crate) fn handle(record: &Record) -> Result<(), Failure> {
     let News { event_type, order_id, .. } = record.json()?;
     match event_type {
-        Part::StockReserved => {
-            complete("UPDATE orders SET reserved = 1 WHERE id = ?1 AND status = 'PENDING'", &order_id)
-        }
-        Part::PaymentPaid => complete("UPDATE orders SET paid = 1 WHERE id = ?1 AND status = 'PENDING'", &order_id),
+        Part::StockReserved => complete("STOCK", &order_id),
+        Part::PaymentPaid => complete("PAYMENT", &order_id),
         Part::PaymentDue => cancel("PENDING", &order_id),
         Part::DeliveryStarted => Ok(()),
         Part::StockRefused
@@ -52,9 +50,14 @@ pub(crate) fn handle(record: &Record) -> Result<(), Failure> {
 
 /// Notes a part that is there. The last one completes the order.
 fn complete(part: &str, order_id: &str) -> Result<(), Failure> {
-    sql::execute(part, params![order_id])?;
+    sql::execute(
+        "INSERT INTO parts (order_id, part) SELECT id, ?2 FROM orders WHERE id = ?1 AND status = 'PENDING'
+         ON CONFLICT DO NOTHING",
+        params![order_id, part],
+    )?;
     let paid: Option<Order> = sql::query_optional(
-        "UPDATE orders SET status = 'PAID' WHERE id = ?1 AND status = 'PENDING' AND reserved AND paid RETURNING *",
+        "UPDATE orders SET status = 'PAID' WHERE id = ?1 AND status = 'PENDING'
+         AND (SELECT count(*) FROM parts WHERE order_id = ?1) = 2 RETURNING *",
         params![order_id],
     )?;
     if let Some(order) = paid {
