@@ -71,8 +71,7 @@ struct Order {
 
 fn handle(record: &Record) -> Result<(), Failure> {
     match record.json::<Kind>()?.event_type.as_str() {
-        "REBUILD" => rebuild::step(&record.json()?),
-        "SWEEP" => rebuild::sweep(),
+        "REBUILD" | "SWEEP" => rebuild::step(&record.json()?),
         _ => append(&record.json()?),
     }
 }

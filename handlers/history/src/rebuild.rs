@@ -11,11 +11,13 @@ use tidemill_sdk::{Failure, config, params, publisher, sql};
 
 use crate::{Event, apply};
 
-/// Goes on with a generation behind this position of the events.
+/// What the handler gives itself to do.
 #[derive(Deserialize)]
-pub(crate) struct Step {
-    generation: i64,
-    after: i64,
+#[serde(tag = "eventType", content = "payload", rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Step {
+    /// To go on with a generation behind this position of the events.
+    Rebuild { generation: i64, after: i64 },
+    Sweep {},
 }
 
 #[derive(Deserialize, Serialize)]
@@ -37,7 +39,13 @@ pub(crate) fn begin(_: &Request) -> http::Result {
 }
 
 pub(crate) fn step(step: &Step) -> Result<(), Failure> {
-    let Step { generation, after } = *step;
+    match *step {
+        Step::Rebuild { generation, after } => build(generation, after),
+        Step::Sweep {} => sweep(),
+    }
+}
+
+fn build(generation: i64, after: i64) -> Result<(), Failure> {
     let building = "SELECT count(*) FROM models WHERE generation = ?1 AND status = 'BUILDING'";
     if sql::query_one::<u32>(building, params![generation])? == 0 {
         return Ok(());
@@ -61,7 +69,7 @@ fn switch(generation: i64) -> Result<(), Failure> {
     tell_self("SWEEP", json!({}))
 }
 
-pub(crate) fn sweep() -> Result<(), Failure> {
+fn sweep() -> Result<(), Failure> {
     let most = most()?;
     let swept = sql::execute(
         "DELETE FROM orders WHERE (generation, order_id) IN
@@ -89,13 +97,8 @@ fn next(generation: i64, after: i64) -> Result<(), Failure> {
 }
 
 /// All steps have one key, so that they come one after the other.
-fn tell_self(event_type: &str, mut step: serde_json::Value) -> Result<(), Failure> {
-    let step = |event_id: &str| {
-        step["eventId"] = event_id.into();
-        step["eventType"] = event_type.into();
-        step
-    };
-    publisher::Event::new("history-steps", event_type).key("read-model").json_with_id(step).enqueue()?;
+fn tell_self(event_type: &str, payload: serde_json::Value) -> Result<(), Failure> {
+    publisher::Event::new("history-steps", event_type).key("read-model").envelope(payload).enqueue()?;
     Ok(())
 }
 

@@ -31,6 +31,7 @@ struct Order {
     order_id: String,
 }
 
+#[allow(clippy::enum_variant_names, reason = "the names are those of the events")]
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Told {

@@ -35,6 +35,7 @@ struct Order {
     total_amount: Decimal,
 }
 
+#[allow(clippy::enum_variant_names, reason = "the names are those of the events")]
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Told {
