@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tidemill_tests::{Daemon, Out, SOON, Sandbox, Store, eventually, token};
+use tidemill_tests::{Daemon, LONG, Out, SOON, Sandbox, Store, eventually, token};
 
 use crate::rig::ORDER;
 
@@ -36,7 +36,10 @@ fn s2_11_an_order_is_what_its_events_say() {
     let history = Store::open(&sandbox, "history");
     history.until("SELECT count(*) FROM events WHERE order_id = '9'", 2);
     let told = daemon.get("/api/history/9", &user).expect_status(200).json();
-    assert_eq!((&told["events"][0]["eventType"], &told["events"][1]["eventType"]), (&json!("ORDER_CREATED"), &json!("ORDER_PAID")));
+    assert_eq!(
+        (&told["events"][0]["eventType"], &told["events"][1]["eventType"]),
+        (&json!("ORDER_CREATED"), &json!("ORDER_PAID"))
+    );
     assert_eq!((&told["status"], &told["totalAmount"]), (&json!("PAID"), &json!("5.00")));
     daemon.get("/api/history/1", &token(&sandbox, "8")).expect_status(404);
 }
@@ -45,7 +48,7 @@ fn s2_11_an_order_is_what_its_events_say() {
 fn s2_11_a_read_model_is_built_anew_in_steps_through_a_kill_while_the_old_one_serves() {
     const ORDERS: usize = 2_000;
     let sandbox = Sandbox::with(&["history"]);
-    sandbox.write_toml("[kafka]\nkeep-embedded = true\n[handler.history]\nsettings = { step = 100 }\n");
+    sandbox.write_toml("[kafka]\nkeep-embedded = true\n[handler.history]\nsettings = { step = 200 }\n");
     let mut daemon = Daemon::start(&sandbox);
     let user = token(&sandbox, "7");
     let client = daemon.client();
@@ -60,8 +63,8 @@ fn s2_11_a_read_model_is_built_anew_in_steps_through_a_kill_while_the_old_one_se
     by_hand.execute_batch("UPDATE orders SET total_amount = '0.00'").unwrap();
 
     daemon = Daemon::start_with(&sandbox, |command| {
-        // Between two of the forty steps.
-        command.env("TIDEMILL_TEST_KILL_AT", "committed:12");
+        // Between two of the twenty steps.
+        command.env("TIDEMILL_TEST_KILL_AT", "committed:6");
     });
     daemon.post("/api/read-model", &user, "{}").expect_status(202);
     assert!(!daemon.wait_exit().success());
@@ -74,7 +77,7 @@ fn s2_11_a_read_model_is_built_anew_in_steps_through_a_kill_while_the_old_one_se
     daemon.client().produce("order-events", &change("ORDER_CANCELLED", 1));
     let wrong = "SELECT count(*) FROM orders JOIN models USING (generation) WHERE models.status = 'LIVE' AND total_amount = '0.00'";
     let all = "SELECT count(*) FROM orders JOIN models USING (generation) WHERE models.status = 'LIVE'";
-    eventually(SOON, "the new read model serves", || {
+    eventually(LONG, "the new read model serves", || {
         let line = history.line(&format!("SELECT ({wrong}), ({all})"));
         assert!([format!("{ORDERS}|{ORDERS}"), format!("0|{ORDERS}")].contains(&line), "{line}");
         line.starts_with("0|")

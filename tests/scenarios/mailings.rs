@@ -75,7 +75,9 @@ fn s0_4_a_mail_that_is_refused_is_noted_by_the_consumer_of_dead_letters_or_kept_
     // The consumer of dead letters fails as well.
     daemon.terminate();
     let by_hand = Connection::open(sandbox.store_file("bounce")).unwrap();
-    by_hand.execute_batch("CREATE TRIGGER outage BEFORE INSERT ON bounces BEGIN SELECT RAISE(ABORT, 'no'); END").unwrap();
+    by_hand
+        .execute_batch("CREATE TRIGGER outage BEFORE INSERT ON bounces BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
     let daemon = Daemon::start(&sandbox);
     service.answer("422 Unprocessable", "no such mailbox");
     mail(&daemon, &boss, "second", 1);

@@ -139,7 +139,8 @@ fn books(stores: &[Store; 6]) -> Result<(), String> {
         lines.sort();
         lines
     };
-    let good = |lines: &[String]| sorted(lines.iter().filter_map(|line| line.strip_suffix(" 1")).map(str::to_owned).collect());
+    let good =
+        |lines: &[String]| sorted(lines.iter().filter_map(|line| line.strip_suffix(" 1")).map(str::to_owned).collect());
     let good = good(&ended);
     for (what, theirs) in [
         ("paid", payments.lines("SELECT order_id FROM payments WHERE status = 'PAID'")),
@@ -151,7 +152,8 @@ fn books(stores: &[Store; 6]) -> Result<(), String> {
         }
     }
     // All amounts have two places, so that without the point they are whole cents.
-    let cents = |sql: &str| payments.lines(sql).iter().map(|line| line.replace('.', "").parse::<i64>().unwrap()).sum::<i64>();
+    let cents =
+        |sql: &str| payments.lines(sql).iter().map(|line| line.replace('.', "").parse::<i64>().unwrap()).sum::<i64>();
     let (left, paid) =
         (cents("SELECT balance FROM accounts"), cents("SELECT amount FROM payments WHERE status = 'PAID'"));
     if left + paid != 2 * DEPOSIT * 100 {
@@ -182,7 +184,8 @@ fn s2_12_s3_1_a_choreography_and_an_orchestration_run_side_by_side_and_take_back
     };
     eventually(SOON, "the user is told", || messages(&daemon, shop.token(User::Lost)) == told(3));
     assert_eq!(
-        Store::open(&shop.sandbox, "payment").lines("SELECT order_id, status FROM payments WHERE user_id = '9' ORDER BY 1"),
+        Store::open(&shop.sandbox, "payment")
+            .lines("SELECT order_id, status FROM payments WHERE user_id = '9' ORDER BY 1"),
         ["3|REFUNDED", "saga-3|REFUNDED"]
     );
     daemon.terminate();
@@ -200,7 +203,10 @@ fn s2_12_s0_8_what_cannot_be_consumed_is_taken_back_by_whoever_could_not() {
     let both = shop.buy(&daemon, User::Rich, 1);
     shop.ends(&daemon, User::Rich, &both, true);
     let fails = |store: &str, when: &str| {
-        shop.prepare(store, &format!("CREATE TRIGGER outage BEFORE {when} BEGIN SELECT length(zeroblob(50000000)); END"));
+        shop.prepare(
+            store,
+            &format!("CREATE TRIGGER outage BEFORE {when} BEGIN SELECT length(zeroblob(50000000)); END"),
+        );
     };
     for (store, when) in [
         ("payment", "INSERT ON payments WHEN new.status = 'PAID'"),
@@ -264,7 +270,8 @@ fn s2_12_s0_8_what_cannot_be_published_is_taken_back_by_whoever_could_not_tell()
     shop.ends(&daemon, User::Rich, &large, false);
     shop.balances();
     for (store, lost) in [("order", "ORDER_CREATED"), ("saga", "RESERVE")] {
-        let kept = Store::open(&shop.sandbox, store).line("SELECT kind, json_extract(value, '$.eventType') FROM tm_fallback");
+        let kept =
+            Store::open(&shop.sandbox, store).line("SELECT kind, json_extract(value, '$.eventType') FROM tm_fallback");
         assert_eq!(kept, format!("event|{lost}"));
     }
 
