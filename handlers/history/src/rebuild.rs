@@ -16,7 +16,10 @@ use crate::{Event, apply};
 #[serde(tag = "eventType", content = "payload", rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Step {
     /// To go on with a generation behind this position of the events.
-    Rebuild { generation: i64, after: i64 },
+    Rebuild {
+        generation: i64,
+        after: i64,
+    },
     Sweep {},
 }
 
@@ -81,15 +84,15 @@ fn sweep() -> Result<(), Failure> {
 
 /// One that cannot be finished makes way for the next.
 pub(crate) fn give_up(input: &Input, _reason: &str) -> Result<(), Failure> {
-    let is_step = match input {
-        Input::Event(_) => true,
-        Input::Record(record) => record.json::<Step>().is_ok(),
-        _ => false,
+    let value = match input {
+        Input::Record(record) => &record.value,
+        Input::Event(event) => &event.value,
+        _ => return Ok(()),
     };
-    if is_step && sql::execute("UPDATE models SET status = 'OLD' WHERE status = 'BUILDING'", params![])? == 1 {
-        return tell_self("SWEEP", json!({}));
-    }
-    Ok(())
+    let step = serde_json::from_slice(value.as_deref().unwrap_or_default());
+    let Ok(Step::Rebuild { generation, .. }) = step else { return Ok(()) };
+    let update = "UPDATE models SET status = 'OLD' WHERE generation = ?1 AND status = 'BUILDING'";
+    if sql::execute(update, params![generation])? == 1 { tell_self("SWEEP", json!({})) } else { Ok(()) }
 }
 
 fn next(generation: i64, after: i64) -> Result<(), Failure> {

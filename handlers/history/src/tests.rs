@@ -122,10 +122,11 @@ fn s2_11_a_read_model_that_cannot_be_finished_makes_way_for_the_next() {
     for lost in [true, false] {
         let first = bench.events().len();
         assert_eq!(bench.call(post("/api/read-model").user("boss")).status, 202);
+        let value = bench.events()[first].value.clone();
         let input = if lost {
-            Input::Event(LostEvent::default())
+            Input::Event(LostEvent { value, ..LostEvent::default() })
         } else {
-            Input::Record(record("history-steps").with_json(&bench.events()[first].json::<Value>()))
+            Input::Record(Record { value, ..record("history-steps") })
         };
         bench.compensate(&input, "too large").unwrap();
         assert!(models(&mut bench).iter().all(|(_, status, _)| status != "BUILDING"));

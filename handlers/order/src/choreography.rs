@@ -78,17 +78,26 @@ fn cancel(at_most: &str, order_id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What an order does not learn, or cannot tell, ends it: whoever has done a part takes it back.
+/// What an order does not learn, or cannot tell, ends it: whoever has done a part takes it back. A timer ends only what is not paid.
 pub(crate) fn compensate(input: &Input, reason: &str) -> Result<(), Failure> {
     match input {
-        Input::Event(lost) if lost.event_type == "ORDER_CANCELLED" => {
-            error!("{} refuses the {} of {}: {reason}", lost.topic, lost.event_type, lost.source);
-            Ok(())
+        Input::Event(lost) => {
+            let order_id = String::from_utf8_lossy(lost.key.as_deref().unwrap_or_default());
+            match lost.event_type.as_str() {
+                "ORDER_CREATED" | "PAYMENT_DUE" => cancel("PENDING", &order_id),
+                "ORDER_PAID" => cancel("PAID", &order_id),
+                _ => {
+                    error!("{} refuses the {} of {}: {reason}", lost.topic, lost.event_type, lost.source);
+                    Ok(())
+                }
+            }
         }
-        Input::Event(lost) => cancel("PAID", &String::from_utf8_lossy(lost.key.as_deref().unwrap_or_default())),
         Input::Record(record) => match record.json() {
             Ok(News { event_type: Part::DeliveryStarted, .. }) | Err(_) => Ok(()),
-            Ok(news) => cancel("PAID", &news.order_id),
+            Ok(News { event_type: Part::StockReserved | Part::PaymentPaid | Part::PaymentDue, order_id, .. }) => {
+                cancel("PENDING", &order_id)
+            }
+            Ok(News { order_id, .. }) => cancel("PAID", &order_id),
         },
         _ => Ok(()),
     }

@@ -281,4 +281,19 @@ fn s0_8_what_an_order_cannot_tell_or_does_not_learn_cancels_it() {
         bench.compensate(&input, "too large").unwrap();
         assert_eq!(status(&mut bench), ends, "{input:?}");
     }
+    // What comes too late takes nothing back.
+    for (input, ends) in [
+        (lost("ORDER_CREATED"), "PAID"),
+        (lost("PAYMENT_DUE"), "PAID"),
+        (Input::Record(news("PAYMENT_DUE")), "PAID"),
+        (lost("ORDER_PAID"), "CANCELLED"),
+        (Input::Record(news("DELIVERY_FAILED")), "CANCELLED"),
+    ] {
+        let mut bench = ordered();
+        for event_type in ["PAYMENT_PAID", "STOCK_RESERVED"] {
+            bench.record(&news(event_type)).unwrap();
+        }
+        bench.compensate(&input, "too large").unwrap();
+        assert_eq!(status(&mut bench), ends, "{input:?}");
+    }
 }

@@ -57,7 +57,7 @@ struct Saga {
     status: String,
 }
 
-/// What a participant answers, or a deadline: the status for which it was set.
+/// What a participant answers, or a deadline, with the status for which it was set.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -65,6 +65,13 @@ struct Answer {
     #[serde(deserialize_with = "text")]
     order_id: String,
     status: Option<String>,
+}
+
+impl Answer {
+    /// Whether it is the deadline of what the saga is at.
+    fn expires(&self, saga: &Saga) -> bool {
+        self.event_type == "DEADLINE" && self.status.as_ref() == Some(&saga.status)
+    }
 }
 
 fn begin(request: &Request) -> http::Result {
@@ -98,31 +105,37 @@ fn of_order(order_id: &str) -> Result<Option<Saga>, sql::Error> {
 }
 
 fn handle(record: &Record) -> Result<(), Failure> {
-    let Answer { event_type, order_id, status } = record.json()?;
-    let Some(saga) = of_order(&order_id)? else { return Ok(()) };
-    let expired = event_type == "DEADLINE" && status.as_ref() == Some(&saga.status);
+    let answer: Answer = record.json()?;
+    let Some(saga) = of_order(&answer.order_id)? else { return Ok(()) };
+    let (event_type, expired) = (answer.event_type.as_str(), answer.expires(&saga));
     match place(&saga.status) {
         Some(Place::Forward(n, step)) if event_type == step.done => forward(&saga, n + 1),
         Some(Place::Forward(n, step)) if event_type == step.failed || event_type == step.undone => back(&saga, n),
-        Some(Place::Forward(n, _)) if expired => back(&saga, n + 1),
         Some(Place::Back(n, step)) if event_type == step.undone => back(&saga, n),
-        Some(Place::Back(n, _)) if expired => back(&saga, n + 1),
+        Some(Place::Forward(n, _) | Place::Back(n, _)) if expired => back(&saga, n + 1),
         _ => Ok(()),
     }
 }
 
-/// An answer that cannot be taken is like none; a command that nobody was given is like one that has failed.
+/// A command that its topic refuses is like one that has failed; an answer that cannot be taken may have been any. What is being taken
+/// back is asked for again at its deadline.
 fn compensate(input: &Input, _reason: &str) -> Result<(), Failure> {
-    let (key, lost) = match input {
-        Input::Record(record) => (&record.key, None),
-        Input::Event(event) => (&event.key, Some(event.event_type.as_str())),
+    let value = match input {
+        Input::Record(record) => &record.value,
+        Input::Event(event) => &event.value,
         _ => return Ok(()),
     };
-    let Some(saga) = of_order(&String::from_utf8_lossy(key.as_deref().unwrap_or_default()))? else { return Ok(()) };
+    let answer = serde_json::from_slice::<Answer>(value.as_deref().unwrap_or_default());
+    let Ok(answer) = answer else { return Ok(()) };
+    let Some(saga) = of_order(&answer.order_id)? else { return Ok(()) };
+    let event_type = answer.event_type.as_str();
     match place(&saga.status) {
-        Some(Place::Forward(n, step)) if lost == Some(step.command) => back(&saga, n),
-        Some(Place::Forward(n, _)) => back(&saga, n + 1),
-        // It is asked for again at its deadline.
+        Some(Place::Forward(n, step)) if event_type == step.command => back(&saga, n),
+        Some(Place::Forward(n, step))
+            if answer.expires(&saga) || [step.done, step.failed, step.undone].contains(&event_type) =>
+        {
+            back(&saga, n + 1)
+        }
         _ => Ok(()),
     }
 }

@@ -115,9 +115,7 @@ fn s2_12_who_does_not_answer_in_time_has_failed_and_is_asked_to_take_it_back_unt
 #[test]
 fn s0_8_a_command_that_is_lost_has_failed_and_an_answer_that_is_lost_may_have_been_any() {
     let mut bench = after(&["STOCK_RESERVED"]);
-    let lost = |event_type: &str| {
-        Input::Event(LostEvent { event_type: event_type.into(), key: Some(b"saga-1".to_vec()), ..LostEvent::default() })
-    };
+    let lost = |event_type: &str| Input::Event(LostEvent { value: answer(event_type).value, ..LostEvent::default() });
     bench.compensate(&lost("PAY"), "too large").unwrap();
     assert_eq!((status(&mut bench), commands(&bench)), ("RELEASING".into(), vec!["RESERVE", "PAY", "RELEASE"]));
     bench.compensate(&lost("RELEASE"), "too large").unwrap();
@@ -126,6 +124,19 @@ fn s0_8_a_command_that_is_lost_has_failed_and_an_answer_that_is_lost_may_have_be
     let mut bench = after(&["STOCK_RESERVED"]);
     bench.compensate(&Input::Record(answer("PAYMENT_PAID")), "the disk is full").unwrap();
     assert_eq!((status(&mut bench), commands(&bench)), ("REFUNDING".into(), vec!["RESERVE", "PAY", "REFUND"]));
+    // A deadline that is lost is over at once, if it is one of this step.
+    for (step, ends) in [("RESERVING", "PAYING"), ("PAYING", "REFUNDING")] {
+        for is_record in [true, false] {
+            let mut bench = after(&["STOCK_RESERVED"]);
+            let late = deadline(step);
+            let event = LostEvent { value: late.value.clone(), ..LostEvent::default() };
+            bench.compensate(&if is_record { Input::Record(late) } else { Input::Event(event) }, "no").unwrap();
+            assert_eq!(status(&mut bench), ends);
+        }
+    }
+    let mut bench = after(&["STOCK_RESERVED"]);
+    bench.compensate(&Input::Record(answer("STOCK_RESERVED")), "it comes twice").unwrap();
+    assert_eq!(status(&mut bench), "PAYING");
     // The participant has taken it back by itself.
     let mut bench = after(&["STOCK_RESERVED", "PAYMENT_REFUNDED"]);
     assert_eq!(status(&mut bench), "RELEASING");
