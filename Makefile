@@ -10,7 +10,8 @@ SHELL := /bin/bash
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-HANDLERS ?= order notification coupon checkout billing insight posts activity
+HANDLERS ?= order notification coupon checkout billing payment inventory delivery saga mailer bounce history \
+  insight posts activity
 GUESTS := $(patsubst tests/guests/%/Cargo.toml,%,$(wildcard tests/guests/*/Cargo.toml))
 ARGS ?=
 TARGETS ?=

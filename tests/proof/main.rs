@@ -25,3 +25,4 @@ mod broker;
 mod outbox;
 mod disk;
 mod chaos;
+mod shop;

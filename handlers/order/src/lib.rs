@@ -1,20 +1,26 @@
-//! Takes orders over HTTP and publishes ORDER_CREATED with each.
+//! Takes orders over HTTP, publishes ORDER_CREATED with each, and ORDER_PAID or ORDER_CANCELLED with its end.
 //!
 //! An order belongs to the user of the token; nobody is shown, or told of, an order of somebody else. Money is exact to
 //! the last digit, with two places.
 
 mod draft;
+mod choreography;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidemill_sdk::http::{self, Problem, Request, Response};
 use tidemill_sdk::publisher::Event;
-use tidemill_sdk::{Decimal, Time, delivery, handler, params, sql};
+use tidemill_sdk::{Decimal, Time, config, delivery, handler, params, sql};
 
+use choreography::{News, Part};
 use draft::Draft;
 
 handler! {
     manifest: "handler.toml",
-    migrations: ["migrations/0001_orders.sql"],
+    migrations: ["migrations/0001_orders.sql", "migrations/0002_parts.sql"],
+    records: choreography::handle,
+    compensate: choreography::compensate,
     http: {
         "POST /api/orders" => place,
         "GET /api/orders" => mine,
@@ -59,32 +65,53 @@ struct OrderEvent<'a> {
 
 fn place(request: &Request) -> http::Result {
     let user = request.user()?;
-    let order = request.json::<Draft>()?.check()?;
-    let now = delivery::now();
+    let draft = request.json::<Draft>()?.check()?;
 
     let id: i64 = sql::query_one(
         "INSERT INTO orders (user_id, total_amount, status, created_at) VALUES (?1, ?2, 'PENDING', ?3) RETURNING id",
-        params![user, order.total, now],
+        params![user, draft.total, delivery::now()],
     )?;
-    for item in order.items {
+    for item in draft.items {
         sql::execute(
             "INSERT INTO order_items (order_id, product_id, quantity, price) VALUES (?1, ?2, ?3, ?4)",
             params![id, item.product_id, item.quantity, item.price],
         )?;
     }
-    Event::new("order-events", "ORDER_CREATED")
-        .key(id)
-        .json_with_id(|event_id| OrderEvent {
+    let order = find(user, id)?;
+    tell("ORDER_CREATED", &order).header("items", pieces(id)?).enqueue()?;
+    if let Some(seconds) = config::parse("pay-within-seconds")? {
+        let due = |event_id: &str| News {
             event_id: event_id.to_owned(),
-            event_type: "ORDER_CREATED",
-            timestamp: now,
-            order_id: id,
-            user_id: user,
-            total_amount: order.total,
-        })
-        .enqueue()?;
+            event_type: Part::PaymentDue,
+            order_id: id.to_string(),
+        };
+        Event::new("order-timers", "PAYMENT_DUE")
+            .key(id)
+            .json_with_id(due)
+            .enqueue_after(Duration::from_secs(seconds))?;
+    }
+    Ok(Response::created(format!("/api/orders/{id}"), &order))
+}
 
-    Ok(Response::created(format!("/api/orders/{id}"), &find(user, id)?))
+/// What every event of an order looks like. What is in the order travels in a header, for the one reader that wants it.
+fn tell<'a>(event_type: &'a str, order: &'a Order) -> Event<'a> {
+    Event::new("order-events", event_type).key(order.id).json_with_id(move |event_id| OrderEvent {
+        event_id: event_id.to_owned(),
+        event_type,
+        timestamp: delivery::now(),
+        order_id: order.id,
+        user_id: &order.user_id,
+        total_amount: order.total_amount,
+    })
+}
+
+/// `[{"productId":1,"quantity":2}]`
+fn pieces(order_id: i64) -> Result<String, sql::Error> {
+    sql::query_one(
+        "SELECT json_group_array(json_object('productId', product_id, 'quantity', quantity))
+         FROM order_items WHERE order_id = ?1",
+        params![order_id],
+    )
 }
 
 fn show(request: &Request) -> http::Result {

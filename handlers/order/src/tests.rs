@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
+use tidemill_sdk::compensation::{Input, LostEvent};
 use tidemill_sdk::http::Response;
-use tidemill_sdk::test::{Bench, get, post};
-use tidemill_sdk::{Time, params};
+use tidemill_sdk::test::{Bench, get, post, record};
+use tidemill_sdk::{Record, Time, params};
 
 use crate::HANDLER;
 
@@ -174,4 +175,125 @@ fn an_order_that_cannot_be_stored_whole_leaves_nothing() {
         assert_eq!(bench.query::<i64>(&format!("SELECT count(*) FROM {table}"), params![]), [0]);
     }
     assert!(bench.events().is_empty());
+}
+
+/// A bench with one order, which is due in half an hour.
+fn ordered() -> Bench {
+    let mut bench = bench();
+    bench.set("pay-within-seconds", "1800");
+    assert_eq!(place(&mut bench, "7", json!([item("25000.00"), item("1")])).status, 201);
+    bench
+}
+
+fn news(event_type: &str) -> Record {
+    record("payment-events")
+        .with_key("1")
+        .with_json(&json!({ "eventId": "e", "eventType": event_type, "orderId": "1" }))
+}
+
+fn status(bench: &mut Bench) -> String {
+    let order = bench.call(get("/api/orders/1").user("7")).body_json::<Value>();
+    order["status"].as_str().unwrap().to_owned()
+}
+
+/// Without the timer.
+fn published(bench: &Bench) -> Vec<&str> {
+    bench.events().iter().map(|event| event.event_type.as_str()).filter(|kind| *kind != "PAYMENT_DUE").collect()
+}
+
+#[test]
+fn s2_12_an_order_is_paid_once_stock_and_payment_are_there_whichever_comes_first() {
+    for parts in [["STOCK_RESERVED", "PAYMENT_PAID"], ["PAYMENT_PAID", "STOCK_RESERVED"]] {
+        let mut bench = ordered();
+        for _ in 0..2 {
+            bench.record(&news(parts[0])).unwrap();
+            assert_eq!(status(&mut bench), "PENDING");
+        }
+        for _ in 0..2 {
+            bench.record(&news(parts[1])).unwrap();
+            assert_eq!(status(&mut bench), "PAID");
+        }
+        for late in ["PAYMENT_DUE", "DELIVERY_STARTED"] {
+            bench.record(&news(late)).unwrap();
+        }
+        assert_eq!(status(&mut bench), "PAID");
+        assert_eq!(published(&bench), ["ORDER_CREATED", "ORDER_PAID"]);
+        let mut paid = bench.events()[2].json::<Value>();
+        assert_eq!(paid["eventId"], bench.events()[2].id);
+        paid["eventId"] = bench.events()[0].id.clone().into();
+        paid["eventType"] = "ORDER_CREATED".into();
+        assert_eq!(paid, bench.events()[0].json::<Value>(), "they differ in nothing else");
+    }
+}
+
+#[test]
+fn s2_12_whatever_fails_cancels_an_order_once() {
+    for failure in [
+        "STOCK_REFUSED",
+        "STOCK_RELEASED",
+        "PAYMENT_FAILED",
+        "PAYMENT_REFUNDED",
+        "PAYMENT_DUE",
+        "DELIVERY_FAILED",
+        "DELIVERY_CALLED_OFF",
+    ] {
+        let mut bench = ordered();
+        for event_type in ["PAYMENT_PAID", failure, failure, "STOCK_RESERVED"] {
+            bench.record(&news(event_type)).unwrap();
+        }
+        assert_eq!(status(&mut bench), "CANCELLED", "{failure}");
+        assert_eq!(published(&bench), ["ORDER_CREATED", "ORDER_CANCELLED"], "{failure}");
+    }
+    let mut bench = ordered();
+    for event_type in ["PAYMENT_PAID", "STOCK_RESERVED", "DELIVERY_FAILED"] {
+        bench.record(&news(event_type)).unwrap();
+    }
+    assert_eq!(published(&bench), ["ORDER_CREATED", "ORDER_PAID", "ORDER_CANCELLED"]);
+}
+
+#[test]
+fn s2_12_the_event_carries_what_is_in_the_order_and_a_timer_is_set_where_the_operator_wants_it() {
+    let bench = ordered();
+    let [created, timer] = bench.events() else { panic!("two events: {:?}", bench.events()) };
+    let items = created.headers.iter().find(|header| header.name == "items").unwrap().value.clone().unwrap();
+    assert_eq!(items, br#"[{"productId":1,"quantity":2},{"productId":1,"quantity":2}]"#);
+    assert_eq!((timer.topic.as_str(), timer.event_type.as_str()), ("order-timers", "PAYMENT_DUE"));
+    assert_eq!(timer.due.unwrap().to_string(), "2026-01-01T00:30:00.123Z");
+    assert_eq!(timer.json::<Value>(), json!({ "eventId": timer.id, "eventType": "PAYMENT_DUE", "orderId": "1" }));
+}
+
+#[test]
+fn s0_8_what_an_order_cannot_tell_or_does_not_learn_cancels_it() {
+    let lost = |event_type: &str| {
+        Input::Event(LostEvent { event_type: event_type.into(), key: Some(b"1".to_vec()), ..LostEvent::default() })
+    };
+    for (input, ends) in [
+        (lost("ORDER_CREATED"), "CANCELLED"),
+        (lost("ORDER_PAID"), "CANCELLED"),
+        (lost("PAYMENT_DUE"), "CANCELLED"),
+        (Input::Record(news("PAYMENT_PAID")), "CANCELLED"),
+        (Input::Record(news("DELIVERY_FAILED")), "CANCELLED"),
+        (Input::Record(news("DELIVERY_STARTED")), "PENDING"),
+        (Input::Record(record("payment-events").with_value("{")), "PENDING"),
+        (lost("ORDER_CANCELLED"), "PENDING"),
+    ] {
+        let mut bench = ordered();
+        bench.compensate(&input, "too large").unwrap();
+        assert_eq!(status(&mut bench), ends, "{input:?}");
+    }
+    // What comes too late takes nothing back.
+    for (input, ends) in [
+        (lost("ORDER_CREATED"), "PAID"),
+        (lost("PAYMENT_DUE"), "PAID"),
+        (Input::Record(news("PAYMENT_DUE")), "PAID"),
+        (lost("ORDER_PAID"), "CANCELLED"),
+        (Input::Record(news("DELIVERY_FAILED")), "CANCELLED"),
+    ] {
+        let mut bench = ordered();
+        for event_type in ["PAYMENT_PAID", "STOCK_RESERVED"] {
+            bench.record(&news(event_type)).unwrap();
+        }
+        bench.compensate(&input, "too large").unwrap();
+        assert_eq!(status(&mut bench), ends, "{input:?}");
+    }
 }

@@ -1,10 +1,12 @@
 //! The order handler as the `.wasm` that is deployed: on the daemon's own executor, with no Kafka and no daemon.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidemill_sdk::params;
-use tidemill_sdk::test::{Call, get, post};
-use tidemill_test::{Moment, Rig};
+use tidemill_sdk::test::{Call, get, post, record};
+use tidemill_test::{Ended, Moment, Rig};
 
 fn order() -> Call {
     let body = json!({ "items": [{ "productId": 1, "quantity": 2, "price": "25000.00" }] });
@@ -71,4 +73,37 @@ fn h6_what_kafka_does_not_take_waits_through_a_restart_and_a_kill() {
     rig.kafka_is_back();
     let ids: Vec<String> = rig.published().into_iter().map(|event| event.id).collect();
     assert_eq!((ids.len(), &ids[1]), (3, &ids[2]));
+}
+
+#[test]
+fn h6_s2_12_an_order_is_paid_once_its_parts_are_there_through_kills_and_its_timer_comes_too_late() {
+    let mut rig = Rig::builder("order").config("../tidemill.toml").start();
+    rig.call(order());
+    for (topic, event_type, moment) in [
+        ("payment-events", "PAYMENT_PAID", Moment::Committing),
+        ("inventory-events", "STOCK_RESERVED", Moment::Committed),
+    ] {
+        let event = json!({ "eventId": event_type, "eventType": event_type, "orderId": "1" });
+        let part = record(topic).with_key("1").with_json(&event);
+        rig.kill_at(moment);
+        assert_eq!((rig.record(&part), rig.record(&part)), (Ended::Done, Ended::Duplicate));
+    }
+    rig.advance(Duration::from_secs(1800));
+    let timer = rig.published().into_iter().find(|event| event.event_type == "PAYMENT_DUE").unwrap();
+    assert_eq!(rig.record(&record("order-timers").with_key("1").with_value(timer.value.unwrap())), Ended::Done);
+    let shown = rig.call(get("/api/orders/1").user("7")).body_json::<Value>();
+    assert_eq!((&shown["status"], rig.kills()), (&json!("PAID"), 2));
+    let types: Vec<String> = rig.published().into_iter().map(|event| event.event_type).collect();
+    assert_eq!(types, ["ORDER_CREATED", "ORDER_PAID", "PAYMENT_DUE"]);
+}
+
+#[test]
+fn h6_s0_8_an_order_that_its_topic_refuses_is_cancelled() {
+    let mut rig = Rig::new("order");
+    rig.refuse("order-events", "the message is too large");
+    rig.call(order());
+    rig.advance(Duration::from_secs(1));
+    let shown = rig.call(get("/api/orders/1").user("7")).body_json::<Value>();
+    assert_eq!(shown["status"], "CANCELLED");
+    assert_eq!(rig.fallback().len(), 2, "nor is that told");
 }
