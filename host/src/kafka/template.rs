@@ -148,8 +148,7 @@ impl fmt::Display for Template {
     }
 }
 
-/// Reads the name of a time zone, like `Asia/Seoul`. The zones' rules are those of the IANA time zone database that the
-/// program was built with.
+/// Reads the name of a time zone, like `Asia/Seoul`.
 ///
 /// # Errors
 /// There is none of this name.

@@ -21,7 +21,7 @@ use crate::kafka::template::{self, Template};
 use crate::outbound::Origin;
 use crate::policy::circuit::WINDOW_MAX;
 use crate::policy::{Backoff, Order, Outcome, Treatment, WAIT_MAX};
-use crate::schedule::{Cron, Missed, Schedule, Times, cron};
+use crate::schedule::{Cron, Missed, Schedule, Times};
 use crate::settings::librdkafka::{self, Reach};
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
@@ -334,7 +334,7 @@ fn schedules(section: &Section<'_>) -> Option<Vec<Schedule>> {
 }
 
 fn times(section: &Section<'_>) -> Option<Times> {
-    let zone = section.take("time-zone", |v| cron::zone(v.text()?));
+    let zone = section.take("time-zone", |v| template::zone(v.text()?));
     let cron = section.take("cron", |v| Ok(v.text()?.to_owned()));
     let interval = section.take("interval", |v| Ok(v.duration(INTERVALS)));
     let (key, times) = match (cron, interval) {

@@ -302,6 +302,8 @@ fn h5_no_migration_reaches_another_handlers_tables() {
         "UPDATE tm_owner SET handler = 'thief'",
         "CREATE TRIGGER tm_x AFTER INSERT ON tm_owner BEGIN SELECT 1; END",
         "ALTER TABLE mine RENAME TO tm_mine",
+        "SELECT * FROM pragma_quick_check('vault')",
+        "SELECT * FROM pragma_quick_check",
         "CREATE TABLE child (id INTEGER REFERENCES tm_owner (kind))",
     ];
     for sql in tricks {
@@ -317,6 +319,8 @@ fn h5_a_handlers_migrations_may_do_all_that_is_its_own() {
     let both = Both::new();
     let own = [
         "ALTER TABLE mine ADD COLUMN more TEXT; ALTER TABLE mine RENAME COLUMN more TO less; ALTER TABLE mine DROP COLUMN less;",
+        "CREATE TABLE strict_one (n INTEGER) STRICT; INSERT INTO strict_one VALUES (1);
+         ALTER TABLE strict_one ADD COLUMN more TEXT; ALTER TABLE strict_one ADD COLUMN much INTEGER NOT NULL DEFAULT 1 CHECK (much > 0); DROP TABLE strict_one;",
         "CREATE TABLE mine_new (n, text); INSERT INTO mine_new SELECT n, text FROM mine; DROP TABLE mine; ALTER TABLE mine_new RENAME TO mine;",
         "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, n); INSERT INTO counted (n) VALUES (1); ALTER TABLE counted RENAME TO counts; DROP TABLE counts;",
         "CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (id INTEGER REFERENCES parent (id) ON DELETE CASCADE); INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1); DELETE FROM parent;",
