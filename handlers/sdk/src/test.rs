@@ -265,7 +265,7 @@ impl Bench {
     #[track_caller]
     pub fn fire(&mut self, schedule: &str) -> Result<(), Failure> {
         let (timers, timer) = (self.handler.timers, Timer::new(schedule, self.now));
-        ended(self.deliver(false, None, || timer.fire(timers), Result::is_ok))
+        ended(self.deliver(false, Known::default(), || timer.fire(timers), Result::is_ok))
     }
 
     /// Tells the handler what became of an event that it sent. What it wrote and published stays only if it returns `Ok`.

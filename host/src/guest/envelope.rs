@@ -207,6 +207,7 @@ fn header(name: &str, value: &str) -> Header {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::deploy::manifest::Manifest;
     use crate::ledger::outbox::EventKind;

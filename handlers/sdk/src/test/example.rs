@@ -31,7 +31,8 @@ pub fn run(lines: impl FnOnce() -> Result<(), Failure>) {
     let mut bench = Bench::new(&HANDLER);
     bench.prepare("INSERT INTO orders VALUES (7, 'ann', '25.00', 'CREATED')");
     bench.secret("payment-key", "k-1").service(charged);
-    let outcome = ended(bench.deliver(false, Some("evt-1".to_owned()), lines, Result::is_ok));
+    let known = super::Known { event_id: Some("evt-1".to_owned()), ..super::Known::default() };
+    let outcome = ended(bench.deliver(false, known, lines, Result::is_ok));
     assert_eq!(outcome, Ok(()));
 }
 
