@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use rdkafka::bindings;
 use rdkafka::message::BorrowedHeaders;
-use tidemill::deploy::manifest::{EventId, Manifest, Spec};
+use tidemill::deploy::manifest::{EventId, Manifest, Place, Spec};
 use tidemill::executor::event_id;
 use tidemill::id::{InputId, Seed};
 use tidemill::kafka::dead_letter;
