@@ -17,6 +17,11 @@ pub struct Header {
     pub value: Option<Bytes>,
 }
 
+/// The value of the last header of this name, as Kafka's own `lastHeader` has it; `None` where there is none or it is null.
+pub fn last_header<'h>(headers: &'h [Header], name: &str) -> Option<&'h [u8]> {
+    headers.iter().rfind(|header| header.name == name)?.value.as_deref()
+}
+
 /// When a record was written, in milliseconds since the Unix epoch, and by whom (KIP-32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timestamp {

@@ -7,7 +7,7 @@ mod pointer;
 
 use crate::deploy::manifest::{EventId, Place};
 use crate::guest::envelope;
-use crate::record::Record;
+use crate::record::{Record, last_header};
 
 /// The longest id that the inbox takes, in bytes; a longer one is hashed.
 const MAX: usize = 200;
@@ -33,16 +33,12 @@ pub fn find(rule: &EventId, record: &Record) -> Option<String> {
 /// What stands at a place of the record, as text.
 pub fn at(place: &Place, record: &Record) -> Option<String> {
     match place {
-        // Where a name repeats the last one counts, as in Kafka's own `lastHeader`.
-        Place::Header(name) => Some(text(record.headers.iter().rfind(|h| h.name == *name)?.value.as_deref()?)),
+        Place::Header(name) => last_header(&record.headers, name).map(text),
         Place::Pointer(pointer) => pointer::find(record.value.as_deref()?, pointer),
         Place::CloudEvent(attribute) if envelope::is_structured(record) => {
             pointer::find(record.value.as_deref()?, &format!("/{attribute}"))
         }
-        Place::CloudEvent(attribute) => {
-            let header = record.headers.iter().rfind(|h| h.name.strip_prefix("ce_") == Some(attribute))?;
-            Some(text(header.value.as_deref()?))
-        }
+        Place::CloudEvent(attribute) => last_header(&record.headers, &format!("ce_{attribute}")).map(text),
     }
 }
 

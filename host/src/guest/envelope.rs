@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::deploy::manifest::{Envelope, Place, Spec};
 use crate::executor::event_id;
 use crate::ledger::outbox::Event;
-use crate::record::{Header, Record};
+use crate::record::{Header, Record, last_header};
 use crate::settings::units;
 
 /// The media type of a CloudEvent in the structured mode.
@@ -81,8 +81,7 @@ pub(super) fn open<'r>(envelope: Envelope, record: &'r Record) -> Result<Cow<'r,
 
 /// Whether a CloudEvent is in the structured mode, by its media type.
 pub(crate) fn is_structured(record: &Record) -> bool {
-    let header = record.headers.iter().rfind(|header| header.name == CONTENT_TYPE);
-    header.and_then(|header| header.value.as_deref()).is_some_and(|value| value.starts_with(STRUCTURED.as_bytes()))
+    last_header(&record.headers, CONTENT_TYPE).is_some_and(|value| value.starts_with(STRUCTURED.as_bytes()))
 }
 
 /// Puts an event's payload into its envelope, `now` in milliseconds since the Unix epoch.
@@ -197,8 +196,7 @@ fn written(spec: &Spec, event: &Event, payload: &RawValue, now: i64) -> Result<V
 
 /// The version of the event's schema, which it carries in a header.
 fn version(event: &Event) -> Option<String> {
-    let header = event.headers.iter().rfind(|header| header.name == VERSION)?;
-    Some(String::from_utf8_lossy(header.value.as_deref()?).into_owned())
+    last_header(&event.headers, VERSION).map(|version| String::from_utf8_lossy(version).into_owned())
 }
 
 fn header(name: &str, value: &str) -> Header {

@@ -143,18 +143,12 @@ impl Manifest {
 
     /// The id by which the inbox would know this record.
     pub(super) fn event_id(&self, record: &Record) -> Option<String> {
-        match self.event_id.as_deref() {
-            Some("key") => record.key_str().map(str::to_owned),
-            Some("offset") => None,
-            Some(place) => find(place, record),
-            None if self.envelope == Envelope::None => None,
-            None => find(self.envelope.places()[0], record),
+        let [id, ..] = self.envelope.places();
+        match self.event_id.as_deref().unwrap_or(id) {
+            "offset" => Some(format!("{}-{}-{}", record.topic, record.partition, record.offset)),
+            "key" => record.key_str().map(str::to_owned),
+            place => find(place, record),
         }
-        .or_else(|| {
-            let by_offset = matches!(self.event_id.as_deref(), Some("offset"))
-                || (self.event_id.is_none() && self.envelope == Envelope::None);
-            by_offset.then(|| format!("{}-{}-{}", record.topic, record.partition, record.offset))
-        })
     }
 
     /// The type and the version of the record's event.
