@@ -15,6 +15,7 @@ pub mod rollback;
 pub mod undeploy;
 pub mod inspect;
 pub mod remote;
+pub mod groups;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
@@ -73,6 +74,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
+    /// List the handlers' consumer groups, say where they stand, or let one go on at other offsets.
+    Groups(groups::Arguments),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
     Adopt(adopt::Arguments),
     /// Send a record to a topic.
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Records(arguments) => records::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Groups(arguments) => groups::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Deploy(arguments) => deploy::run(&arguments),
         Command::Handlers(arguments) => handlers::run(&arguments),

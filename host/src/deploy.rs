@@ -11,6 +11,7 @@ pub mod versions;
 pub mod audit;
 pub mod report;
 pub mod command;
+pub mod groups;
 mod checks;
 mod going_back;
 mod rehearsal;

@@ -18,6 +18,7 @@ mod outside;
 mod request;
 mod completed;
 mod switch;
+mod reset;
 pub mod event_id;
 mod upkeep;
 pub mod positions;
@@ -40,6 +41,7 @@ use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, OnProbation, Open, Opened, Slot, Version, condemned};
 use self::positions::Positions;
 use self::probation::Trial;
+pub use self::reset::Moved;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
 use crate::fault::{self, Moment};
@@ -386,6 +388,9 @@ impl Executor {
             }
             Message::Switch { version, reply } => {
                 let _ = reply.send(self.switch(*version));
+            }
+            Message::Reset { handler, moves, again, reply } => {
+                let _ = reply.send(self.reset(&handler, &moves, again));
             }
             Message::Remove { handler, reply } => {
                 self.remove(&handler);

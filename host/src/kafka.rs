@@ -7,6 +7,7 @@ pub mod wait;
 pub mod identity;
 pub mod template;
 pub mod topics;
+pub mod ends;
 pub mod consumer;
 pub mod tail;
 pub mod dead_letter;

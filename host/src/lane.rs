@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::guest::Answers;
+use crate::ledger::offset::Replay;
 use crate::ledger::pending::{TIMERS, Waiting};
 use crate::outbound::{Answer, Call};
 use crate::policy::Policy;
@@ -40,6 +41,8 @@ pub struct Lane {
     pub epoch: i64,
     /// The next offset, as committed; a schedule's next due time.
     pub next: i64,
+    /// The replay that its records are read in, up to where that goes.
+    pub replay: Replay,
     /// Records that came from Kafka and are not done.
     pub queue: VecDeque<Arc<Record>>,
     /// What waits in the store.
@@ -131,6 +134,15 @@ pub enum Head {
 }
 
 impl Lane {
+    /// Under which name the inbox knows what the handler has done: its own, or in a replay one that it has not used before.
+    pub fn inbox_name(&self, offset: i64) -> Arc<str> {
+        if offset < self.replay.until {
+            format!("{}/{}", self.handler, self.replay.round).into()
+        } else {
+            self.handler.clone()
+        }
+    }
+
     /// Takes records from the consumer, skipping what the store has done already.
     pub fn push(&mut self, records: Vec<Record>) {
         let mut expected = self.queue.back().map_or(self.next, |last| last.offset + 1);

@@ -48,6 +48,7 @@ mod reload;
 mod deploying;
 mod safe_switch;
 mod replay;
+mod resetting;
 mod guard;
 mod limits;
 mod grants;

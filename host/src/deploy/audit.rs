@@ -45,7 +45,7 @@ impl Caller {
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {
-    /// `deploy`, `rollback`, `undeploy`, or `go-back`, which the host does by itself.
+    /// `deploy`, `rollback`, `undeploy`, `reset-group`, or `go-back`, which the host does by itself.
     pub action: &'a str,
     /// The handler's name, as far as it is known.
     pub handler: Option<&'a str>,
@@ -59,6 +59,9 @@ pub struct Act<'a> {
     pub ok: bool,
     /// Why it was not; or, where it was, what went wrong afterwards; of `go-back`, why.
     pub error: Option<&'a str>,
+    /// What was done, where the rest does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<&'a str>,
 }
 
 #[derive(Serialize)]

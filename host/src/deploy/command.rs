@@ -343,6 +343,7 @@ impl Deployer {
             file: done.as_ref().ok().map(|done| done.file.as_str()),
             ok: done.is_ok(),
             error: failed.as_deref().or(warning.as_deref()),
+            detail: None,
         };
         let noted = self.around.audit.write(caller, line);
         match &done {

@@ -12,12 +12,14 @@ use tokio::sync::oneshot;
 
 use super::completed::Completed;
 use super::positions::Positions;
+use super::reset::Moved;
 use crate::deploy::manifest::Spec;
 use crate::guest::{Component, Environment};
 use crate::lane::opening::Seen;
 use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
 use crate::ledger::deployment::{Migration, Status};
+use crate::ledger::offset::Move;
 use crate::outbound;
 use crate::policy::Spent;
 use crate::record::{Answer, Record, Refusal, Request};
@@ -144,6 +146,7 @@ pub(super) enum Message {
     NotPublished { ids: Vec<i64>, error: String },
     Refused { id: i64, error: String },
     Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
+    Reset { handler: Arc<str>, moves: Vec<Move>, again: bool, reply: SyncSender<Result<Vec<Moved>>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
     Rest { reply: SyncSender<Option<i64>> },
     Note { write: Note, reply: SyncSender<Result<(), Error>> },
@@ -226,6 +229,14 @@ impl Handle {
     pub fn switch(&self, version: Version) -> Result<Joined> {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Switch { version: Box::new(version), reply })?;
+        answer.recv().context("the store's executor has stopped")?
+    }
+
+    /// Moves partitions to other offsets, all of them or none, and closes their lanes: the consumer has to open them anew. With
+    /// `again` what is read a second time is a replay, in which the inbox knows nothing of what was done before.
+    pub fn reset(&self, handler: &Arc<str>, moves: Vec<Move>, again: bool) -> Result<Vec<Moved>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Reset { handler: handler.clone(), moves, again, reply })?;
         answer.recv().context("the store's executor has stopped")?
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Delivery {
     pub(super) attempt: u32,
     pub(super) seed: Seed,
     pub(super) event_id: Option<String>,
+    /// Under which name the inbox knows what was done.
+    pub(super) inbox: Arc<str>,
     pub(super) source: String,
     pub(super) now: i64,
     /// When its attempt started: what its clock says.
@@ -57,7 +59,7 @@ impl Executor {
     fn try_deliver(&mut self, group: &mut Group, token: Token) -> Result<(), Abort> {
         let Some(mut delivery) = self.prepare(group, token)? else { return Ok(()) };
         if let Some(id) = &delivery.event_id
-            && self.inbox.contains(self.connection(), &delivery.handler, id)?
+            && self.inbox.contains(self.connection(), &delivery.inbox, id)?
         {
             tracing::debug!(handler = %delivery.handler, topic = %delivery.record.topic, partition = delivery.record.partition,
                 offset = delivery.record.offset, event_id = id, "duplicate");
@@ -93,7 +95,11 @@ impl Executor {
         let trouble = match run {
             Run::Done(()) => {
                 if let (Some(id), Some(connection)) = (&delivery.event_id, &self.connection) {
-                    self.inbox.add(connection, &delivery.handler, id, delivery.now)?;
+                    self.inbox.add(connection, &delivery.inbox, id, delivery.now)?;
+                    // What a replay does is done for what comes after it.
+                    if delivery.inbox != delivery.handler && !self.inbox.contains(connection, &delivery.handler, id)? {
+                        self.inbox.add(connection, &delivery.handler, id, delivery.now)?;
+                    }
                 }
                 self.keep(group, &delivery.handler, &mut left)?;
                 self.circuit_passes(group, &delivery);
@@ -164,6 +170,7 @@ impl Executor {
             } else {
                 event_id::find(&spec.event_id, &record)
             },
+            inbox: lane.inbox_name(record.offset),
             source: refused.map_or_else(|| id.describe(&record.topic), |event| event.source.clone()),
             started: input.aside().map_or(now, |aside| aside.started),
             live,

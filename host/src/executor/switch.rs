@@ -17,7 +17,7 @@ use crate::lane::opening::{self, Opening};
 use crate::lane::{self, Lane, Token};
 use crate::ledger::crash;
 use crate::ledger::deployment::{self, New, Status};
-use crate::ledger::offset::{self, Stored};
+use crate::ledger::offset::{self, Replay, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows, TIMERS};
 use crate::ledger::probation::State;
 use crate::ledger::timer;
@@ -86,9 +86,10 @@ impl Executor {
                         return Ok(None);
                     }
                 };
-                let epoch = stored.map_or(0, |s| s.epoch) + 1;
+                let epoch = stored.as_ref().map_or(0, |s| s.epoch) + 1;
                 let (topic_id, cluster_id) = (open.seen.topic_id, open.seen.cluster_id);
-                let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch };
+                let replay = stored.filter(|s| s.topic_id == topic_id).map_or_else(Replay::default, |s| s.replay);
+                let row = Stored { topic_id: topic_id.clone(), cluster_id, next_offset: next, epoch, replay };
                 offset::open(self.connection(), handler, &topic, partition, &row)?;
                 let crashed = crash::open(self.connection(), handler, &topic, &topic_id, partition, next)?;
                 let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
@@ -102,6 +103,7 @@ impl Executor {
                     schedule: None,
                     epoch,
                     next,
+                    replay,
                     queue: VecDeque::new(),
                     waiting,
                     outside: HashMap::new(),
@@ -267,6 +269,7 @@ impl Executor {
             schedule: None,
             epoch: 0,
             next: 0,
+            replay: Replay::default(),
             queue: VecDeque::new(),
             outside: HashMap::new(),
             answered: VecDeque::new(),

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::deploy::artifact;
 use crate::deploy::audit::Caller;
 use crate::deploy::command::Denied;
+use crate::deploy::groups::Reset;
 use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::deploy::{Deployer, may_pass};
 use crate::guest::engine::COMPONENT_MAX;
@@ -174,6 +176,19 @@ impl Admin {
                     _ => Err(nothing()),
                 }
             }
+            (["groups"], &Method::GET) => self.ask(|deployer| deployer.groups()).await,
+            (["groups"], _) => Err(Problem::method_not_allowed("GET")),
+            (["groups", name, rest @ ..], method) => {
+                let decoded = percent_decode_str(name).decode_utf8().map_err(|_| nothing())?;
+                let name = decoded.into_owned();
+                match (rest, method) {
+                    ([], &Method::GET) => self.ask(move |deployer| deployer.group(&name)).await,
+                    ([], _) => Err(Problem::method_not_allowed("GET")),
+                    (["reset"], &Method::POST) => self.reset(parts, body, name, caller).await,
+                    (["reset"], _) => Err(Problem::method_not_allowed("POST")),
+                    _ => Err(nothing()),
+                }
+            }
             _ => Err(nothing()),
         }
     }
@@ -246,6 +261,19 @@ impl Admin {
             false => serde_json::from_slice(&whole).map_err(malformed)?,
         };
         self.ask(move |deployer| deployer.rollback(&name, to.version, &caller)).await
+    }
+
+    async fn reset(
+        &self,
+        parts: &Parts,
+        body: &mut Option<Incoming>,
+        group: String,
+        caller: Caller,
+    ) -> Result<Reply, Problem> {
+        let Ok(_held) = self.bodies.try_acquire() else { return Err(Refusal::Busy.into()) };
+        let whole = self.read(parts, body).await?;
+        let reset: Reset = serde_json::from_slice(&whole).map_err(malformed)?;
+        self.ask(move |deployer| deployer.reset(&group, &reset, &caller)).await
     }
 
     async fn read(&self, parts: &Parts, body: &mut Option<Incoming>) -> Result<Bytes, Problem> {

@@ -68,24 +68,43 @@ pub struct Plan {
 
 /// A running consumer.
 pub struct Consumer {
-    stop: Arc<AtomicBool>,
+    signals: Arc<Signals>,
     thread: JoinHandle<()>,
+}
+
+/// What its thread is asked to do.
+#[derive(Default)]
+struct Signals {
+    stop: AtomicBool,
+    /// To ask the store anew where to start.
+    reopen: AtomicBool,
+}
+
+impl Signals {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
 impl Consumer {
     /// Starts reading. A broker that is away is waited for.
     pub fn start(plan: Plan) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let signals = Arc::new(Signals::default());
         let client = open(&plan)?;
-        let stopped = stop.clone();
+        let heard = signals.clone();
         let name = format!("read-{}", plan.spec.name);
-        let thread = crate::thread::spawn(name, move || read(plan, client, &stopped))?;
-        Ok(Self { stop, thread })
+        let thread = crate::thread::spawn(name, move || read(plan, client, &heard))?;
+        Ok(Self { signals, thread })
     }
 
     /// Asks it to stop, without waiting.
     pub fn stop_soon(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.signals.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks it to give all partitions up and to take them up again from where the store says, without waiting.
+    pub fn reopen(&self) {
+        self.signals.reopen.store(true, Ordering::Relaxed);
     }
 
     /// Stops reading, tells Kafka the last offsets, and waits for that. A coordinator that is away is not waited for:
@@ -111,16 +130,16 @@ impl Drop for Consumer {
 }
 
 /// Reads until it is stopped, with a new client after one that has failed for good.
-fn read(plan: Plan, client: BaseConsumer<Rebalancer>, stop: &AtomicBool) {
+fn read(plan: Plan, client: BaseConsumer<Rebalancer>, signals: &Signals) {
     let mut poll = Poll::new(plan, client);
     loop {
-        let plan = match poll.run(stop) {
+        let plan = match poll.run(signals) {
             Ended::Stopped => return,
             Ended::Fatal(plan) => *plan,
         };
         let until = Instant::now() + OPEN_AGAIN;
         let client = loop {
-            if stop.load(Ordering::Relaxed) {
+            if signals.stopped() {
                 return;
             }
             if Instant::now() >= until {
@@ -181,8 +200,11 @@ impl Poll {
         }
     }
 
-    fn run(mut self, stop: &AtomicBool) -> Ended {
-        while !stop.load(Ordering::Relaxed) && !self.fatal {
+    fn run(mut self, signals: &Signals) -> Ended {
+        while !signals.stopped() && !self.fatal {
+            if signals.reopen.swap(false, Ordering::Relaxed) && !self.reopen() {
+                signals.reopen.store(true, Ordering::Relaxed);
+            }
             if let Err(error) = self.turn() {
                 // Only a stopped executor ends up here; the host is stopping, or has said why not.
                 tracing::debug!(handler = %self.plan.spec.name, error = format!("{error:#}"), "reading ends");
@@ -240,9 +262,15 @@ impl Poll {
         let found = found.unwrap_or_default();
         if let Some(topic) = self.assignment.made_again(&found) {
             tracing::warn!(handler = %self.plan.spec.name, topic, "the topic is another one than that which is read: partitions are looked at anew");
-            let tokens = self.assignment.reopen(&self.client);
-            let _ = self.plan.executor.close(tokens);
+            self.reopen();
         }
+    }
+
+    /// Gives all partitions up, and expects them anew. Returns whether that was possible.
+    fn reopen(&mut self) -> bool {
+        let Some(tokens) = self.assignment.reopen(&self.client) else { return false };
+        let _ = self.plan.executor.close(tokens);
+        true
     }
 
     fn tell(&mut self) {
@@ -273,8 +301,7 @@ impl Poll {
         let code = error.rdkafka_error_code();
         if code == Some(RDKafkaErrorCode::AutoOffsetReset) {
             tracing::warn!(handler, "Kafka no longer has the next offset of a partition; its ends are looked at anew");
-            let tokens = self.assignment.reopen(&self.client);
-            let _ = self.plan.executor.close(tokens);
+            self.reopen();
             return;
         }
         if code == Some(RDKafkaErrorCode::Fatal) {

@@ -21,6 +21,8 @@ use crate::record::Header;
 /// The code of a topic that is not there.
 pub(super) const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOrPartition;
 
+/// For [`list_offsets`]: the first offset that is there.
+pub(super) const BEGIN: i64 = -2;
 /// For [`list_offsets`]: the offset that the next record will get.
 pub(super) const END: i64 = -1;
 

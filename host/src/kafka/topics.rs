@@ -164,7 +164,7 @@ impl Admin {
             let reason = "there must be at least one".to_owned();
             return Err(TopicError::Replicas { topic: name.to_owned(), replicas, reason });
         }
-        let client = self.open()?;
+        let client = open(&self.connection)?;
         if let Some(topic) = self.describe(&client, name)? {
             return Ok(Ensured::Present { partitions: topic.partitions });
         }
@@ -207,7 +207,7 @@ impl Admin {
     /// The topic as it is; `None` when there is no such topic, which this does not change.
     pub fn topic(&self, name: &str) -> Result<Option<Topic>, TopicError> {
         check_name(name)?;
-        let client = self.open()?;
+        let client = open(&self.connection)?;
         self.describe(&client, name)
     }
 
@@ -219,15 +219,6 @@ impl Admin {
                 Err(TopicError::Refused { topic: name.to_owned(), operation: "create", reason: format!("{error:#}") })
             }
         }
-    }
-
-    fn open(&self) -> Result<Client<Reporter>, TopicError> {
-        let open = || -> Result<Client<Reporter>, KafkaError> {
-            let config = self.connection.client("admin");
-            let native = config.create_native_config()?;
-            Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Reporter::new("admin"))
-        };
-        open().map_err(|error| TopicError::Client { reason: error.to_string() })
     }
 
     fn describe(&self, client: &Client<Reporter>, name: &str) -> Result<Option<Topic>, TopicError> {
@@ -263,6 +254,16 @@ impl Admin {
             _ => TopicError::Refused { topic, operation, reason },
         }
     }
+}
+
+/// A client that can be asked, and neither reads nor writes.
+pub(super) fn open(connection: &Connection) -> Result<Client<Reporter>, TopicError> {
+    let open = || -> Result<Client<Reporter>, KafkaError> {
+        let config = connection.client("admin");
+        let native = config.create_native_config()?;
+        Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Reporter::new("admin"))
+    };
+    open().map_err(|error| TopicError::Client { reason: error.to_string() })
 }
 
 /// The broker's words without their full stop, for use inside a sentence.

@@ -114,6 +114,7 @@ fn apply(start: Start, seen: &Seen) -> i64 {
 mod tests {
     #![allow(clippy::panic)]
     use super::*;
+    use crate::ledger::offset::Replay;
 
     fn seen() -> Seen {
         Seen {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     fn stored(next_offset: i64) -> Stored {
-        Stored { topic_id: "a".into(), cluster_id: "c".into(), next_offset, epoch: 3 }
+        Stored { topic_id: "a".into(), cluster_id: "c".into(), next_offset, epoch: 3, replay: Replay::default() }
     }
 
     fn at(opening: Opening) -> i64 {

@@ -225,6 +225,7 @@ mod tests {
 
     use super::*;
     use crate::lane::Meter;
+    use crate::ledger::offset::Replay;
     use crate::ledger::schema;
     use crate::record::Timestamp;
 
@@ -253,6 +254,7 @@ mod tests {
             schedule: None,
             epoch: 1,
             next: 0,
+            replay: Replay::default(),
             queue: records.iter().cloned().collect(),
             waiting: Waiting::default(),
             outside: HashMap::new(),

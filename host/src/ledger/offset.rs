@@ -17,7 +17,33 @@ pub struct Stored {
     pub next_offset: i64,
     /// How often the lane was opened.
     pub epoch: i64,
+    /// The replay that it is in, or was in last.
+    pub replay: Replay,
 }
+
+/// Records that are read again, and run again though they were done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Numbers the replays of a handler, from 1.
+    pub round: i64,
+    /// The first offset that is none of it.
+    pub until: i64,
+}
+
+/// A partition's new place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The topic's id, by which the offset is meant.
+    pub topic_id: String,
+    /// The next offset.
+    pub to: i64,
+}
+
+const COLUMNS: &str = "topic_id, cluster_id, next_offset, epoch, replay_round, replay_until";
 
 fn stored(row: &Row<'_>) -> Result<Stored, Error> {
     Ok(Stored {
@@ -25,14 +51,23 @@ fn stored(row: &Row<'_>) -> Result<Stored, Error> {
         cluster_id: row.text(1)?,
         next_offset: row.integer(2)?,
         epoch: row.integer(3)?,
+        replay: Replay { round: row.integer(4)?, until: row.integer(5)? },
     })
 }
 
 /// The row of one lane, if it was ever opened.
 pub fn find(connection: &Connection, handler: &str, topic: &str, partition: i32) -> Result<Option<Stored>, Error> {
-    let sql = "SELECT topic_id, cluster_id, next_offset, epoch FROM main.tm_offset
-               WHERE handler = ?1 AND topic = ?2 AND partition = ?3";
-    connection.first(sql, &[handler.into(), topic.into(), partition.into()], stored)
+    let sql = format!("SELECT {COLUMNS} FROM main.tm_offset WHERE handler = ?1 AND topic = ?2 AND partition = ?3");
+    connection.first(&sql, &[handler.into(), topic.into(), partition.into()], stored)
+}
+
+/// All partitions that a handler has read, each with its row.
+pub fn all(connection: &Connection, handler: &str) -> Result<Vec<(String, i32, Stored)>, Error> {
+    let sql =
+        format!("SELECT {COLUMNS}, topic, partition FROM main.tm_offset WHERE handler = ?1 ORDER BY topic, partition");
+    connection.query(&sql, &[handler.into()], |row| {
+        Ok((row.text(6)?, i32::try_from(row.integer(7)?).unwrap_or(i32::MAX), stored(row)?))
+    })
 }
 
 /// Whether the handler has ever read anything.
@@ -43,10 +78,12 @@ pub fn any(connection: &Connection, handler: &str) -> Result<bool, Error> {
 
 /// Writes the row that a lane was opened with.
 pub fn open(connection: &Connection, handler: &str, topic: &str, partition: i32, row: &Stored) -> Result<(), Error> {
-    let sql = "INSERT INTO main.tm_offset (handler, topic, partition, topic_id, cluster_id, next_offset, epoch)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    let sql = "INSERT INTO main.tm_offset
+               (handler, topic, partition, topic_id, cluster_id, next_offset, epoch, replay_round, replay_until)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                ON CONFLICT (handler, topic, partition) DO UPDATE SET topic_id = excluded.topic_id,
-               cluster_id = excluded.cluster_id, next_offset = excluded.next_offset, epoch = excluded.epoch";
+               cluster_id = excluded.cluster_id, next_offset = excluded.next_offset, epoch = excluded.epoch,
+               replay_round = excluded.replay_round, replay_until = excluded.replay_until";
     let params = [
         handler.into(),
         topic.into(),
@@ -55,8 +92,37 @@ pub fn open(connection: &Connection, handler: &str, topic: &str, partition: i32,
         row.cluster_id.as_str().into(),
         row.next_offset.into(),
         row.epoch.into(),
+        row.replay.round.into(),
+        row.replay.until.into(),
     ];
     connection.execute(sql, &params).map(drop)
+}
+
+/// Moves the next offset by the operator's word, and makes the lane that is open stale. With a `round`, what was read before and is
+/// read again now is a replay of that number. Returns the row as it was, or `None` where the partition was never read, or was
+/// read of another topic of that name: then nothing is moved.
+pub fn reset(
+    connection: &Connection,
+    handler: &str,
+    Move { topic, partition, topic_id, to }: &Move,
+    round: Option<i64>,
+) -> Result<Option<Stored>, Error> {
+    let stored = find(connection, handler, topic, *partition)?.filter(|stored| stored.topic_id == *topic_id);
+    if let Some(before) = &stored {
+        let replay = match round {
+            Some(round) => Replay { round, until: before.replay.until.max(before.next_offset) },
+            None => before.replay,
+        };
+        let row = Stored { next_offset: *to, epoch: before.epoch + 1, replay, ..before.clone() };
+        open(connection, handler, topic, *partition, &row)?;
+    }
+    Ok(stored)
+}
+
+/// The number of a handler's next replay.
+pub fn next_round(connection: &Connection, handler: &str) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(max(replay_round), 0) + 1 FROM main.tm_offset WHERE handler = ?1";
+    Ok(connection.first(sql, &[handler.into()], |row| row.integer(0))?.unwrap_or(1))
 }
 
 /// Moves the next offset, if it still stands at `from` in `epoch`. `false` means that the lane is stale.
@@ -112,7 +178,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
         schema::prepare(&store).unwrap();
-        let row = |next_offset, epoch| Stored { topic_id: "t".into(), cluster_id: "c".into(), next_offset, epoch };
+        let row = |next_offset, epoch| Stored {
+            topic_id: "t".into(),
+            cluster_id: "c".into(),
+            next_offset,
+            epoch,
+            replay: Replay::default(),
+        };
         let advance = |epoch, from, to| advance(&store, "handler", "topic", 0, epoch, from, to).unwrap();
         let stands = || find(&store, "handler", "topic", 0).unwrap();
         open(&store, "handler", "topic", 0, &row(5, 1)).unwrap();
@@ -126,5 +198,38 @@ mod tests {
         assert!(advance(2, 7, 7));
         assert!(advance(2, 7, 9));
         assert_eq!(stands(), Some(row(9, 2)));
+    }
+
+    #[test]
+    fn s3_4_a_replay_ends_where_reading_was_and_a_second_one_goes_as_far() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
+        schema::prepare(&store).unwrap();
+        let opened = Stored {
+            topic_id: "t".into(),
+            cluster_id: "c".into(),
+            next_offset: 100,
+            epoch: 7,
+            replay: Replay::default(),
+        };
+        open(&store, "h", "topic", 0, &opened).unwrap();
+        let reset = |to, again: bool| {
+            let round = again.then(|| next_round(&store, "h").unwrap());
+            let place = Move { topic: "topic".into(), partition: 0, topic_id: "t".into(), to };
+            assert!(reset(&store, "h", &place, round).unwrap().is_some());
+            let Stored { next_offset, epoch, replay, .. } = find(&store, "h", "topic", 0).unwrap().unwrap();
+            (next_offset, epoch, replay.round, replay.until)
+        };
+        assert_eq!(reset(0, true), (0, 8, 1, 100));
+        assert!(!advance(&store, "h", "topic", 0, 7, 100, 101).unwrap(), "the lane that was open is stale");
+        assert!(advance(&store, "h", "topic", 0, 8, 0, 40).unwrap());
+        // In the middle of it: once more from here, and once without running again what this round has done.
+        assert_eq!(reset(20, true), (20, 9, 2, 100));
+        assert_eq!(reset(10, false), (10, 10, 2, 100));
+        assert_eq!(reset(150, true), (150, 11, 3, 100));
+        assert_eq!(reset(120, true), (120, 12, 4, 150));
+        let other = Move { topic: "topic".into(), partition: 0, topic_id: "another life".into(), to: 0 };
+        assert_eq!(super::reset(&store, "h", &other, None).unwrap(), None);
+        assert_eq!(find(&store, "h", "topic", 0).unwrap().unwrap().next_offset, 120);
     }
 }

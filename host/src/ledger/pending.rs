@@ -225,6 +225,19 @@ impl Rows<'_> {
         Ok(self.connection.first(&sql, &self.with([Value::readable(key)]), |row| row.integer(0))?.is_some())
     }
 
+    /// Throws away those that wait to be handled; what waits to be compensated stays. Returns how many they were.
+    pub fn clear(&self) -> Result<u64, Error> {
+        let sql = format!("DELETE FROM main.tm_pending WHERE {OF_LANE} AND purpose = 'handle'");
+        self.connection.execute(&sql, &self.lane())
+    }
+
+    /// How many of them wait to be handled.
+    pub fn to_handle(&self) -> Result<u64, Error> {
+        let sql = format!("SELECT count(*) FROM main.tm_pending WHERE {OF_LANE} AND purpose = 'handle'");
+        let count = self.connection.first(&sql, &self.lane(), |row| row.integer(0))?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    }
+
     /// Puts a record aside; its `id` is not looked at. Returns the row's, or `None` where the record is there already, which
     /// then stays as it is.
     pub fn add(&self, pending: &Pending, waiting: &mut Waiting) -> Result<Option<i64>, Error> {

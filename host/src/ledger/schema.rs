@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     FIRST,
     PENDING_SCOPES,
     DEAD_LETTER_TOPICS,
@@ -20,6 +20,7 @@ const STEPS: [&str; 10] = [
     OWNERS,
     PROBATION,
     TIMERS,
+    REPLAYS,
 ];
 
 const FIRST: &str = "
@@ -170,6 +171,12 @@ const TIMERS: &str = "
 CREATE TABLE tm_timer (
     handler TEXT NOT NULL, name TEXT NOT NULL, schedule TEXT NOT NULL, next_due INTEGER, last_due INTEGER,
     PRIMARY KEY (handler, name)) WITHOUT ROWID;
+";
+
+/// Up to which offset a lane's records are read again in a round of replay, in which the inbox knows nothing of the rounds before.
+const REPLAYS: &str = "
+ALTER TABLE tm_offset ADD COLUMN replay_round INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tm_offset ADD COLUMN replay_until INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// What tells this store from every other one.

@@ -71,6 +71,8 @@ pub(super) struct Assignment {
     topic_ids: HashMap<Arc<str>, String>,
     /// Partitions that wait to be opened.
     expected: Vec<(String, i32)>,
+    /// Those that are not read until the operator has decided.
+    shut: Vec<(String, i32)>,
     /// Not before this is the cluster asked again, and how long the next wait is.
     ask_at: Option<Instant>,
     waited: Duration,
@@ -120,6 +122,7 @@ impl Assignment {
     /// Forgets partitions; returns their lanes.
     pub(super) fn forget(&mut self, partitions: &[(String, i32)]) -> Vec<Token> {
         self.expected.retain(|partition| !partitions.contains(partition));
+        self.shut.retain(|partition| !partitions.contains(partition));
         partitions
             .iter()
             .filter_map(|(topic, partition)| self.readers.get_mut(topic.as_str())?.remove(partition))
@@ -129,6 +132,7 @@ impl Assignment {
 
     pub(super) fn forget_all(&mut self) -> Vec<Token> {
         self.expected.clear();
+        self.shut.clear();
         self.readers.drain().flat_map(|(_, readers)| readers.into_values()).map(|reader| reader.token).collect()
     }
 
@@ -145,19 +149,18 @@ impl Assignment {
         ids.iter().find(another).map(|(topic, _)| topic.as_str())
     }
 
-    /// Gives all partitions up on the client and expects them anew; returns their old lanes.
-    pub(super) fn reopen(&mut self, client: &BaseConsumer<Rebalancer>) -> Vec<Token> {
-        let held: Vec<(String, i32)> = match client.assignment() {
-            Ok(list) => list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect(),
-            Err(_) => return Vec::new(),
-        };
+    /// Gives all partitions up on the client and expects them anew; returns their old lanes, or `None` where the client keeps them.
+    pub(super) fn reopen(&mut self, client: &BaseConsumer<Rebalancer>) -> Option<Vec<Token>> {
+        let list = client.assignment().ok()?;
+        let held: Vec<(String, i32)> = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         if let Err(error) = client.context().put_down(client, &unplaced(&held)) {
             tracing::warn!(%error, "give partitions up to open them anew");
-            return Vec::new();
+            return None;
         }
+        self.expected.append(&mut self.shut);
         let tokens = self.forget(&held);
         self.expect(held);
-        tokens
+        Some(tokens)
     }
 
     /// Opens what is expected, as far as Kafka and the store answer; the rest is tried again later. Returns whether
@@ -224,6 +227,8 @@ impl Assignment {
         // Those that did not answer come last.
         let unanswered = tried - named.len();
         self.expected.rotate_left(unanswered);
+        let shut = named.iter().zip(&opened).filter(|(_, opened)| matches!(opened, Opened::Shut));
+        self.shut.extend(shut.map(|(named, _)| named.clone()));
         let mut read = 0;
         for (((topic, partition), opened), meter) in named.iter().zip(&opened).zip(meters) {
             if let Opened::At { token, next } = opened {

@@ -1,0 +1,90 @@
+//! Where partitions begin and end, and where a time is in them, for whoever wants to know and reads nothing.
+//!
+//! It only asks, of all partitions at once. What a transaction has written counts, also while it is open, as for Kafka's own tools.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::config::Connection;
+use super::identity::{self, TopicId};
+use super::native;
+use super::topics;
+
+/// How long Kafka may take for an answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// A partition, as Kafka has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// This life of its topic.
+    pub topic_id: TopicId,
+    /// The first offset that is there.
+    pub low: i64,
+    /// The offset that the next record will get.
+    pub high: i64,
+    /// The first offset of the time that was asked for or later; `high` where no record is that late.
+    pub at: i64,
+}
+
+/// Looks at partitions, by topic and number, and for a time in milliseconds since the Unix epoch; those that are not there, or whose
+/// leader does not answer, are not in the map.
+///
+/// # Errors
+/// No broker answers.
+pub fn look(
+    connection: &Connection,
+    partitions: &[(&str, i32)],
+    time: Option<i64>,
+) -> Result<HashMap<(String, i32), Ends>> {
+    if partitions.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let client = topics::open(connection)?;
+    let mut names: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
+    names.sort_unstable();
+    names.dedup();
+    let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
+    let ids = identity::topic_ids(&client, connection, &names, WITHIN).with_context(away)?;
+    // A topic that is not there would be asked for as long as there is time.
+    let there: Vec<(&str, i32)> = partitions.iter().filter(|(topic, _)| ids.contains_key(*topic)).copied().collect();
+    let ask = |which| native::list_offsets(&client, &there, which, WITHIN).with_context(away);
+    let (lows, highs) = (ask(native::BEGIN)?, ask(native::END)?);
+    let times = time.map(ask).transpose()?;
+    let ends = |place: &(&str, i32)| {
+        let key = (place.0.to_owned(), place.1);
+        let (low, high) = (*lows.get(&key)?, *highs.get(&key)?);
+        let at = match &times {
+            Some(times) => Some(*times.get(&key)?).filter(|at| *at >= 0).unwrap_or(high),
+            None => high,
+        };
+        let topic_id = ids.get(&key.0)?.clone();
+        Some((key, Ends { topic_id, low, high, at }))
+    };
+    Ok(there.iter().filter_map(ends).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_left_out_and_nobody_there_says_where() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("orders", 2, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let connection = Connection { bootstrap, incarnation: Some("1".to_owned()), ..Connection::default() };
+        let ends = look(&connection, &[("orders", 0), ("orders", 1), ("nowhere", 0)], None).unwrap();
+        let mut found: Vec<_> =
+            ends.iter().map(|((topic, partition), ends)| (&**topic, *partition, ends.low, ends.high)).collect();
+        found.sort_unstable();
+        assert_eq!(found, [("orders", 0, 0, 0), ("orders", 1, 0, 0)]);
+        let nobody = Connection { bootstrap: "127.0.0.1:1".into(), ..connection };
+        let error = look(&nobody, &[("orders", 0)], None).unwrap_err();
+        assert!(format!("{error:#}").contains("127.0.0.1:1"), "{error:#}");
+    }
+}
