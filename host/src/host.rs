@@ -59,7 +59,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         Bootstrap::Embedded { keep } => Some(Arc::new(Embedded::start(&settings.data, keep)?)),
         Bootstrap::Servers(_) => None,
     };
-    let kafka = connection(&settings, embedded.as_deref());
+    let kafka = connection(&settings, embedded.as_deref())?;
     if kafka.acks == Acks::Leader {
         tracing::warn!(
             "kafka.acks is 1: an event that a broker has acknowledged is lost if that broker fails before others have it"
@@ -169,17 +169,18 @@ fn survive_large_files() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Connection {
+fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Result<Connection> {
     let bootstrap = match (&settings.kafka.bootstrap, embedded) {
         (Bootstrap::Servers(servers), _) => servers.clone(),
         (Bootstrap::Embedded { .. }, embedded) => embedded.map_or(String::new(), |e| e.bootstrap().to_owned()),
     };
-    Connection {
+    Ok(Connection {
         bootstrap,
         librdkafka: settings.kafka.librdkafka.clone(),
+        security: settings.kafka.security.read()?,
         acks: settings.kafka.acks,
         incarnation: embedded.map(|e| e.incarnation().to_owned()),
-    }
+    })
 }
 
 /// Creates the topics under `[[topic]]` that are missing, as soon as Kafka answers.

@@ -15,5 +15,6 @@ pub mod response;
 pub mod routes;
 pub mod secret;
 pub mod server;
+pub mod tls;
 #[cfg(test)]
 mod tests;

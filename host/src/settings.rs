@@ -8,6 +8,7 @@ pub(crate) mod librdkafka;
 mod load;
 mod problems;
 mod read;
+mod security;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use destination::{Destination, Destinations, Post};
 pub use problems::{Problem, Problems};
+pub use security::{Properties, Security};
 
 use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
@@ -65,6 +67,8 @@ pub struct Kafka {
     pub bootstrap: Bootstrap,
     /// `acks`
     pub acks: Acks,
+    /// `[kafka.security]`
+    pub security: Security,
     /// `[kafka.librdkafka]`: passed through to every client, except the keys that the host owns.
     pub librdkafka: BTreeMap<String, String>,
 }
@@ -116,8 +120,19 @@ pub struct Http {
     /// `idempotency-keep`: how long at least the answer to a request with an `Idempotency-Key` is kept; `None` is for
     /// ever. Default 24 h.
     pub idempotency_keep: Option<Duration>,
+    /// `[http.tls]`, if it is spoken.
+    pub tls: Option<Tls>,
     /// `[http.jwt]`
     pub jwt: Jwt,
+}
+
+/// `[http.tls]`: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// `certificate-file`: the server's certificate, and those between it and the authority's.
+    pub certificate: PathBuf,
+    /// `key-file`: its private key.
+    pub key: PathBuf,
 }
 
 /// `[http.jwt]`: which bearer tokens are good.

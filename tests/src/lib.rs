@@ -18,8 +18,10 @@ pub mod http;
 pub mod store;
 pub mod kafka;
 pub mod service;
+pub mod authority;
 pub mod dispatch;
 
+pub use authority::Authority;
 pub use daemon::Daemon;
 pub use http::{Call, Reply, http};
 pub use kafka::Kafka;

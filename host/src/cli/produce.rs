@@ -70,9 +70,11 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// Where the broker is. An embedded one is known by the file in its daemon's data folder.
 pub(super) fn connection(settings: &Settings, bootstrap: Option<&str>) -> Result<Connection> {
     let librdkafka = settings.kafka.librdkafka.clone();
+    let security = settings.kafka.security.read()?;
     let to = |bootstrap: &str, incarnation| Connection {
         bootstrap: bootstrap.to_owned(),
         librdkafka: librdkafka.clone(),
+        security: security.clone(),
         acks: settings.kafka.acks,
         incarnation,
     };

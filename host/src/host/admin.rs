@@ -55,7 +55,7 @@ impl Door {
             return Ok(());
         };
         let service = Arc::new(Admin::new(deployer, &token, cancel));
-        let served = connection::serve(listener, service, SEATS).await;
+        let served = connection::serve(listener, None, service, SEATS).await;
         let _ = fs::remove_file(self.file);
         served.context("serve the admin API")
     }

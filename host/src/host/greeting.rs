@@ -29,7 +29,8 @@ pub(super) fn say(
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let handlers = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
     print(&format!(
-        "ready: http://{address}  kafka {broker}  data {}  handlers {} ({handlers})",
+        "ready: {}://{address}  kafka {broker}  data {}  handlers {} ({handlers})",
+        scheme(settings),
         settings.data.display(),
         settings.handlers.display()
     ))?;
@@ -38,6 +39,10 @@ pub(super) fn say(
         lines = format!("drop a handler's .wasm into {} to run it\n", settings.handlers.display());
     }
     print(lines.trim_end())
+}
+
+fn scheme(settings: &Settings) -> &'static str {
+    if settings.http.tls.is_some() { "https" } else { "http" }
 }
 
 fn commands(settings: &Settings, address: SocketAddr, specs: &[Spec]) -> String {
@@ -56,7 +61,7 @@ fn commands(settings: &Settings, address: SocketAddr, specs: &[Spec]) -> String 
         let auth = if route.jwt { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
         let method = if route.method == "GET" { String::new() } else { format!(" -X {}", route.method) };
         let body = route.example.as_ref().map_or(String::new(), |example| format!(" -d '{example}'"));
-        let _ = writeln!(out, "  curl -i{method} http://{address}{}{auth}{body}", route.path);
+        let _ = writeln!(out, "  curl -i{method} {}://{address}{}{auth}{body}", scheme(settings), route.path);
     }
     out
 }

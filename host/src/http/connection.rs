@@ -25,12 +25,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::problem::Problem;
 use crate::http::request;
+use crate::http::tls::Tls;
 
 /// Bytes of a request's head at most; more is answered 431.
 const HEAD_MAX: usize = 64 * 1024;
@@ -73,12 +75,18 @@ pub fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, So
     Ok((listener, local_addr))
 }
 
-/// Answer requests until the service is stopping; then take no more, and return once those under way were answered.
+/// Answer requests until the service is stopping; then take no more, and return once those under way were answered. With `tls`
+/// nothing else is spoken.
 /// `seats` is how many connections there may be at once.
 ///
 /// # Errors
 /// The listener cannot be used at all.
-pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, seats: usize) -> anyhow::Result<()> {
+pub async fn serve<S: Service>(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    service: Arc<S>,
+    seats: usize,
+) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener).context("register the listener")?;
     let seats = Arc::new(Semaphore::new(seats));
     let connections = TaskTracker::new();
@@ -89,8 +97,12 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, seats: us
                 Ok((stream, peer)) => {
                     let service = Arc::clone(&service);
                     prepare(&stream, service.patience());
+                    let acceptor = tls.as_ref().map(Tls::acceptor);
                     connections.spawn(async move {
-                        connection(service, stream, Some(peer)).await;
+                        match acceptor {
+                            None => connection(service, stream, Some(peer)).await,
+                            Some(acceptor) => encrypted(service, acceptor, stream, peer).await,
+                        }
                         drop(seat);
                     });
                 }
@@ -111,6 +123,19 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, seats: us
     connections.close();
     connections.wait().await;
     Ok(())
+}
+
+/// Agree on keys, and serve the connection to its end. A client that speaks no TLS, or is too slow, is left.
+async fn encrypted<S: Service>(service: Arc<S>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+    let agreed = tokio::select! {
+        agreed = timeout(service.patience(), acceptor.accept(stream)) => agreed,
+        () = service.stopping().cancelled() => return,
+    };
+    match agreed {
+        Ok(Ok(stream)) => connection(service, stream, Some(peer)).await,
+        Ok(Err(error)) => tracing::trace!(%error, %peer, "a connection did not come to TLS"),
+        Err(_) => tracing::trace!(%peer, "a connection did not come to TLS in time"),
+    }
 }
 
 /// Serve one connection to its end.

@@ -23,6 +23,7 @@ use crate::http::inflight::{InFlight, Key};
 use crate::http::jwt::Verifier;
 use crate::http::problem::Problem;
 use crate::http::routes::{Found, Routes, is_reserved};
+use crate::http::tls::Tls;
 use crate::http::{request, response};
 use crate::record::Refusal;
 use crate::settings::Http;
@@ -37,6 +38,7 @@ const SPARE_CONNECTIONS: usize = 256;
 pub struct Bound {
     listener: TcpListener,
     local_addr: SocketAddr,
+    tls: Option<Tls>,
     settings: Http,
 }
 
@@ -50,15 +52,16 @@ pub struct Front {
     cancel: CancellationToken,
 }
 
-/// Take the address that the settings name.
+/// Take the address that the settings name, and read the certificate.
 ///
 /// # Errors
-/// The address cannot be had; the error says why and what to do.
+/// The address cannot be had, or the certificate cannot be used; the error says why and what to do.
 pub fn bind(settings: &Http) -> anyhow::Result<Bound> {
+    let tls = settings.tls.as_ref().map(Tls::read).transpose()?;
     let (listener, local_addr) = connection::listen(settings.listen, "http.listen")?;
     let mut settings = settings.clone();
     settings.deadline = settings.deadline.min(DEADLINE_MAX);
-    Ok(Bound { listener, local_addr, settings })
+    Ok(Bound { listener, local_addr, tls, settings })
 }
 
 impl Bound {
@@ -75,7 +78,7 @@ impl Bound {
     pub async fn serve(self, routes: Arc<Routes>, verifier: Verifier, cancel: CancellationToken) -> anyhow::Result<()> {
         let front = Arc::new(Front::new(routes, verifier, self.settings, cancel));
         let seats = front.waiting.available_permits() + SPARE_CONNECTIONS;
-        connection::serve(self.listener, front, seats).await
+        connection::serve(self.listener, self.tls, front, seats).await
     }
 }
 

@@ -35,6 +35,7 @@ fn settings() -> Http {
         deadline: PATIENCE,
         max_waiting: 8,
         idempotency_keep: None,
+        tls: None,
         jwt: jwt(),
     }
 }

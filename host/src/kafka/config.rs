@@ -13,7 +13,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 
-use crate::settings::Acks;
+use crate::settings::{Acks, Properties};
 
 /// The same trouble is said once in this time, for each client.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -25,6 +25,8 @@ pub struct Connection {
     pub bootstrap: String,
     /// `[kafka.librdkafka]`: librdkafka's own names.
     pub librdkafka: BTreeMap<String, String>,
+    /// `[kafka.security]`.
+    pub security: Properties,
     /// When brokers answer what is produced.
     pub acks: Acks,
     /// The embedded broker's incarnation, if it is one.
@@ -35,12 +37,16 @@ impl Connection {
     /// The settings that a client starts from. `purpose` names it in logs and on the broker: `tidemill-<purpose>`.
     pub fn client(&self, purpose: &str) -> ClientConfig {
         let mut client = base(purpose);
-        if self.incarnation.is_some() {
-            // It listens on 127.0.0.1 only.
-            client.set("broker.address.family", "v4");
-        }
         for (key, value) in &self.librdkafka {
             client.set(key, value);
+        }
+        if self.is_embedded() {
+            // It listens on 127.0.0.1 only, and knows nobody.
+            client.set("broker.address.family", "v4");
+        } else {
+            for (key, value) in self.security.iter() {
+                client.set(key, value);
+            }
         }
         client.set("bootstrap.servers", &self.bootstrap);
         client

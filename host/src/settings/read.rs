@@ -10,10 +10,11 @@ use std::time::Duration;
 use super::destination::destinations;
 use super::librdkafka::Reach;
 use super::reader::Section;
+use super::security::security;
 use super::value::Value;
 use super::{
     Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox,
-    Settings, Store, Topic, Versions,
+    Settings, Store, Tls, Topic, Versions,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
@@ -30,7 +31,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
     Settings {
         data: path(root, "data", base).unwrap_or_else(|| base.join("tidemill-data")),
         handlers: path(root, "handlers", base).unwrap_or_else(|| base.join("handlers")),
-        kafka: kafka(&root.section("kafka")),
+        kafka: kafka(&root.section("kafka"), base),
         topics: topics(root),
         destinations: destinations(root, base),
         http: http(&root.section("http"), base),
@@ -45,7 +46,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
     }
 }
 
-fn path(section: &Section<'_>, key: &str, base: &Path) -> Option<PathBuf> {
+pub(super) fn path(section: &Section<'_>, key: &str, base: &Path) -> Option<PathBuf> {
     section.take(key, |value| {
         let text = value.text()?;
         Ok(match value {
@@ -55,7 +56,7 @@ fn path(section: &Section<'_>, key: &str, base: &Path) -> Option<PathBuf> {
     })
 }
 
-fn kafka(section: &Section<'_>) -> Kafka {
+fn kafka(section: &Section<'_>, base: &Path) -> Kafka {
     let keep = section.take("keep-embedded", |v| v.boolean()).unwrap_or(false);
     let bootstrap = section.take("bootstrap", |v| match v.text()? {
         "embedded" => Ok(Bootstrap::Embedded { keep }),
@@ -71,6 +72,7 @@ fn kafka(section: &Section<'_>) -> Kafka {
     Kafka {
         acks: acks.unwrap_or_default(),
         bootstrap: bootstrap.unwrap_or(Bootstrap::Embedded { keep }),
+        security: security(&section.section("security"), base),
         librdkafka: super::librdkafka::read(&section.section("librdkafka"), Reach::Client),
     }
 }
@@ -127,8 +129,19 @@ fn http(section: &Section<'_>, base: &Path) -> Http {
         deadline: section.take("deadline", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(30 * SECOND),
         max_waiting: section.take("max-waiting", |v| v.whole(1..=1_000_000)).unwrap_or(1024),
         idempotency_keep: keep(section, "idempotency-keep", DAY),
+        tls: tls(&section.section("tls"), base),
         jwt: jwt(&section.section("jwt"), base),
     }
+}
+
+fn tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
+    let files = [path(section, "certificate-file", base), path(section, "key-file", base)];
+    if let [Some(_), None] | [None, Some(_)] = files {
+        let missing = if files.first().is_some_and(Option::is_some) { "key-file" } else { "certificate-file" };
+        section.problem(missing, "is missing: a certificate and its key go together");
+    }
+    let [certificate, key] = files;
+    Some(Tls { certificate: certificate?, key: key? })
 }
 
 fn admin(section: &Section<'_>, base: &Path) -> Admin {
