@@ -16,6 +16,7 @@ mod http;
 mod envelopes;
 mod events;
 mod outbox;
+mod manual_events;
 mod delayed;
 mod timers;
 mod insight;
