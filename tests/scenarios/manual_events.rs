@@ -204,6 +204,27 @@ fn s1_3_an_event_has_the_envelope_the_topic_and_the_delay_of_its_destination() {
     assert_eq!(store.count("SELECT max(id) FROM tm_outbox"), rows);
 }
 
+/// What leaves one daemon by HTTP is in the outbox of another once, with its id, though it is sent again.
+#[test]
+fn s1_3_an_event_goes_from_one_daemon_to_the_outbox_of_another() {
+    let (there, receiver) = hostile(&format!("{NOBODY}{OPEN}"));
+    let destination = format!(
+        "[[destination]]\ntopic = \"hostile-out\"\ntype = \"http\"\nurl = \"{}/events/hostile/out\"\n[outbox]\nkeep = \"1h\"\n",
+        receiver.url()
+    );
+    let (here, sender) = hostile(&format!("{NOBODY}{OPEN}{destination}"));
+    let said = "?key=%EC%97%B4%EC%87%A0&type=SAID&version=2";
+    let ids = [event_id(&post(&sender, said, "1")), event_id(&post(&sender, said, "2"))];
+    let (from, to) = (Store::open(&here, "hostile"), Store::open(&there, "hostile"));
+    from.until("SELECT count(*) FROM tm_outbox WHERE status = 'published'", 2);
+    let again = receiver.call("POST", "/events/hostile/out").header("event-type", "SAID").header("event-version", "2");
+    let again = again.header("event-key-bin", "7Je07Ieg").header("Idempotency-Key", &ids[0]);
+    assert_eq!(event_id(&again.header("event-id", &ids[0]).body("1").send().expect_status(202)), ids[0]);
+    let rows = "SELECT event_id, partition_key, event_type, payload, headers FROM tm_outbox ORDER BY id";
+    assert_eq!(to.lines(rows), from.lines(rows));
+    assert_eq!(to.lines("SELECT event_id FROM tm_outbox ORDER BY id"), ids);
+}
+
 #[test]
 fn s1_3_what_cannot_be_published_is_said_and_nothing_is_kept() {
     let sandbox = Sandbox::with(&["hostile", "order"]);

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Serialize;
 
 use crate::deploy::manifest::Endpoint;
 use crate::http::routes::decode;
@@ -71,15 +70,9 @@ pub fn due(delay: Option<&str>, at: Option<&str>) -> Result<Option<Due>, String>
 
 /// The answer once the event is in the outbox.
 pub fn accepted(events: &[outbox::Event]) -> Response {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Accepted<'a> {
-        event_id: &'a str,
-    }
-    let accepted = events.first().map(|event| Accepted { event_id: &event.event_id });
-    // A string always becomes JSON.
-    let body = serde_json::to_vec(&accepted).unwrap_or_default().into();
-    Response { status: 202, headers: vec![("content-type".to_owned(), Bytes::from_static(b"application/json"))], body }
+    let body = serde_json::json!({ "eventId": events.first().map(|event| &event.event_id) });
+    let json = ("content-type".to_owned(), Bytes::from_static(b"application/json"));
+    Response { status: 202, headers: vec![json], body: body.to_string().into() }
 }
 
 fn malformed(what: String) -> Refusal {
