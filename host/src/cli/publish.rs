@@ -136,3 +136,30 @@ fn publish(daemon: &Daemon, arguments: &Arguments, values: Vec<String>, lines: O
         published.events.iter().map(|event| format!("{} {}", event.topic, event.event_id)).collect();
     say(&told.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn s1_3_a_batch_is_what_has_come_up_to_its_size() {
+        let (sender, lines) = sync_channel(EVENTS_MAX);
+        let batches = |all: &[&[u8]], before| {
+            all.iter().for_each(|line| sender.send(Ok(line.to_vec())).unwrap());
+            let (mut lengths, mut done) = (Vec::new(), before);
+            while let Ok(first) = lines.try_recv() {
+                let batch = batch(first, &lines, done).map_err(|error| error.to_string())?;
+                done += batch.len();
+                lengths.push(batch.len());
+            }
+            Ok::<_, String>(lengths)
+        };
+        assert_eq!(batches(&[b"a", b"", b"b"], 0), Ok(vec![3]));
+        assert_eq!(batches(&[&b"a"[..]; EVENTS_MAX], 3), Ok(vec![EVENTS_MAX]));
+        let large = vec![b'x'; BATCH_BYTES];
+        assert_eq!(batches(&[b"a", &large, b"b", &large, b"c"], 0), Ok(vec![2, 2, 1]));
+        let wrong = batches(&[b"a", b"b", b"\xff", b"c"], 400).unwrap_err();
+        assert_eq!(wrong, "line 403 is no UTF-8, and nothing from line 401 on is published");
+    }
+}
