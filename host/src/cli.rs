@@ -22,6 +22,7 @@ pub mod rig;
 pub mod replay;
 pub mod records;
 pub mod produce;
+pub mod publish;
 pub mod broker;
 pub mod token;
 pub mod version;
@@ -80,6 +81,8 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Send a record to a topic.
     Produce(produce::Arguments),
+    /// Publish an event in the name of a handler of the daemon, through its outbox.
+    Publish(publish::Arguments),
     /// Look at records in Kafka.
     Records(records::Arguments),
     /// Run one record on any version and a copy of the store, and show what it would cause.
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
         Command::Records(arguments) => records::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod report;
 pub mod command;
 pub mod groups;
+pub mod publish;
 mod checks;
 mod going_back;
 mod rehearsal;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
+use tokio::sync::oneshot;
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
@@ -36,8 +38,9 @@ use self::rehearsal::Rehearsal;
 use self::stores::{Pin, Stores};
 use self::versions::Versions;
 use crate::executor::readers::Readers;
-use crate::executor::{self, Joined, Version};
+use crate::executor::{self, Joined, Publication, Version};
 use crate::guest::{Component, Engine};
+use crate::http::events;
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::kafka::config::Connection;
 use crate::kafka::consumer::{self, Consumer};
@@ -338,7 +341,7 @@ impl Deployer {
                 );
             }
         }
-        Ok(self.around.routes.check(&spec.name, &spec.routes)?)
+        Ok(self.around.routes.check(&spec.name, &spec.served())?)
     }
 
     /// The embedded broker gets every topic that a handler names; a cluster only those under `[[topic]]`.
@@ -447,7 +450,8 @@ impl Deployer {
     }
 }
 
-/// Where a live handler's routes lead: what reads to the readers, all else to its store's executor.
+/// Where a live handler's routes lead: what reads to the readers, all else to its store's executor. What others publish in its
+/// name goes there too, and the host answers it.
 pub fn targets(
     spec: &Spec,
     store: &executor::Handle,
@@ -467,7 +471,20 @@ pub fn targets(
         };
         Target { route: route.clone(), handler: handler.clone(), send }
     };
-    spec.routes.iter().map(target).collect()
+    let mut targets: Vec<Target> = spec.routes.iter().map(target).collect();
+    targets.extend(spec.events.route(&spec.name).map(|route| {
+        let (store, name, open) = (store.clone(), handler.clone(), spec.events.destinations.clone());
+        let send = move |request| match events::read(&request, &open) {
+            Ok(event) => store.publish(&name, request, Publication { events: vec![event], answer: events::accepted }),
+            Err(refusal) => {
+                let (reply, answer) = oneshot::channel();
+                let _ = reply.send(Err(refusal));
+                answer
+            }
+        };
+        Target { route, handler, send: Arc::new(send) }
+    }));
+    targets
 }
 
 impl Deployed {

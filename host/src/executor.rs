@@ -16,6 +16,7 @@ mod circuits;
 mod probation;
 mod outside;
 mod request;
+mod publish;
 mod completed;
 mod switch;
 mod reset;
@@ -41,6 +42,7 @@ use self::handle::Message;
 pub use self::handle::{Handle, Joined, Live, OnProbation, Open, Opened, Slot, Version, condemned};
 use self::positions::Positions;
 use self::probation::Trial;
+pub use self::publish::Publication;
 pub use self::reset::Moved;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
@@ -194,6 +196,8 @@ struct Share {
 /// A request that waits for its turn.
 struct Waiting {
     request: Arc<Request>,
+    /// What the host publishes for it, in place of the handler's run.
+    publication: Option<Arc<Publication>>,
     reply: oneshot::Sender<Answer>,
     /// What its calls to the outside were answered, once it has made one.
     aside: Option<Aside>,
@@ -356,7 +360,7 @@ impl Executor {
                     let _ = done.send(());
                 }
             }
-            Message::Request { handler, request, reply } => self.receive_request(&handler, *request, reply),
+            Message::Request { handler, waiting } => self.receive_request(&handler, *waiting),
             Message::Answered { token, id, fingerprint, answer } => {
                 if let Some(lane) = self.lanes.get_mut(&token) {
                     lane.answer(id, fingerprint, answer);
@@ -404,17 +408,17 @@ impl Executor {
         }
     }
 
-    fn receive_request(&mut self, handler: &Arc<str>, request: Request, reply: oneshot::Sender<Answer>) {
+    fn receive_request(&mut self, handler: &Arc<str>, waiting: Waiting) {
         let refusal = match self.members.get_mut(handler) {
             None => Refusal::Gone,
             Some(_) if self.unwell.is_some_and(|until| Instant::now() < until) => Refusal::StoreUnavailable,
             Some(_) if self.backlog.is_full() => Refusal::OutboxFull,
             Some(member) => {
-                member.requests.push_back(Waiting { request: Arc::new(request), reply, aside: None });
+                member.requests.push_back(waiting);
                 return;
             }
         };
-        let _ = reply.send(Err(refusal));
+        let _ = waiting.reply.send(Err(refusal));
     }
 
     fn close_lane(&mut self, token: Token) {

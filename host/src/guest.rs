@@ -8,6 +8,7 @@ pub mod engine;
 pub mod component;
 pub mod delivery;
 pub(crate) mod envelope;
+pub(crate) mod event;
 mod bindings;
 mod convert;
 pub mod encode;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod connection;
+pub mod events;
 mod inflight;
 pub mod jwt;
 mod problem;

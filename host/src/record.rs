@@ -1,4 +1,4 @@
-//! What comes in: records from Kafka and requests from HTTP, as the rest of the host passes them on.
+//! What comes in: records from Kafka, requests from HTTP and events to be published, as the rest of the host passes them on.
 //!
 //! A value here is exactly what arrived; nothing in this file interprets or changes a key, a value or a header.
 
@@ -80,6 +80,71 @@ impl Record {
     }
 }
 
+/// An event as whoever publishes it gives it: a handler, or code outside of any in a handler's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The name of its destination under `[publish]` of the handler.
+    pub destination: String,
+    /// The id that it has already, if any.
+    pub id: Option<String>,
+    /// For example `ORDER_CREATED`.
+    pub event_type: String,
+    /// `None` is a null key.
+    pub key: Option<Bytes>,
+    /// `None` is a null value.
+    pub value: Option<Bytes>,
+    /// In order, repeated names kept.
+    pub headers: Vec<Header>,
+    /// When it is to be published, if not at once.
+    pub due: Option<Due>,
+}
+
+/// When an event is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// At this time, in milliseconds since the Unix epoch.
+    At(i64),
+    /// So many milliseconds after the delivery.
+    After(u64),
+}
+
+impl Due {
+    /// The time, for a delivery at `now`; both in milliseconds since the Unix epoch.
+    pub fn time(self, now: i64) -> i64 {
+        match self {
+            Self::At(at) => at,
+            Self::After(delay) => now.saturating_add_unsigned(delay),
+        }
+    }
+}
+
+/// Why an event is not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unpublished {
+    /// What is wrong.
+    pub fault: Fault,
+    /// The same for people.
+    pub message: String,
+}
+
+/// What is wrong with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The handler has no such destination.
+    Destination,
+    /// The envelope of the manifest does not take its value or its type.
+    Envelope,
+    /// Its id is too long, or empty.
+    Id,
+    /// An event with its id waits already.
+    Duplicate,
+    /// It is too large, or one too many.
+    Size,
+    /// It is due too far in the future.
+    Due,
+}
+
 /// One HTTP request that was found to belong to a handler's route, with its body complete.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -130,6 +195,12 @@ pub enum Refusal {
     /// 422: the `Idempotency-Key` was used before with another body or method.
     #[error("this Idempotency-Key was used for a different request")]
     KeyReused,
+    /// 400: what the request says of its event cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// 404, 409, 413 or 422: an event cannot be published as it was given; nothing was done.
+    #[error("{0}")]
+    Unpublished(#[from] Unpublished),
     /// 500: the handler trapped or went over a limit; the operator's log says why.
     #[error("the handler failed")]
     Failed,

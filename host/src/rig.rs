@@ -264,7 +264,7 @@ impl Rig {
     fn go_live(&self) -> Result<()> {
         let Artifact { sha256, manifest_text, migrations, .. } = &self.artifact;
         let component = deploy::compile(&self.engine, &self.artifact, &self.spec)?;
-        self.routes.check(&self.spec.name, &self.spec.routes)?;
+        self.routes.check(&self.spec.name, &self.spec.served())?;
         let store = &self.running()?.handle;
         let joined = store.switch(Version {
             spec: self.spec.clone(),

@@ -17,6 +17,7 @@ mod http_tls;
 mod envelopes;
 mod events;
 mod outbox;
+mod manual_events;
 mod delayed;
 mod timers;
 mod insight;

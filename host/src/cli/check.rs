@@ -75,7 +75,7 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
             let spec = artifact.resolve(settings)?;
             deploy::compile(engine.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?, &artifact, &spec)?;
             deploy::check_against(&spec, specs.iter().map(|(file, spec)| (&**file, spec)))?;
-            routes.check(&spec.name, &spec.routes)?;
+            routes.check(&spec.name, &spec.served())?;
             Ok(spec)
         };
         match read() {
@@ -85,7 +85,7 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
                 let target =
                     |route: &Route| Target { route: route.clone(), handler: handler.clone(), send: send.clone() };
                 // Just checked; it only makes the next handler's check see these routes.
-                let _ = routes.set(&spec.name, spec.routes.iter().map(target).collect());
+                let _ = routes.set(&spec.name, spec.served().iter().map(target).collect());
                 specs.push((file.clone(), spec));
             }
             Err(error) => match error.downcast::<Problems>() {
@@ -175,6 +175,13 @@ fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
         line("handler", &format!("{} ({}): reads {reads}, {} routes", spec.name, file.display(), spec.routes.len()));
         for schedule in &spec.schedules {
             line("schedule", &format!("{}, {schedule}", spec.name));
+        }
+        if let Some(route) = spec.events.route(&spec.name) {
+            let auth = if route.jwt { " with a token" } else { "" };
+            line(
+                "events",
+                &format!("{} {}{auth}, for {}", route.method, route.path, spec.events.destinations.join(", ")),
+            );
         }
         for (name, secret) in &spec.secrets {
             line("secret", &format!("{name} of {}, from {}", spec.name, secret.source()));

@@ -96,6 +96,7 @@ pub(super) fn text(of: &Description) -> String {
         ("event-id", one(&of.event_id)),
         ("store", one(&of.store)),
         ("routes", of.routes.clone()),
+        ("events", of.events.clone()),
         ("schedules", schedules(of)),
         ("publish", pairs(&of.publish)),
         ("grant http", of.http.clone()),

@@ -62,7 +62,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     outlet.finish()
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+/// Reads a header as it is given on the command line.
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
     Ok((name.to_owned(), value.to_owned()))
 }

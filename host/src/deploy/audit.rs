@@ -45,7 +45,7 @@ impl Caller {
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {
-    /// `deploy`, `rollback`, `undeploy`, `reset-group`, or `go-back`, which the host does by itself.
+    /// `deploy`, `rollback`, `undeploy`, `reset-group`, `publish`, or `go-back`, which the host does by itself.
     pub action: &'a str,
     /// The handler's name, as far as it is known.
     pub handler: Option<&'a str>,

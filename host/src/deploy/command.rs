@@ -268,10 +268,7 @@ impl Deployer {
     /// The store in which a handler was last live, to read.
     pub(super) fn store(&self, name: &str) -> Result<Store> {
         let seen = self.stores.last_seen(name).and_then(|seen| self.stores.path(&seen.store));
-        let unknown = || {
-            Denied::Unknown(format!("there is no handler {name}, and there never was: `tidemill handlers` lists them"))
-        };
-        Ok(Store::open_reader(&seen.ok_or_else(unknown)?)?)
+        Ok(Store::open_reader(&seen.ok_or_else(|| unknown(name))?)?)
     }
 
     /// Where a version's file belongs: where the handler's is that runs, or under its own name.
@@ -356,6 +353,10 @@ impl Deployer {
         noted.with_context(|| format!("{action} of handler {} was done, and could not be noted", done.handler))?;
         Ok(done)
     }
+}
+
+pub(super) fn unknown(name: &str) -> Denied {
+    Denied::Unknown(format!("there is no handler {name}, and there never was: `tidemill handlers` lists them"))
 }
 
 /// What a command did, with what went wrong after a version went live.

@@ -77,6 +77,8 @@ pub struct Manifest {
     pub dead_letter: DeadLetterPart,
     /// `[[route]]`
     pub routes: Option<Vec<Route>>,
+    /// `[events]`: the operator's alone, since it lets others publish in the handler's name.
+    pub events: Endpoint,
     /// `[[schedule]]`
     pub schedules: Option<Vec<Schedule>>,
     /// `[publish]`: destination = topic.
@@ -386,6 +388,27 @@ impl Route {
     }
 }
 
+/// `[events]`: where code outside publishes in a handler's name, by HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `destinations`: those of `[publish]` that are open to it. Default none.
+    pub destinations: Vec<String>,
+    /// `auth = "none"`: anybody may publish; absent (or `"jwt"`), who has a bearer token.
+    pub open: bool,
+}
+
+impl Endpoint {
+    /// The parameter of its path.
+    pub const DESTINATION: &str = "destination";
+
+    /// Its route, if the operator has switched it on.
+    pub fn route(&self, handler: &str) -> Option<Route> {
+        let path = format!("/events/{handler}/{{{}}}", Self::DESTINATION);
+        let route = Route { method: "POST".to_owned(), path, jwt: !self.open, example: None };
+        (!self.destinations.is_empty()).then_some(route)
+    }
+}
+
 /// A handler's configuration, complete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -431,6 +454,8 @@ pub struct Spec {
     pub dead_letter: DeadLetter,
     /// HTTP routes.
     pub routes: Vec<Route>,
+    /// Where others publish in its name.
+    pub events: Endpoint,
     /// When its timers are due.
     pub schedules: Vec<Schedule>,
     /// Destination = topic.
@@ -450,6 +475,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Everything that it is asked over HTTP, what the host answers for it included.
+    pub fn served(&self) -> Vec<Route> {
+        self.routes.iter().cloned().chain(self.events.route(&self.name)).collect()
+    }
+
     /// The configuration that results from a manifest, the common defaults and the operator's override of it.
     ///
     /// # Errors

@@ -43,6 +43,24 @@ pub struct Done {
     pub warning: Option<String>,
 }
 
+/// Events that were published by command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The handler in whose name.
+    pub handler: String,
+    /// In their order.
+    pub events: Vec<Enqueued>,
+}
+
+/// An event that is in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enqueued {
+    /// Its id.
+    pub event_id: String,
+    /// Where it goes.
+    pub topic: String,
+}
+
 /// A handler, as a list has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -176,6 +194,9 @@ pub struct Description {
     pub time_zone: String,
     /// Method, path, and `jwt` where a token is needed.
     pub routes: Vec<String>,
+    /// Destinations to which others publish by HTTP.
+    #[serde(default)]
+    pub events: Vec<String>,
     /// Its schedules.
     #[serde(default)]
     pub schedules: Vec<String>,
@@ -292,10 +313,11 @@ impl Description {
             publish: spec.publish.iter().map(|(name, topic)| (name.clone(), topic.to_string())).collect(),
             time_zone: crate::kafka::template::zone_name(&spec.time_zone).to_owned(),
             routes: spec
-                .routes
+                .served()
                 .iter()
                 .map(|route| format!("{} {}{}", route.method, route.path, if route.jwt { " jwt" } else { "" }))
                 .collect(),
+            events: spec.events.destinations.clone(),
             schedules: spec.schedules.iter().map(ToString::to_string).collect(),
             http: spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
             settings: spec.settings.keys().cloned().collect(),

@@ -121,6 +121,11 @@ impl Stores {
         Ok((handle, path))
     }
 
+    /// The executor of a store, if the store is open.
+    pub fn handle(&self, name: &str) -> Option<Handle> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|store| store.handle.clone())
+    }
+
     /// A store's file, if the store is open.
     pub fn path(&self, name: &str) -> Option<Arc<Path>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|store| store.path.clone())

@@ -10,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
+use super::Waiting;
 use super::completed::Completed;
 use super::positions::Positions;
+use super::publish::Publication;
 use super::reset::Moved;
 use crate::deploy::manifest::Spec;
 use crate::guest::{Component, Environment};
@@ -138,7 +140,7 @@ pub(super) enum Message {
     Open { handler: Arc<str>, lanes: Vec<Open>, complete: bool, reply: SyncSender<Result<Vec<Opened>, String>> },
     Records { token: Token, records: Vec<Record> },
     Close { tokens: Vec<Token>, done: Option<SyncSender<()>> },
-    Request { handler: Arc<str>, request: Box<Request>, reply: oneshot::Sender<Answer> },
+    Request { handler: Arc<str>, waiting: Box<Waiting> },
     Answered { token: Token, id: i64, fingerprint: [u8; 32], answer: outbound::Answer },
     RequestAnswered { handler: Arc<str>, number: u64, fingerprint: [u8; 32], answer: outbound::Answer },
     Completed { handler: Arc<str>, completed: Box<Completed> },
@@ -202,10 +204,21 @@ impl Handle {
 
     /// Runs a request that writes; the answer comes after the commit. Never blocks.
     pub fn request(&self, handler: &Arc<str>, request: Request) -> oneshot::Receiver<Answer> {
+        self.ask(handler, request, None)
+    }
+
+    /// Publishes events for a request, in a handler's name and without running it; the answer comes after the commit. Never blocks.
+    pub fn publish(&self, handler: &Arc<str>, request: Request, publication: Publication) -> oneshot::Receiver<Answer> {
+        self.ask(handler, request, Some(publication))
+    }
+
+    fn ask(&self, handler: &Arc<str>, request: Request, publication: Option<Publication>) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Request { handler: handler.clone(), request: Box::new(request), reply };
-        if let Err(SendError(Message::Request { reply, .. })) = self.sender.send(message) {
-            let _ = reply.send(Err(Refusal::StoreUnavailable));
+        let (request, publication) = (Arc::new(request), publication.map(Arc::new));
+        let waiting = Box::new(Waiting { request, publication, reply, aside: None });
+        let message = Message::Request { handler: handler.clone(), waiting };
+        if let Err(SendError(Message::Request { waiting, .. })) = self.sender.send(message) {
+            let _ = waiting.reply.send(Err(Refusal::StoreUnavailable));
         }
         answer
     }

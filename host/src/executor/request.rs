@@ -9,22 +9,27 @@ use std::time::Instant;
 use super::Executor;
 use super::group::{Abort, Answered, Group, Logged};
 use super::outside::asked_too_often;
+use super::publish::Publication;
 use super::run::Run;
 use crate::guest::{self, Context, LogLine};
 use crate::id::{InputId, Seed};
 use crate::lane::Aside;
 use crate::ledger::request;
 use crate::policy::{Failure, Outcome};
-use crate::record::{Answer, Refusal, Request, Response};
-use crate::store::Kind;
+use crate::record::{Answer, Event, Refusal, Request, Response};
+use crate::store::{Error, Kind};
 
 impl Executor {
     /// Delivers a handler's oldest request that this group has not answered yet.
     pub(super) fn deliver_request(&mut self, group: &mut Group, handler: &Arc<str>) -> Result<(), Abort> {
         let answered = group.answers.get(handler).map_or(0, Vec::len);
         let waiting = self.members.get(handler).and_then(|m| m.requests.get(answered));
-        let Some((request, aside)) = waiting.map(|w| (w.request.clone(), w.aside.clone())) else { return Ok(()) };
-        let answer = match self.answer(group, handler, &request, aside) {
+        let Some((request, publication, aside)) =
+            waiting.map(|w| (w.request.clone(), w.publication.clone(), w.aside.clone()))
+        else {
+            return Ok(());
+        };
+        let answer = match self.answer(group, handler, &request, publication.as_deref(), aside) {
             // What the store does not take, though it is well, is the request's own fault.
             Err(Abort::Store(error)) if error.kind != Kind::Store => {
                 if !group.solo {
@@ -50,20 +55,25 @@ impl Executor {
         group: &mut Group,
         handler: &Arc<str>,
         request: &Arc<Request>,
+        publication: Option<&Publication>,
         aside: Option<Aside>,
     ) -> Result<Option<Answered>, Abort> {
         let now = |answer| Ok(Some(Answered::Now(answer)));
         if Instant::now() >= request.deadline {
             return now(Err(Refusal::Expired));
         }
+        let events = publication.map_or(&[][..], |publication| &publication.events);
         if let Some(key) = &request.idempotency_key
             && let Some((fingerprint, response)) = request::find(self.connection(), handler, request, key)?
         {
-            let same = fingerprint == request::fingerprint(request);
+            let same = fingerprint == request::fingerprint(request, events);
             return now(if same { Ok(response) } else { Err(Refusal::KeyReused) });
         }
         let Some(live) = self.members.get(handler).map(|m| m.live.clone()) else { return now(Err(Refusal::Gone)) };
         self.enter(group)?;
+        if let Some(publication) = publication {
+            return now(self.publish(group, handler, &live.environment.spec, request, publication)?);
+        }
         let Some(connection) = self.connection.take() else { return now(Err(Refusal::Gone)) };
         let aside = aside.unwrap_or_else(|| Aside { started: crate::clock::now(), ..Aside::default() });
         let spec = &live.environment.spec;
@@ -88,9 +98,7 @@ impl Executor {
         };
         match &answer {
             Ok(response) if response.status < 400 => {
-                if let Some(key) = &request.idempotency_key {
-                    request::insert(self.connection(), handler, request, key, response, crate::clock::now())?;
-                }
+                self.keep_answer(handler, request, events, response)?;
                 self.keep(group, handler, &mut left)?;
             }
             _ => self.undo(group)?,
@@ -99,15 +107,33 @@ impl Executor {
         group.log.extend(logged);
         now(answer)
     }
+
+    /// Keeps the answer for when the request comes again.
+    pub(super) fn keep_answer(
+        &self,
+        handler: &str,
+        request: &Request,
+        events: &[Event],
+        response: &Response,
+    ) -> Result<(), Error> {
+        let Some(key) = &request.idempotency_key else { return Ok(()) };
+        let fingerprint = request::fingerprint(request, events);
+        request::insert(self.connection(), handler, request, key, fingerprint, response, crate::clock::now())
+    }
+}
+
+/// By what a request is known.
+pub(super) fn input(request: &Request) -> InputId {
+    InputId::Request {
+        route: format!("{} {}", request.method, request.route),
+        user: request.user.clone().unwrap_or_default(),
+        key: request.idempotency_key.clone().unwrap_or_else(|| request.id.to_string()),
+    }
 }
 
 /// What a delivery of a request is given.
 pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, request: &Request, now: i64) -> Context {
-    let input = InputId::Request {
-        route: format!("{} {}", request.method, request.route),
-        user: request.user.clone().unwrap_or_default(),
-        key: request.idempotency_key.clone().unwrap_or_else(|| request.id.to_string()),
-    };
+    let input = input(request);
     Context {
         seed: Seed::derive(secret.as_bytes(), &environment.spec.name, &input),
         source: input.describe(""),

@@ -35,6 +35,13 @@ pub(super) struct Left {
     warm: Option<Warm>,
 }
 
+impl Left {
+    /// Of what has only put events into the outbox: the id of the next row.
+    pub(super) fn enqueued(next_outbox_id: i64) -> Self {
+        Self { log: Vec::new(), next_outbox_id: Some(next_outbox_id), sends: Vec::new(), warm: None }
+    }
+}
+
 impl Executor {
     /// A run begins.
     pub(super) fn enter(&mut self, group: &mut Group) -> Result<(), Abort> {

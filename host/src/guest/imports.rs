@@ -11,22 +11,17 @@ use rand_chacha::rand_core::Rng;
 
 use super::bindings::tidemill::handler::{config, delayed, delivery, event, log, publisher, sender, sql, types};
 use super::delivery::{Effect, Ended, Sending, State, Statement};
-use super::envelope;
+use super::event::{Within, accept, duplicate};
 use crate::executor::event_id;
 use crate::kafka::sender::{BY_HTTP, Position};
-use crate::ledger::outbox::{self, EventKind};
+use crate::ledger::outbox;
 use crate::policy::{Failure, Outcome};
-use crate::record::Header;
+use crate::record::{Due, Event, Fault, Header, Unpublished};
 use crate::store::connection::Bounds;
 use crate::store::{Connection, Error, Kind, Value};
 
 /// The most random bytes that one call returns.
 const RANDOM_MAX: u32 = 64 << 10;
-/// The longest event id and event type, in bytes.
-const EVENT_NAME_MAX: usize = 1024;
-/// How long after the delivery an event may be due, in milliseconds: what is further away is rather a mistake.
-const DELAY_MAX_MS: i64 = 365 * DAY_MS;
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl State {
     /// Runs a guest's statement, and ends the delivery where the transaction or the store did not survive it.
@@ -137,54 +132,22 @@ struct Accepted {
 }
 
 impl State {
-    /// Checks an event that is to be published at once or not before it is due.
-    fn accept(&mut self, event: publisher::Event, not_before: Option<i64>) -> Result<Accepted, publisher::Error> {
-        let refuse = |kind, message: String| Err(publisher::Error { kind, message });
+    /// Checks an event that is to be published.
+    fn accept(&mut self, event: Event) -> Result<Accepted, publisher::Error> {
         let Some(row_id) = self.context.next_outbox_id else {
-            return refuse(publisher::ErrorKind::ReadOnly, "a request that only reads cannot publish".into());
+            let message = "a request that only reads cannot publish".into();
+            return Err(publisher::Error { kind: publisher::ErrorKind::ReadOnly, message });
         };
-        let spec = &self.context.environment.spec;
-        let Some(topic) = spec.publish.get(&event.destination) else {
-            let message = format!("[publish] of handler {} names no destination `{}`", spec.name, event.destination);
-            return refuse(publisher::ErrorKind::Destination, message);
-        };
-        // The input's own time, so that the event has the same topic whenever it is run again; 0 if it has none.
-        let at = if self.context.input_time == 0 { self.context.now } else { self.context.input_time };
         let derived = event.id.is_none();
-        let event_id = match event.id {
-            Some(id) if id.trim().is_empty() || id.len() > EVENT_NAME_MAX => {
-                let message = format!("an event id has 1 to {EVENT_NAME_MAX} bytes");
-                return refuse(publisher::ErrorKind::Id, message);
-            }
-            Some(id) => id,
-            None => self.next_event_id(),
+        let within = Within {
+            now: self.context.now,
+            input_time: self.context.input_time,
+            events: self.published as usize,
+            bytes: self.published_bytes,
         };
-        let mut event = outbox::Event {
-            event_id,
-            event_type: event.event_type,
-            topic: topic.topic(at, &spec.time_zone),
-            partition: None,
-            key: event.key.map(Bytes::from),
-            value: event.value.map(Bytes::from),
-            headers: event.headers.into_iter().map(Header::from).collect(),
-            kind: EventKind::Event,
-            not_before,
-        };
-        if let Err(message) = envelope::close(spec, &mut event, self.context.now) {
-            return refuse(publisher::ErrorKind::Destination, message);
-        }
-        if self.published as usize >= spec.limits.events
-            || self.published_bytes + event.size() > spec.limits.event_bytes
-            || event.event_type.len() > EVENT_NAME_MAX
-        {
-            let message = format!(
-                "one delivery may publish {} events (limits.events) of {} bytes in all (limits.event-bytes), with types of up to {EVENT_NAME_MAX} bytes",
-                spec.limits.events, spec.limits.event_bytes
-            );
-            self.over_effects = true;
-            return refuse(publisher::ErrorKind::Limit, message);
-        }
-        Ok(Accepted { row_id, event, derived })
+        let accepted = accept(&self.context.environment.spec, event, within, || self.next_event_id());
+        self.over_effects |= matches!(&accepted, Err(error) if error.fault == Fault::Size);
+        Ok(Accepted { row_id, event: accepted?, derived })
     }
 
     fn count(&mut self, event: &outbox::Event) {
@@ -197,8 +160,8 @@ impl State {
     }
 
     /// Puts an event into the outbox.
-    fn put(&mut self, event: publisher::Event, not_before: Option<i64>) -> wasmtime::Result<Enqueued> {
-        let Accepted { row_id, event, derived } = match self.accept(event, not_before) {
+    fn put(&mut self, event: publisher::Event, due: Option<Due>) -> wasmtime::Result<Enqueued> {
+        let Accepted { row_id, event, derived } = match self.accept(Event { due, ..event.into() }) {
             Ok(accepted) => accepted,
             Err(error) => return Ok(Err(error)),
         };
@@ -208,10 +171,7 @@ impl State {
             Ok(true) => self.context.next_outbox_id = Some(row_id + 1),
             // The same input has enqueued the same event before, and was read again since.
             Ok(false) if derived => {}
-            Ok(false) => {
-                let message = format!("the outbox has an event with the id {} already", event.event_id);
-                return Ok(Err(publisher::Error { kind: publisher::ErrorKind::Id, message }));
-            }
+            Ok(false) => return Ok(Err(duplicate(&event).into())),
             Err(error) => return self.end(Ended::Store(error)),
         }
         self.count(&event);
@@ -231,7 +191,7 @@ impl publisher::Host for State {
 
 impl sender::Host for State {
     fn send(&mut self, event: publisher::Event) -> wasmtime::Result<Result<sender::Receipt, publisher::Error>> {
-        let event = match self.accept(event, None) {
+        let event = match self.accept(event.into()) {
             Ok(accepted) => accepted.event,
             Err(error) => return Ok(Err(error)),
         };
@@ -261,7 +221,7 @@ impl sender::Host for State {
 
     fn send_async(&mut self, event: publisher::Event) -> wasmtime::Result<Enqueued> {
         let destination = event.destination.clone();
-        let event = match self.accept(event, None) {
+        let event = match self.accept(event.into()) {
             Ok(accepted) => accepted.event,
             Err(error) => return Ok(Err(error)),
         };
@@ -275,20 +235,11 @@ impl sender::Host for State {
 
 impl delayed::Host for State {
     fn enqueue_at(&mut self, event: publisher::Event, due: i64) -> wasmtime::Result<Enqueued> {
-        let now = self.context.now;
-        if due.saturating_sub(now) > DELAY_MAX_MS {
-            let message = format!(
-                "an event may be due {} days after the delivery at most, and this one is due at {due} (milliseconds since 1970), which is {} days away",
-                DELAY_MAX_MS / DAY_MS,
-                due.saturating_sub(now) / DAY_MS
-            );
-            return Ok(Err(publisher::Error { kind: publisher::ErrorKind::Limit, message }));
-        }
-        self.put(event, (due > now).then_some(due))
+        self.put(event, Some(Due::At(due)))
     }
 
     fn enqueue_after(&mut self, event: publisher::Event, delay_ms: u64) -> wasmtime::Result<Enqueued> {
-        self.enqueue_at(event, self.context.now.saturating_add_unsigned(delay_ms))
+        self.put(event, Some(Due::After(delay_ms)))
     }
 }
 
@@ -383,6 +334,31 @@ impl From<Error> for sql::Error {
             Kind::Store | Kind::Other => sql::ErrorKind::Other,
         };
         Self { kind, code: error.code, message: error.message }
+    }
+}
+
+impl From<publisher::Event> for Event {
+    fn from(event: publisher::Event) -> Self {
+        Self {
+            destination: event.destination,
+            id: event.id,
+            event_type: event.event_type,
+            key: event.key.map(Bytes::from),
+            value: event.value.map(Bytes::from),
+            headers: event.headers.into_iter().map(Header::from).collect(),
+            due: None,
+        }
+    }
+}
+
+impl From<Unpublished> for publisher::Error {
+    fn from(error: Unpublished) -> Self {
+        let kind = match error.fault {
+            Fault::Destination | Fault::Envelope => publisher::ErrorKind::Destination,
+            Fault::Id | Fault::Duplicate => publisher::ErrorKind::Id,
+            Fault::Size | Fault::Due => publisher::ErrorKind::Limit,
+        };
+        Self { kind, message: error.message }
     }
 }
 

@@ -32,11 +32,12 @@ use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::deploy::{Deployer, may_pass};
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::connection::{self, Reply, Service};
+use crate::http::events;
 use crate::http::jwt::Unauthorized;
 use crate::http::problem::Problem;
 use crate::http::request;
 use crate::ledger::deployment::Migration;
-use crate::record::Refusal;
+use crate::record::{Event, Header, Refusal};
 
 /// What all paths begin with.
 pub const BASE: &str = "/admin/v1";
@@ -48,6 +49,11 @@ const CLAIMED_MAX: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of a body at most: the largest component in base64, and some.
 const BODY_MAX: usize = COMPONENT_MAX as usize / 10 * 14;
+/// The last part of the path at which a handler's events are published.
+pub const EVENTS: &str = "events";
+/// Events of one request at most, and bytes of its body.
+pub const EVENTS_MAX: usize = 1_000;
+const EVENTS_BODY_MAX: usize = 8 << 20;
 /// Connections at once.
 pub const SEATS: usize = 32;
 /// Bodies that are held at once.
@@ -121,6 +127,61 @@ pub struct Rollback {
     pub version: Option<i64>,
 }
 
+/// What `POST handlers/{name}/events` says: events that are published together, or not at all.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// From one to [`EVENTS_MAX`], in their order.
+    pub events: Vec<NewEvent>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEvent {
+    /// The name under `[publish]`.
+    pub destination: String,
+    /// The value, as it is.
+    pub value: String,
+    /// The key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// For example `ORDER_CREATED`.
+    #[serde(default)]
+    pub event_type: String,
+    /// The version of its schema.
+    #[serde(default)]
+    pub event_version: Option<String>,
+    /// Its id, if it has one already.
+    #[serde(default)]
+    pub event_id: Option<String>,
+    /// Names and values.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// A duration like `30s`, before which it is not published.
+    #[serde(default)]
+    pub delay: Option<String>,
+    /// Or a time, like `2026-01-31T12:00:00Z`.
+    #[serde(default)]
+    pub at: Option<String>,
+}
+
+impl NewEvent {
+    fn event(self) -> Result<Event, Problem> {
+        let due = events::due(self.delay.as_deref(), self.at.as_deref()).map_err(Problem::bad_request)?;
+        let headers = self.headers.into_iter().chain(self.event_version.map(|v| (events::VERSION.to_owned(), v)));
+        Ok(Event {
+            destination: self.destination,
+            id: self.event_id,
+            event_type: self.event_type,
+            key: self.key.map(Bytes::from),
+            value: Some(self.value.into()),
+            headers: headers.map(|(name, value)| Header { name, value: Some(value.into()) }).collect(),
+            due,
+        })
+    }
+}
+
 impl Service for Admin {
     fn patience(&self) -> Duration {
         PATIENCE
@@ -173,6 +234,8 @@ impl Admin {
                     (["versions"], _) => Err(Problem::method_not_allowed("GET")),
                     (["rollback"], &Method::POST) => self.rollback(parts, body, name, caller).await,
                     (["rollback"], _) => Err(Problem::method_not_allowed("POST")),
+                    ([EVENTS], &Method::POST) => self.publish(parts, body, name, caller).await,
+                    ([EVENTS], _) => Err(Problem::method_not_allowed("POST")),
                     _ => Err(nothing()),
                 }
             }
@@ -235,7 +298,7 @@ impl Admin {
             }
         };
         let Ok(_held) = self.bodies.try_acquire() else { return Err(Refusal::Busy.into()) };
-        let whole = self.read(parts, body).await?;
+        let whole = self.read(parts, body, BODY_MAX).await?;
         let sent = match json {
             true => serde_json::from_slice::<Upload>(&whole).map_err(malformed)?.parts()?,
             false => artifact::Parts { wasm: whole.into(), ..artifact::Parts::default() },
@@ -255,7 +318,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<Reply, Problem> {
         let Ok(_held) = self.bodies.try_acquire() else { return Err(Refusal::Busy.into()) };
-        let whole = self.read(parts, body).await?;
+        let whole = self.read(parts, body, BODY_MAX).await?;
         let to: Rollback = match whole.is_empty() {
             true => Rollback::default(),
             false => serde_json::from_slice(&whole).map_err(malformed)?,
@@ -271,17 +334,33 @@ impl Admin {
         caller: Caller,
     ) -> Result<Reply, Problem> {
         let Ok(_held) = self.bodies.try_acquire() else { return Err(Refusal::Busy.into()) };
-        let whole = self.read(parts, body).await?;
+        let whole = self.read(parts, body, BODY_MAX).await?;
         let reset: Reset = serde_json::from_slice(&whole).map_err(malformed)?;
         self.ask(move |deployer| deployer.reset(&group, &reset, &caller)).await
     }
 
-    async fn read(&self, parts: &Parts, body: &mut Option<Incoming>) -> Result<Bytes, Problem> {
+    async fn publish(
+        &self,
+        parts: &Parts,
+        body: &mut Option<Incoming>,
+        name: String,
+        caller: Caller,
+    ) -> Result<Reply, Problem> {
+        let whole = self.read(parts, body, EVENTS_BODY_MAX).await?;
+        let Publish { events } = serde_json::from_slice(&whole).map_err(malformed)?;
+        if !(1..=EVENTS_MAX).contains(&events.len()) {
+            return Err(Problem::bad_request(format!("a request publishes from 1 to {EVENTS_MAX} events")));
+        }
+        let events = events.into_iter().map(NewEvent::event).collect::<Result<_, _>>()?;
+        self.ask(move |deployer| deployer.publish(&name, events, &caller)).await
+    }
+
+    async fn read(&self, parts: &Parts, body: &mut Option<Incoming>, most: usize) -> Result<Bytes, Problem> {
         let Some(incoming) = body else { return Ok(Bytes::new()) };
-        let read = request::read(&parts.headers, incoming, BODY_MAX, Instant::now() + PATIENCE);
+        let read = request::read(&parts.headers, incoming, most, Instant::now() + PATIENCE);
         let whole = tokio::select! {
             read = read => read.map_err(|problem| match problem.status {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::new(problem.status, format!("the body is larger than {BODY_MAX} bytes")),
+                StatusCode::PAYLOAD_TOO_LARGE => Problem::new(problem.status, format!("the body is larger than {most} bytes")),
                 StatusCode::REQUEST_TIMEOUT => Problem::new(problem.status, "the body did not arrive in time; nothing was done"),
                 _ => problem,
             })?,
@@ -310,6 +389,9 @@ impl Admin {
 
 /// A refusal as its status.
 fn refused(error: &anyhow::Error) -> Problem {
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return refusal.clone().into();
+    }
     let status = match error.downcast_ref::<Denied>() {
         Some(Denied::Unknown(_)) => StatusCode::NOT_FOUND,
         Some(Denied::Conflict(_)) => StatusCode::CONFLICT,

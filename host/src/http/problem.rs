@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 
 use crate::http::jwt::Unauthorized;
 use crate::http::routes::Missing;
-use crate::record::Refusal;
+use crate::record::{Fault, Refusal};
 
 /// Why a request is not answered by a handler.
 #[derive(Debug)]
@@ -88,7 +88,9 @@ impl From<Unauthorized> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, retry_after) = match refusal {
+        let (status, retry_after) = match &refusal {
+            Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, None),
+            Refusal::Unpublished(unpublished) => (unpublished_status(unpublished.fault), None),
             Refusal::Gone => (StatusCode::NOT_FOUND, None),
             Refusal::StillRunning => (StatusCode::CONFLICT, None),
             Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, None),
@@ -104,5 +106,14 @@ impl From<Refusal> for Problem {
             Some(seconds) => problem.with(RETRY_AFTER, seconds),
             None => problem,
         }
+    }
+}
+
+fn unpublished_status(fault: Fault) -> StatusCode {
+    match fault {
+        Fault::Destination => StatusCode::NOT_FOUND,
+        Fault::Duplicate => StatusCode::CONFLICT,
+        Fault::Size => StatusCode::PAYLOAD_TOO_LARGE,
+        Fault::Envelope | Fault::Id | Fault::Due => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }

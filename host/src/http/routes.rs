@@ -296,8 +296,8 @@ fn malformed(method: &str, path: &str) -> Option<&'static str> {
     None
 }
 
-/// Percent-decode a parameter's value; `None` for a broken escape or invalid UTF-8.
-fn decode(raw: &str) -> Option<String> {
+/// Percent-decode a value in the path or the query; `None` for a broken escape or invalid UTF-8.
+pub(super) fn decode(raw: &str) -> Option<String> {
     for escape in raw.split('%').skip(1) {
         if escape.bytes().take(2).filter(u8::is_ascii_hexdigit).count() < 2 {
             return None;

@@ -10,7 +10,7 @@ use crate::deploy::manifest::Spec;
 use crate::id::Seed;
 use crate::ledger::outbox::{Event, EventKind};
 use crate::policy::Failure;
-use crate::record::{Header, Record, Timestamp};
+use crate::record::{Header, Record, Timestamp, last_header};
 use crate::settings::DeadLetterPartition;
 
 /// What the names of its headers begin with.
@@ -78,10 +78,7 @@ pub struct Original {
 /// A header that says where it comes from is missing or has another length.
 pub fn original(letter: &Record) -> Result<Option<Original>, String> {
     // Where a name repeats the last one counts: a record may have come with such headers already.
-    let of = |name: &str| {
-        let named = |header: &&Header| header.name.strip_prefix(PREFIX) == Some(name);
-        letter.headers.iter().rfind(named).and_then(|header| header.value.as_deref())
-    };
+    let of = |name: &str| last_header(&letter.headers, &format!("{PREFIX}{name}"));
     let Some(topic) = of("original-topic") else { return Ok(None) };
     let wrong = |name: &str| format!("the dead letter's header {PREFIX}{name} is missing, or not as Kafka writes it");
     let number = |name: &str| Some(i64::from_be_bytes(of(name)?.try_into().ok()?));

@@ -8,16 +8,28 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::encoding;
-use crate::record::{Request, Response};
+use crate::record::{Event, Request, Response};
 use crate::store::{Connection, Error, Value};
 
-/// What makes two requests the same: method, path, query and body.
-pub fn fingerprint(request: &Request) -> String {
+/// What makes two requests the same: method, path, query and body, and what their headers say of the events that they publish.
+pub fn fingerprint(request: &Request, events: &[Event]) -> String {
     let mut hash = Sha256::new();
-    let query = request.query.as_deref().unwrap_or_default();
-    for part in [request.method.as_bytes(), request.path.as_bytes(), query.as_bytes(), &request.body] {
+    let mut part = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
+    };
+    let query = request.query.as_deref().unwrap_or_default();
+    [request.method.as_bytes(), request.path.as_bytes(), query.as_bytes(), &request.body]
+        .into_iter()
+        .for_each(&mut part);
+    for event in events {
+        let due = event.due.map(|due| format!("{due:?}"));
+        let said = [event.id.as_deref(), Some(&event.event_type), due.as_deref()].map(|text| text.map(str::as_bytes));
+        let headers = event.headers.iter().flat_map(|header| [Some(header.name.as_bytes()), header.value.as_deref()]);
+        said.into_iter().chain([event.key.as_deref()]).chain(headers).for_each(|said| {
+            part(&[u8::from(said.is_some())]);
+            part(said.unwrap_or_default());
+        });
     }
     crate::id::hex(&hash.finalize())
 }
@@ -48,6 +60,7 @@ pub fn insert(
     handler: &str,
     request: &Request,
     key: &str,
+    fingerprint: String,
     response: &Response,
     now: i64,
 ) -> Result<(), Error> {
@@ -58,7 +71,7 @@ pub fn insert(
     let headers = response.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..])));
     let mut params = Vec::from(scope(handler, request, key));
     params.extend([
-        fingerprint(request).into(),
+        fingerprint.into(),
         i64::from(response.status).into(),
         encoding::write_pairs(headers).into(),
         Value::readable(&response.body),
@@ -78,4 +91,59 @@ pub fn purge(connection: &Connection, age: i64, limit: i64) -> Result<bool, Erro
 fn scope(handler: &str, request: &Request, key: &str) -> [Value; 4] {
     let route = format!("{} {}", request.method, request.route);
     [handler.into(), route.into(), request.user.as_deref().unwrap_or_default().into(), key.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::record::{Due, Header};
+
+    fn request(body: &'static str) -> Request {
+        Request {
+            method: "POST".into(),
+            path: "/a".into(),
+            route: "/a".into(),
+            params: Vec::new(),
+            query: Some("b=c".into()),
+            headers: Vec::new(),
+            body: Bytes::from_static(body.as_bytes()),
+            user: None,
+            idempotency_key: None,
+            id: uuid::Uuid::nil(),
+            deadline: Instant::now(),
+        }
+    }
+
+    /// Answers are kept for a day or for ever, and asked for by another version of the host too.
+    #[test]
+    fn the_fingerprint_of_a_request_stays_what_it_was() {
+        let known = "ad6c34cdf5a9e41b3869e8bc626d758f9910ac0ac3808a4a172654e7f61df969";
+        assert_eq!(fingerprint(&request("body"), &[]), known);
+        assert_ne!(fingerprint(&request("other"), &[]), known);
+    }
+
+    #[test]
+    fn s1_3_whatever_is_said_of_an_event_makes_it_another() {
+        let header = |name: &str, value| Header { name: name.into(), value };
+        let plain = Event { event_type: "A".into(), ..Event::default() };
+        let events = [
+            plain.clone(),
+            Event { event_type: "B".into(), ..plain.clone() },
+            Event { id: Some("A".into()), ..plain.clone() },
+            Event { key: Some(Bytes::new()), ..plain.clone() },
+            Event { key: Some(Bytes::from("k")), ..plain.clone() },
+            Event { headers: vec![header("k", None)], ..plain.clone() },
+            Event { headers: vec![header("k", Some(Bytes::new()))], ..plain.clone() },
+            Event { due: Some(Due::At(1)), ..plain.clone() },
+            Event { due: Some(Due::After(1)), ..plain.clone() },
+        ];
+        let mut all: Vec<String> =
+            events.iter().map(|event| fingerprint(&request("body"), std::slice::from_ref(event))).collect();
+        all.push(fingerprint(&request("body"), &[]));
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), events.len() + 1);
+    }
 }

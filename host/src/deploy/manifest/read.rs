@@ -12,8 +12,8 @@ use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
 use super::{
-    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Envelope, Instances, LimitsPart, Manifest,
-    OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
+    CircuitPart, ClassPart, CompensationPart, ConsumerPart, DeadLetterPart, Endpoint, Envelope, Instances, LimitsPart,
+    Manifest, OutboundPart, ProbationPart, Retry, Route, SendPart, Start, names, pattern,
 };
 use crate::deploy::secrets::Source;
 use crate::deploy::smoke;
@@ -48,8 +48,8 @@ pub(crate) fn manifest(section: &Section<'_>) -> Manifest {
 pub(crate) fn overrides(section: &Section<'_>, base: &Path) -> Manifest {
     let _refused: Option<()> =
         section.take("name", |_| Err("a handler's name cannot be overridden; remove this line".to_owned()));
-    let probation = probation(&section.section("probation"));
-    Manifest { probation, sources: sources(section, "secrets", base), ..common(section, Reach::Client) }
+    let (probation, events) = (probation(&section.section("probation")), endpoint(&section.section("events")));
+    Manifest { probation, events, sources: sources(section, "secrets", base), ..common(section, Reach::Client) }
 }
 
 /// Where the operator keeps the secrets of this table.
@@ -100,6 +100,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         probation: ProbationPart::default(),
         dead_letter: dead_letter(&section.section("dead-letter")),
         routes: routes(section),
+        events: Endpoint::default(),
         schedules: schedules(section),
         publish: publish(&section.section("publish")),
         time_zone: section.take("time-zone", |v| template::zone(v.text()?)),
@@ -107,6 +108,19 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         limits: limits(&section.section("limits")),
         consumer: consumer(&section.section("consumer"), reach),
     }
+}
+
+/// `[events]`
+fn endpoint(section: &Section<'_>) -> Endpoint {
+    let destinations = asked(section, "destinations", |v| v.text().map(str::to_owned));
+    let open = section.take("auth", |v| v.choice(&[("jwt", false), ("none", true)]));
+    if open.is_some() && destinations.as_ref().is_none_or(Vec::is_empty) {
+        section.problem(
+            "auth",
+            "opens nothing without `destinations`, the names under `[publish]` that others may publish to",
+        );
+    }
+    Endpoint { destinations: destinations.unwrap_or_default(), open: open.unwrap_or(false) }
 }
 
 /// A list in which nothing stands twice.

@@ -55,6 +55,7 @@ pub(super) fn spec(
         send: over.send.over(manifest.send.over(sender::Settings::default())),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
+        events: over.events.clone(),
         schedules: pick(&over.schedules, &manifest.schedules).unwrap_or_default(),
         publish: merge(&over.publish, &manifest.publish),
         time_zone: pick(&over.time_zone, &manifest.time_zone).unwrap_or(TimeZone::UTC),
@@ -112,6 +113,15 @@ fn check(spec: &Spec) -> Problems {
     }
     for name in spec.secrets.keys().filter(|name| spec.settings.contains_key(*name)) {
         wrong(format!("`{name}` is a secret and one of `[settings]` too; a handler finds both by name: rename one"));
+    }
+    for name in spec.events.destinations.iter().filter(|name| !spec.publish.contains_key(*name)) {
+        wrong(format!(
+            "`events.destinations` opens `{name}`, which `[publish]` does not name; it names {}",
+            match spec.publish.is_empty() {
+                true => "none".to_owned(),
+                false => spec.publish.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+            }
+        ));
     }
     for topic in &spec.topics {
         if spec.dead_letter.topic.replace("{topic}", topic) == *topic {
@@ -409,6 +419,22 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(twice.contains("stands here twice"), "{twice}");
+    }
+
+    #[test]
+    fn s1_3_the_operator_opens_destinations_that_the_handler_has() {
+        let manifest = "name = \"shop\"\ntopics = [\"a\"]\npublish = { orders = \"order-events\" }\n";
+        let opened = |open: &str| resolve(manifest, &format!("[handler.shop.events]\n{open}"));
+        assert_eq!(resolve(manifest, "").unwrap().served(), []);
+        let route = |open: &str| opened(open).unwrap().served().remove(0);
+        let jwt = route("destinations = [\"orders\"]");
+        assert_eq!((&*jwt.method, &*jwt.path, jwt.jwt), ("POST", "/events/shop/{destination}", true));
+        assert!(!route("destinations = [\"orders\"]\nauth = \"none\"").jwt);
+        let unknown = opened("destinations = [\"orders\", \"mails\"]").unwrap_err().to_string();
+        assert!(
+            unknown.contains("`events.destinations` opens `mails`") && unknown.ends_with("it names `orders`"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
-use crate::record::Refusal;
+use crate::record::{Fault, Refusal, Unpublished};
 
 #[test]
 fn a_handler_gets_the_request_and_the_client_its_response() {
@@ -122,7 +122,15 @@ fn a_key_on_a_reading_route_is_checked_and_left_aside() {
 
 #[test]
 fn each_refusal_has_its_status() {
+    let unpublished = |fault| Refusal::Unpublished(Unpublished { fault, message: "no".into() });
     let all = [
+        (Refusal::Malformed("what".into()), 400, None),
+        (unpublished(Fault::Destination), 404, None),
+        (unpublished(Fault::Envelope), 422, None),
+        (unpublished(Fault::Id), 422, None),
+        (unpublished(Fault::Duplicate), 409, None),
+        (unpublished(Fault::Size), 413, None),
+        (unpublished(Fault::Due), 422, None),
         (Refusal::Gone, 404, None),
         (Refusal::StillRunning, 409, None),
         (Refusal::KeyReused, 422, None),

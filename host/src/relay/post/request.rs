@@ -24,7 +24,9 @@ const KEY_MAX: usize = 255;
 
 /// Whether a header is one that the host sets, or that concerns one connection only. The name in lower case.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    matches!(name, "host" | "content-length" | "idempotency-key") || name.starts_with("event-") || is_hop_by_hop(name)
+    // The version of an event's schema is a header of the event's own.
+    let of_event = name.starts_with("event-") && name != "event-version";
+    matches!(name, "host" | "content-length" | "idempotency-key") || of_event || is_hop_by_hop(name)
 }
 
 /// The request that carries a row.
@@ -188,6 +190,7 @@ mod tests {
             ("not a name", Some(b"x")),
             ("Connection", Some(b"close")),
             ("event-id", Some(b"another")),
+            ("event-version", Some(b"2")),
             ("x-from", Some(b"event")),
             ("raw", Some(&[0, 255])),
             ("none", None),
@@ -198,6 +201,7 @@ mod tests {
             "event-key: k",
             "event-topic: t",
             "event-type: POST_CREATED",
+            "event-version: 2",
             "idempotency-key: e-1",
             "none: ",
             "raw-bin: AP8=",
