@@ -429,6 +429,22 @@ impl Deployer {
         self.lock().values().filter(|handler| !handler.serves()).map(|handler| handler.file.clone()).collect()
     }
 
+    /// Handlers that are live and do not read or answer, unless a deployment is under way: that is not waited for.
+    pub fn idle_handlers(&self) -> Vec<String> {
+        let Ok(handlers) = self.handlers.try_lock() else { return Vec::new() };
+        handlers.iter().filter(|(_, handler)| !handler.serves()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The stores.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// How often each action was done (`true`) or refused since the start.
+    pub fn acts(&self) -> BTreeMap<(String, bool), u64> {
+        self.around.audit.acts()
+    }
+
     /// The configuration of each handler that runs.
     pub fn specs(&self) -> Vec<Spec> {
         self.lock().values().map(|handler| handler.spec.clone()).collect()

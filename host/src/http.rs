@@ -8,12 +8,14 @@ pub mod admin;
 pub mod connection;
 mod inflight;
 pub mod jwt;
+pub mod monitor;
 mod problem;
 mod request;
 pub(crate) use request::is_hop_by_hop;
 pub mod response;
 pub mod routes;
 pub mod secret;
+mod token;
 pub mod server;
 #[cfg(test)]
 mod tests;
