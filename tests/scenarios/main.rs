@@ -26,6 +26,8 @@ mod reading;
 mod transactions;
 mod members;
 mod groups;
+mod metrics;
+mod monitoring;
 mod commerce;
 mod standby;
 mod crash;

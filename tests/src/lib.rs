@@ -18,6 +18,7 @@ pub mod http;
 pub mod store;
 pub mod kafka;
 pub mod service;
+pub mod metrics;
 pub mod dispatch;
 
 pub use daemon::Daemon;
@@ -26,6 +27,7 @@ pub use kafka::Kafka;
 pub use kafka::client::{Client, Out, Rec};
 pub use kafka::member::Member;
 pub use kafka::transaction::Transactional;
+pub use metrics::Metrics;
 pub use sandbox::{Sandbox, built, token};
 pub use service::Service;
 pub use store::Store;

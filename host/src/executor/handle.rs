@@ -171,12 +171,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(
-        sender: Sender<Message>,
-        identity: Identity,
-        name: Arc<str>,
-        meter: Arc<meters::Store>,
-    ) -> Self {
+    pub(super) fn new(sender: Sender<Message>, identity: Identity, name: Arc<str>, meter: Arc<meters::Store>) -> Self {
         Self { sender, identity, name, meter }
     }
 

@@ -22,9 +22,9 @@ use crate::http::connection::{self, Reply, Service};
 use crate::http::problem::Problem;
 use crate::http::request;
 use crate::http::token::Token;
+use crate::metrics::Format;
 use crate::metrics::gather::{self, Gatherer};
 use crate::metrics::health::{self, Liveness, Now};
-use crate::metrics::Format;
 use crate::record::Refusal;
 
 /// How long a head may take to arrive, and a client to take its answer.

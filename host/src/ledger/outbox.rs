@@ -394,7 +394,8 @@ pub fn oldest(connection: &Connection, from: i64) -> Result<Option<(i64, i64)>, 
 
 /// How many delayed rows wait, and when the first of them is due, in milliseconds since the Unix epoch.
 pub fn delayed(connection: &Connection) -> Result<(u64, Option<i64>), Error> {
-    let sql = "SELECT count(*), min(not_before) FROM main.tm_outbox WHERE status = 'waiting' AND not_before IS NOT NULL";
+    let sql =
+        "SELECT count(*), min(not_before) FROM main.tm_outbox WHERE status = 'waiting' AND not_before IS NOT NULL";
     let found = connection.first(sql, &[], |row| Ok((row.integer(0)?, row.opt_integer(1)?)))?;
     Ok(found.map_or((0, None), |(rows, due)| (u64::try_from(rows).unwrap_or(0), due)))
 }

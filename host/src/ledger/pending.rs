@@ -328,9 +328,8 @@ pub fn add_refused(connection: &Connection, id: i64, why: &str, now: i64) -> Res
 pub fn count(connection: &Connection) -> Result<Vec<(String, u64, Option<i64>)>, Error> {
     let sql = "SELECT handler, count(*), min(iif(purpose = 'handle' AND partition >= 0, timestamp, NULL))
                FROM main.tm_pending GROUP BY handler";
-    connection.query(sql, &[], |row| {
-        Ok((row.text(0)?, u64::try_from(row.integer(1)?).unwrap_or(0), row.opt_integer(2)?))
-    })
+    connection
+        .query(sql, &[], |row| Ok((row.text(0)?, u64::try_from(row.integer(1)?).unwrap_or(0), row.opt_integer(2)?)))
 }
 
 /// The topics of which something waits for this handler, under a partition that is none of Kafka's.

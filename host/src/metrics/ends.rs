@@ -9,17 +9,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rdkafka::client::Client;
-use rdkafka::types::RDKafkaType;
 
 use crate::kafka::config::{Connection, Reporter};
-use crate::kafka::ends::ends;
+use crate::kafka::ends::highs;
+use crate::kafka::{identity, topics};
 
 /// How old an answer may be before Kafka is asked again.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long one question may take.
-const ASK: Duration = Duration::from_secs(3);
 
 /// A topic and a partition.
 pub type Place = (String, i32);
@@ -91,7 +89,7 @@ fn answer(connection: &Connection, questions: &Receiver<Vec<Place>>, told: &Shar
         }
         let (lock, answered) = &**told;
         let mut known = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        known.up = Some(found.is_ok());
+        known.up = Some(found.as_ref().err().is_none_or(is_answer));
         if let Ok(found) = found {
             // A partition whose leader is away ends where it did; one that nobody asks for any more is forgotten.
             let asked: HashSet<&Place> = places.iter().collect();
@@ -105,20 +103,16 @@ fn answer(connection: &Connection, questions: &Receiver<Vec<Place>>, told: &Shar
     }
 }
 
-fn ask(
-    connection: &Connection,
-    client: &mut Option<Client<Reporter>>,
-    places: &[Place],
-) -> Result<HashMap<Place, i64>> {
+fn ask(connection: &Connection, client: &mut Option<Client<Reporter>>, places: &[Place]) -> Result<HashMap<Place, i64>> {
     let open = match client.take() {
         Some(open) => open,
-        None => {
-            let config = connection.client("metrics");
-            let native = config.create_native_config().context("set up a client")?;
-            Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Reporter::new("metrics"))
-                .context("open a client")?
-        }
+        None => topics::open(connection)?,
     };
-    let open = client.insert(open);
-    ends(open, connection, places, ASK)
+    let named: Vec<(&str, i32)> = places.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
+    highs(client.insert(open), connection, &named)
+}
+
+/// Whether it was Kafka that said no.
+fn is_answer(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<identity::Error>(), Some(identity::Error::Topic { .. }))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::ends::{Ends, Known, Place};
-use super::health::{self, HandlerState, Liveness, Now, Readiness, Stage, StoreState};
+use super::health::{self, HandlerState, Liveness, Readiness, Stage, StoreState};
 use super::meters::{self, Input, Left, Undone, endings};
 use super::page::{Format, Page};
 use super::{families, process};
@@ -157,8 +157,7 @@ impl Gatherer {
     fn read_file(&self, name: &Arc<str>, path: &Path, rows: u64) -> Result<Read, Error> {
         let reader = Connection::open_reader(path)?;
         reader.bound_all(Instant::now() + READ_WITHIN);
-        let (offsets, fallback, pending) =
-            (offset::all(&reader)?, fallback::count(&reader)?, pending::count(&reader)?);
+        let (offsets, fallback, pending) = (offset::all(&reader)?, fallback::count(&reader)?, pending::count(&reader)?);
         let (delayed, due) = outbox::delayed(&reader)?;
         // Where none waits, all that are kept would be looked through.
         let oldest = if rows > delayed { self.oldest(name, &reader)? } else { None };

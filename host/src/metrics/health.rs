@@ -124,7 +124,8 @@ pub fn readiness(stage: Stage, stores: &[StoreState], handlers: &[HandlerState],
     let mut reasons: Vec<Reason> = stage.sentence().map(Reason::plain).into_iter().collect();
     for StoreState { name, unwell, outbox_full, .. } in stores {
         if *unwell {
-            let why = "it cannot be written: free disk space, or check the disk and the data folder; the log has the error";
+            let why =
+                "it cannot be written: free disk space, or check the disk and the data folder; the log has the error";
             reasons.push(Reason::store(name, why));
         }
         if *outbox_full {

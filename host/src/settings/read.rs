@@ -12,8 +12,8 @@ use super::librdkafka::Reach;
 use super::reader::Section;
 use super::value::Value;
 use super::{
-    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics, Outbox,
-    Settings, Store, Topic, Versions,
+    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics,
+    Outbox, Settings, Store, Topic, Versions,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
