@@ -27,8 +27,8 @@ use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+use self::checks::reads_the_same;
 pub use self::checks::{check_against, compile};
-use self::checks::{reads, reads_the_same};
 use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
@@ -245,7 +245,7 @@ impl Deployer {
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
         // Only records are counted.
-        let on_probation = probation != Probation::None && spec.probation.records > 0 && reads(&spec);
+        let on_probation = probation != Probation::None && spec.probation.records > 0 && spec.reads();
         let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
@@ -379,7 +379,7 @@ impl Deployer {
             // Closed before the new one opens: they share a `group.instance.id`.
             consumer.stop();
         }
-        if !reads(spec) {
+        if !spec.reads() {
             return Ok(None);
         }
         let kbytes = (PREFETCH_KBYTES / handlers.max(1)).max(PREFETCH_MIN_KBYTES);
@@ -489,7 +489,7 @@ pub fn targets(
 impl Deployed {
     /// Whether it reads, if it is to.
     fn serves(&self) -> bool {
-        self.consumer.is_some() == reads(&self.spec)
+        self.consumer.is_some() == self.spec.reads()
     }
 }
 

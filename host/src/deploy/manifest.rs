@@ -450,6 +450,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether it reads topics.
+    pub fn reads(&self) -> bool {
+        !self.topics.is_empty() || self.pattern.is_some()
+    }
+
     /// The configuration that results from a manifest, the common defaults and the operator's override of it.
     ///
     /// # Errors

@@ -184,7 +184,7 @@ impl Executor {
             version: number,
             artifact: version.artifact,
             memory_limit: spec.limits.memory,
-            reads: !spec.topics.is_empty() || spec.pattern.is_some(),
+            reads: spec.reads(),
         });
         let live = Arc::new(Live::new(version.component, environment, number, meter.clone()));
         let trial = self.trial(&state, version.probation, &live);

@@ -24,8 +24,9 @@ use crate::ledger::{fallback, offset, outbox, pending};
 use crate::relay;
 use crate::store::{Connection, Error};
 
-/// How long one store may be read.
+/// How long one store may be read, and how long all of them.
 const READ_WITHIN: Duration = Duration::from_millis(500);
+const READ_ALL_WITHIN: Duration = Duration::from_secs(3);
 /// How long Kafka's answer is waited for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -86,7 +87,9 @@ impl Gatherer {
     /// The whole page. Waits for the disk and for Kafka, for a bounded time.
     pub fn page(&self, stage: Stage, format: Format) -> String {
         let mut page = Page::default();
-        let stores: Vec<Store> = self.parts.deployer.stores().listed().into_iter().map(|s| self.read(s)).collect();
+        let until = Instant::now() + READ_ALL_WITHIN;
+        let listed = self.parts.deployer.stores().listed();
+        let stores: Vec<Store> = listed.into_iter().map(|store| self.read(store, until)).collect();
         let known = self.ends.of(places(&stores), ENDS_WITHIN);
         common(&mut page, stage, self.readiness(stage, known.up).ready);
         if let Some(up) = known.up {
@@ -144,19 +147,19 @@ impl Gatherer {
         self.parts.deployer.stores().listed().into_iter().map(state).collect()
     }
 
-    fn read(&self, (handle, path): (executor::Handle, Arc<Path>)) -> Store {
+    fn read(&self, (handle, path): (executor::Handle, Arc<Path>), until: Instant) -> Store {
         let (name, meter) = (handle.name().clone(), handle.meter().clone());
         let rows = meter.outbox_rows.load(Ordering::Relaxed);
-        let read = self.read_file(&name, &path, rows);
+        let read = self.read_file(&name, &path, rows, until.min(Instant::now() + READ_WITHIN));
         if let Err(error) = &read {
             tracing::debug!(store = %name, %error, "read a store for a scrape");
         }
         Store { name, meter, path, read }
     }
 
-    fn read_file(&self, name: &Arc<str>, path: &Path, rows: u64) -> Result<Read, Error> {
+    fn read_file(&self, name: &Arc<str>, path: &Path, rows: u64, until: Instant) -> Result<Read, Error> {
         let reader = Connection::open_reader(path)?;
-        reader.bound_all(Instant::now() + READ_WITHIN);
+        reader.bound_all(until);
         let (offsets, fallback, pending) = (offset::all(&reader)?, fallback::count(&reader)?, pending::count(&reader)?);
         let (delayed, due) = outbox::delayed(&reader)?;
         // Where none waits, all that are kept would be looked through.

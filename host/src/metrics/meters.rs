@@ -191,7 +191,10 @@ impl Handler {
 
     /// A delivery had so many bytes of linear memory, and an instance of its own if one was `made` for it.
     pub fn ran(&self, memory: usize, made: bool) {
-        self.memory.fetch_max(memory as u64, Ordering::Relaxed);
+        // Most have as much as the one before.
+        if memory as u64 > self.memory.load(Ordering::Relaxed) {
+            self.memory.fetch_max(memory as u64, Ordering::Relaxed);
+        }
         if made {
             self.instances.fetch_add(1, Ordering::Relaxed);
         }
