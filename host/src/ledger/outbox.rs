@@ -496,4 +496,23 @@ mod tests {
         assert_eq!(next_due(&connection, 40).unwrap(), Some(50));
         assert_eq!(next_due(&connection, 60).unwrap(), None);
     }
+
+    #[test]
+    fn s2_10_the_oldest_row_that_waits_is_found_from_where_it_was_looked_for_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
+        schema::prepare(&connection).unwrap();
+        assert_eq!(oldest(&connection, 0).unwrap(), None);
+        for (id, not_before) in [(1, None), (2, Some(90)), (3, None), (4, Some(70)), (5, None)] {
+            assert!(insert(&connection, id, &event(id, "a", not_before), "h", "s", 10 * id).unwrap());
+        }
+        assert_eq!(oldest(&connection, 0).unwrap(), Some((1, 10)));
+        mark_published(&connection, 1, 1, 99).unwrap();
+        assert_eq!(oldest(&connection, 1).unwrap(), Some((3, 30)), "neither what is published nor what is delayed");
+        clear(&connection, 3, 5).unwrap();
+        assert_eq!(oldest(&connection, 3).unwrap(), None);
+        assert_eq!(delayed(&connection).unwrap(), (1, Some(90)));
+        clear(&connection, 1, 5).unwrap();
+        assert_eq!(delayed(&connection).unwrap(), (0, None));
+    }
 }

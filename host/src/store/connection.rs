@@ -514,4 +514,30 @@ mod tests {
         assert_eq!(code, ffi::SQLITE_OK);
         assert!(current < 1 << 20, "{current} bytes are kept");
     }
+
+    #[test]
+    fn a_reader_that_is_bounded_gives_up_and_one_that_is_not_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        drop(Connection::open_writer(&path, false).unwrap());
+        let sql =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) SELECT count(*) FROM n";
+        let reader = Connection::open_reader(&path).unwrap();
+        let count = || reader.first(sql, &[], |row| row.integer(0));
+        assert_eq!(count().unwrap(), Some(100_000));
+        reader.bound_all(Instant::now());
+        assert!(count().is_err());
+    }
+
+    #[test]
+    fn the_log_goes_into_the_database_when_it_is_long_and_that_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let writer = Connection::open_writer(&path, false).unwrap();
+        let size = || std::fs::metadata(&path).unwrap().len();
+        writer.batch("CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(1000000))").unwrap();
+        assert_eq!((writer.checkpoints().count(), size() < 1_000_000), (0, true));
+        writer.batch("INSERT INTO t VALUES (zeroblob(20000000))").unwrap();
+        assert_eq!((writer.checkpoints().count(), size() > 20_000_000), (1, true));
+    }
 }
