@@ -70,14 +70,6 @@ pub fn all(connection: &Connection, handler: &str) -> Result<Vec<(String, i32, S
     })
 }
 
-/// Where each lane goes on that was ever opened: handler, topic, partition and next offset.
-pub fn all(connection: &Connection) -> Result<Vec<(String, String, i32, i64)>, Error> {
-    let sql = "SELECT handler, topic, partition, next_offset FROM main.tm_offset";
-    connection.query(sql, &[], |row| {
-        Ok((row.text(0)?, row.text(1)?, i32::try_from(row.integer(2)?).unwrap_or(i32::MAX), row.integer(3)?))
-    })
-}
-
 /// Whether the handler has ever read anything.
 pub fn any(connection: &Connection, handler: &str) -> Result<bool, Error> {
     let sql = "SELECT 1 FROM main.tm_offset WHERE handler = ?1 LIMIT 1";

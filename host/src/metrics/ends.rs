@@ -103,7 +103,11 @@ fn answer(connection: &Connection, questions: &Receiver<Vec<Place>>, told: &Shar
     }
 }
 
-fn ask(connection: &Connection, client: &mut Option<Client<Reporter>>, places: &[Place]) -> Result<HashMap<Place, i64>> {
+fn ask(
+    connection: &Connection,
+    client: &mut Option<Client<Reporter>>,
+    places: &[Place],
+) -> Result<HashMap<Place, i64>> {
     let open = match client.take() {
         Some(open) => open,
         None => topics::open(connection)?,

@@ -20,7 +20,8 @@ use crate::deploy::Deployer;
 use crate::executor;
 use crate::http::routes::Routes;
 use crate::kafka::config::Connection as Kafka;
-use crate::ledger::{fallback, offset, outbox, pending};
+use crate::ledger::offset::{self, Stored};
+use crate::ledger::{fallback, outbox, pending};
 use crate::relay;
 use crate::store::{Connection, Error};
 
@@ -69,7 +70,8 @@ struct Store {
 
 /// What only the store's file knows.
 struct Read {
-    offsets: Vec<(String, String, i32, i64)>,
+    /// Where the partitions of each handler go on that reads.
+    offsets: HashMap<Arc<str>, Vec<(String, i32, Stored)>>,
     pending: Vec<(String, u64, Option<i64>)>,
     fallback: Vec<(String, u64)>,
     delayed: u64,
@@ -149,20 +151,24 @@ impl Gatherer {
 
     fn read(&self, (handle, path): (executor::Handle, Arc<Path>), until: Instant) -> Store {
         let (name, meter) = (handle.name().clone(), handle.meter().clone());
-        let rows = meter.outbox_rows.load(Ordering::Relaxed);
-        let read = self.read_file(&name, &path, rows, until.min(Instant::now() + READ_WITHIN));
+        let read = self.read_file(&name, &path, &meter, until.min(Instant::now() + READ_WITHIN));
         if let Err(error) = &read {
             tracing::debug!(store = %name, %error, "read a store for a scrape");
         }
         Store { name, meter, path, read }
     }
 
-    fn read_file(&self, name: &Arc<str>, path: &Path, rows: u64, until: Instant) -> Result<Read, Error> {
+    fn read_file(&self, name: &Arc<str>, path: &Path, meter: &meters::Store, until: Instant) -> Result<Read, Error> {
         let reader = Connection::open_reader(path)?;
         reader.bound_all(until);
-        let (offsets, fallback, pending) = (offset::all(&reader)?, fallback::count(&reader)?, pending::count(&reader)?);
+        let (fallback, pending) = (fallback::count(&reader)?, pending::count(&reader)?);
+        let mut offsets = HashMap::new();
+        for handler in meter.handlers().into_iter().filter(|handler| handler.facts().reads) {
+            offsets.insert(handler.name.clone(), offset::all(&reader, &handler.name)?);
+        }
         let (delayed, due) = outbox::delayed(&reader)?;
         // Where none waits, all that are kept would be looked through.
+        let rows = meter.outbox_rows.load(Ordering::Relaxed);
         let oldest = if rows > delayed { self.oldest(name, &reader)? } else { None };
         Ok(Read { offsets, pending, fallback, delayed, oldest: oldest.into_iter().chain(due).min() })
     }
@@ -199,13 +205,9 @@ fn common(page: &mut Page, stage: Stage, ready: bool) {
 
 /// The partitions of handlers that run and read.
 fn places(stores: &[Store]) -> Vec<Place> {
-    let mut places = Vec::new();
-    for store in stores {
-        let reading: Vec<_> = store.meter.handlers().into_iter().filter(|handler| handler.facts().reads).collect();
-        let rows = store.read.as_ref().map(|read| read.offsets.as_slice()).unwrap_or_default();
-        let of_one = rows.iter().filter(|row| reading.iter().any(|handler| *handler.name == *row.0));
-        places.extend(of_one.map(|(_, topic, partition, _)| (topic.clone(), *partition)));
-    }
+    let read = stores.iter().filter_map(|store| store.read.as_ref().ok());
+    let rows = read.flat_map(|read| read.offsets.values().flatten());
+    let mut places: Vec<Place> = rows.map(|(topic, partition, _)| (topic.clone(), *partition)).collect();
     places.sort_unstable();
     places.dedup();
     places
@@ -301,11 +303,12 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     let pending = waits.flatten().and_then(|row| row.2);
     let oldest = lanes.iter().filter_map(|lane| lane.oldest()).chain(pending).min();
     page.put(&families::OLDEST_UNPROCESSED, &[name], age(oldest, now));
-    for (_, topic, partition, next) in read.offsets.iter().filter(|row| row.0 == *name) {
+    for (topic, partition, stored) in read.offsets.get(name).into_iter().flatten() {
         // A topic that is gone has no end.
         let Some(end) = known.ends.get(&(topic.clone(), *partition)) else { continue };
+        let next = stored.next_offset;
         let (partition, lag) = (partition.to_string(), (end - next).max(0) as f64);
-        page.put(&families::NEXT_OFFSET, &[name, group, topic, &partition], *next as f64);
+        page.put(&families::NEXT_OFFSET, &[name, group, topic, &partition], next as f64);
         page.put(&families::LAG, &[name, group, topic, &partition], lag);
         page.put(&families::GROUP_LAG, &[group, topic, &partition], lag);
     }
