@@ -43,6 +43,9 @@ impl Caller {
     }
 }
 
+/// What [`Act::action`] can be.
+pub const ACTIONS: [&str; 5] = ["deploy", "rollback", "undeploy", "reset-group", "go-back"];
+
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {

@@ -17,6 +17,7 @@ use super::meters::{self, Input, Left, Undone, endings};
 use super::page::{Format, Page};
 use super::{families, process};
 use crate::deploy::Deployer;
+use crate::deploy::audit::ACTIONS;
 use crate::executor;
 use crate::http::routes::Routes;
 use crate::kafka::config::Connection as Kafka;
@@ -107,8 +108,12 @@ impl Gatherer {
         for ((topic, partition), end) in &known.ends {
             page.put(&families::END_OFFSET, &[topic, &partition.to_string()], *end as f64);
         }
-        for ((action, ok), count) in self.parts.deployer.acts() {
-            page.count(&families::DEPLOYMENTS, &[&action, if ok { "done" } else { "refused" }], count);
+        let acts = self.parts.deployer.acts();
+        for action in ACTIONS {
+            for (ok, result) in [(true, "done"), (false, "refused")] {
+                let count = acts.get(&(action.to_owned(), ok)).copied().unwrap_or(0);
+                page.count(&families::DEPLOYMENTS, &[action, result], count);
+            }
         }
         put_routes(&mut page, &self.parts.routes);
         self.parts.relay.statistics().put(&mut page, "relay");
