@@ -45,10 +45,11 @@ impl Prometheus {
         Self { child, url: format!("http://{address}") }
     }
 
-    /// What it answers to a question of its API.
+    /// What it answers to a question of its API, once it answers.
     fn ask(&self, path: &str) -> Option<Value> {
         let reply = Call::new("GET", &format!("{}/api/v1/{path}", self.url)).try_send().ok()?;
-        Some(reply.json())
+        // It is not ready at once.
+        (reply.status != 503).then(|| reply.json())
     }
 
     /// The series that a query gives; it must be one that Prometheus understands.
