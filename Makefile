@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-lint build dist host handlers guests run test proof fuzz bench lint clean
+.PHONY: help setup setup-tests setup-lint build dist host handlers guests run observe test proof fuzz bench lint clean
 
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -26,7 +26,7 @@ help: ## list the targets
 setup: ## install what a build needs and this machine lacks
 	@.ci/setup build
 
-setup-tests: ## the same, and what the tests need: Java, Maven, the jars of Apache Kafka and Spring Kafka
+setup-tests: ## the same, and what the tests need: Java, Maven, the jars of Apache Kafka and Spring Kafka, Prometheus
 	@.ci/setup tests
 
 setup-lint:
@@ -61,6 +61,16 @@ run: build ## start the daemon with an embedded broker and the example handlers;
 	@if [ ! -e tidemill.toml ]; then \
 	  export TIDEMILL_CONFIG=$${TIDEMILL_CONFIG:-handlers/tidemill.toml} TIDEMILL_DATA=$${TIDEMILL_DATA:-tidemill-data}; fi; \
 	  TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
+
+# The files are copied, since Prometheus finds the daemon's address beside them.
+observe: ## start a Prometheus on 127.0.0.1:9090 for a daemon that runs: metrics and alerts; data in target/prometheus
+	@.ci/setup observe
+	@url=$$(cat $${TIDEMILL_DATA:-tidemill-data}/metrics.url) || { echo "no daemon runs here: 'make run' starts one" >&2; exit 1; }; \
+	  mkdir -p target/prometheus && cp docs/monitoring/*.yml target/prometheus/ && \
+	  echo "[{\"targets\": [\"$${url#http://}\"]}]" >target/prometheus/targets.json && \
+	  echo "http://127.0.0.1:9090/alerts; docs/monitoring/dashboard.json is for Grafana" && \
+	  prometheus --config.file=target/prometheus/prometheus.yml --storage.tsdb.path=target/prometheus/data \
+	    --web.listen-address=127.0.0.1:9090 --log.level=warn
 
 test: setup-tests ## run all tests
 	@$(MAKE) --no-print-directory host handlers guests

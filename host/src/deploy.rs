@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 
 use self::artifact::Artifact;
 use self::audit::{Act, Audit, Caller};
+use self::checks::reads_the_same;
 pub use self::checks::{check_against, compile};
-use self::checks::{reads, reads_the_same};
 use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
@@ -248,7 +248,7 @@ impl Deployer {
         self.around.versions.keep(&artifact)?;
         let (store, path) = self.stores.open(&spec.store)?;
         // Only records are counted.
-        let on_probation = probation != Probation::None && spec.probation.records > 0 && reads(&spec);
+        let on_probation = probation != Probation::None && spec.probation.records > 0 && spec.reads();
         let on_probation = on_probation.then(|| self.probation(&spec.name, &artifact, probation == Probation::Anew));
         let joined = store.switch(Version {
             spec: spec.clone(),
@@ -382,7 +382,7 @@ impl Deployer {
             // Closed before the new one opens: they share a `group.instance.id`.
             consumer.stop();
         }
-        if !reads(spec) {
+        if !spec.reads() {
             return Ok(None);
         }
         let kbytes = (PREFETCH_KBYTES / handlers.max(1)).max(PREFETCH_MIN_KBYTES);
@@ -430,6 +430,22 @@ impl Deployer {
     /// The files whose handlers are live and do not read, since Kafka would not let them.
     pub fn unfinished(&self) -> Vec<PathBuf> {
         self.lock().values().filter(|handler| !handler.serves()).map(|handler| handler.file.clone()).collect()
+    }
+
+    /// Handlers that are live and do not read or answer, unless a deployment is under way: that is not waited for.
+    pub fn idle_handlers(&self) -> Vec<String> {
+        let Ok(handlers) = self.handlers.try_lock() else { return Vec::new() };
+        handlers.iter().filter(|(_, handler)| !handler.serves()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The stores.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// How often each action was done (`true`) or refused since the start.
+    pub fn acts(&self) -> BTreeMap<(String, bool), u64> {
+        self.around.audit.acts()
     }
 
     /// The configuration of each handler that runs.
@@ -490,7 +506,7 @@ pub fn targets(
 impl Deployed {
     /// Whether it reads, if it is to.
     fn serves(&self) -> bool {
-        self.consumer.is_some() == reads(&self.spec)
+        self.consumer.is_some() == self.spec.reads()
     }
 }
 

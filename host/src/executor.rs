@@ -52,6 +52,7 @@ use crate::kafka::sender::Sender;
 use crate::lane::{Aside, Lane, Token};
 use crate::ledger::inbox::Inbox;
 use crate::ledger::{self, Identity};
+use crate::metrics::meters;
 use crate::outbound::Outbound;
 use crate::policy::{Circuit, Spent};
 use crate::record::{Answer, Refusal, Request};
@@ -108,6 +109,7 @@ pub fn spawn(
     // what groups have asked for.
     let (sender, receiver) = mpsc::channel();
     let name: Arc<str> = name.into();
+    let meter = Arc::new(meters::Store::new(connection.checkpoints().clone()));
     let mut executor = Executor {
         name: name.clone(),
         settings: settings.clone(),
@@ -139,11 +141,12 @@ pub fn spawn(
         unwell: None,
         stopping: false,
         resting: Vec::new(),
+        meter: meter.clone(),
     };
     // It may be full already.
     executor.count(0, 0);
     let thread = crate::thread::spawn(format!("store-{name}"), move || executor.run(receiver))?;
-    Ok((Handle::new(sender, identity, name), thread))
+    Ok((Handle::new(sender, identity, name, meter), thread))
 }
 
 /// A handler of this store.
@@ -177,6 +180,8 @@ struct Member {
     warm: Option<Warm>,
     /// What its deliveries have taken of a processor.
     spent: Spent,
+    /// What they have come to.
+    meter: Arc<meters::Handler>,
 }
 
 impl Member {
@@ -262,12 +267,17 @@ struct Executor {
     stopping: bool,
     /// Who waits until nothing is left to do.
     resting: Vec<SyncSender<Option<i64>>>,
+    /// What a scraper reads.
+    meter: Arc<meters::Store>,
 }
 
 impl Executor {
     fn run(mut self, receiver: Receiver<Message>) {
         loop {
-            match receiver.recv_timeout(self.idle_time()) {
+            self.meter.beat.rest();
+            let received = receiver.recv_timeout(self.idle_time());
+            self.meter.beat.begin();
+            match received {
                 Ok(message) => self.receive(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
@@ -280,6 +290,7 @@ impl Executor {
                 if self.unwell.is_some_and(|until| Instant::now() < until) || !self.run_group() {
                     break;
                 }
+                self.meter.beat.begin();
             }
             if self.stopping {
                 break;
@@ -351,6 +362,7 @@ impl Executor {
             Message::Records { token, records } => {
                 if let Some(lane) = self.lanes.get_mut(&token) {
                     lane.push(records);
+                    lane.note_oldest();
                     self.list(token);
                 }
             }
@@ -426,6 +438,7 @@ impl Executor {
             && let Some(member) = self.members.get_mut(&lane.handler)
         {
             member.outside -= lane.outside.len().min(member.outside);
+            member.meter.remove_lane(token);
         }
         self.counted.retain(|(lane, _), _| *lane != token);
     }

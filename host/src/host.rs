@@ -5,6 +5,8 @@
 
 pub mod folder;
 pub mod admin;
+mod monitor;
+mod address;
 mod greeting;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
+use self::monitor::Post;
 use crate::broker::Embedded;
 use crate::deploy::audit::Audit;
 use crate::deploy::stores::Stores;
@@ -31,6 +34,9 @@ use crate::http::server;
 use crate::kafka::config::Connection;
 use crate::kafka::sender::Sender;
 use crate::kafka::topics::{Admin, Ensured};
+use crate::metrics::Gatherer;
+use crate::metrics::gather::Parts;
+use crate::metrics::health::Stage;
 use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::{Acks, Bootstrap, Settings, Topic};
@@ -40,16 +46,26 @@ const TOPICS_AGAIN: Duration = Duration::from_secs(2);
 /// How long a standby that takes over tries to get the port, and how often.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 const PORT_AGAIN: Duration = Duration::from_millis(20);
+/// How long what is under way besides may go on once all is stopped.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until it is told to stop. A standby first waits until nobody else holds the data folder; a signal
 /// ends it as it ends any process, since it has nothing to put in order yet.
 pub fn run(settings: Settings, standby: bool) -> Result<()> {
     survive_large_files();
     raise_file_limit();
-    let (folder, waited) = if standby { Folder::wait(&settings.data)? } else { (Folder::open(&settings.data)?, false) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
+    let mut post = Post::new(&settings, runtime.handle())?;
+    let (folder, waited) = if standby {
+        post.stand_by();
+        Folder::wait(&settings.data)?
+    } else {
+        (Folder::open(&settings.data)?, false)
+    };
     if waited {
         tracing::info!("the other daemon has ended: taking over");
     }
+    post.take(&settings.data, waited)?;
     let bound = take_port(waited, || server::bind(&settings.http))?;
     let address = bound.local_addr();
     let door = admin::Door::open(&settings, waited)?;
@@ -66,7 +82,6 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         );
     }
     let admin = Admin::new(kafka.clone(), embedded.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
     let outbound = Outbound::new(runtime.handle().clone())?;
     let destinations = settings.destinations.clone().with_secrets()?;
     let sender = Sender::new(kafka.clone(), destinations.clone());
@@ -96,6 +111,15 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     let outside = Outside { outbound, sender };
     let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outside)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
+    post.run(Gatherer::new(Parts {
+        deployer: deployer.clone(),
+        relay: relay.clone(),
+        routes: routes.clone(),
+        kafka: kafka.clone(),
+        data: settings.data.clone(),
+        stuck_after: settings.metrics.stuck_after,
+    })?);
+    let told = post.told();
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
 
     let served = runtime.block_on(async {
@@ -103,11 +127,13 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         let stop = cancel.clone();
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let signalled = told.clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            signalled.now.set(Stage::Stopping);
             tracing::info!("stopping: requests under way are answered, what is committed is published");
             stop.cancel();
         });
@@ -125,6 +151,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         tracing::error!(error = format!("{error:#}"), "the HTTP server has failed: stopping");
     }
 
+    told.now.set(Stage::Stopping);
     stopping.store(true, Ordering::Relaxed);
     let _ = watch.join();
     deployer.stop_consumers();
@@ -138,7 +165,10 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     {
         tracing::warn!(error = format!("{error:#}"), "stop the embedded broker");
     }
+    post.close();
     tracing::info!("stopped");
+    // A scrape may be under way.
+    runtime.shutdown_timeout(STOP_WITHIN);
     served
 }
 

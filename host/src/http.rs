@@ -9,12 +9,14 @@ pub mod connection;
 pub mod events;
 mod inflight;
 pub mod jwt;
+pub mod monitor;
 mod problem;
 mod request;
 pub(crate) use request::is_hop_by_hop;
 pub mod response;
 pub mod routes;
 pub mod secret;
+mod token;
 pub mod server;
 pub mod tls;
 #[cfg(test)]

@@ -156,6 +156,11 @@ impl Lane {
         }
     }
 
+    /// Tells the meter of the record that is first in memory.
+    pub fn note_oldest(&self) {
+        self.meter.set_oldest(self.queue.front().and_then(|record| record.timestamp.millis()));
+    }
+
     /// What waits in the store under this draft.
     pub fn waiting(&self, draft: Option<&Draft>) -> Waiting {
         draft.and_then(|draft| draft.waiting).unwrap_or(self.waiting)
@@ -228,6 +233,7 @@ impl Lane {
         self.waiting = draft.waiting.unwrap_or(self.waiting);
         self.steps += draft.steps;
         self.meter.set_blocked(stands(&self.waiting, policy));
+        self.note_oldest();
         draft.asks
     }
 

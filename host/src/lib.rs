@@ -26,5 +26,6 @@ pub mod thread;
 pub mod fault;
 pub mod scratch;
 pub mod telemetry;
+pub mod metrics;
 pub mod project;
 pub mod cli;

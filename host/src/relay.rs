@@ -10,7 +10,7 @@ mod readback;
 mod source;
 mod hold;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +27,7 @@ use self::source::Source;
 use crate::executor;
 use crate::kafka::config::Connection;
 use crate::kafka::topics::Admin;
+use crate::metrics::statistics::Statistics;
 use crate::outbound::Outbound;
 use crate::settings::{Destinations, Topic};
 
@@ -51,6 +52,7 @@ pub struct Handle {
     sender: Sender<Message>,
     /// To the thread for HTTP destinations, where there are any.
     post: Option<Sender<post::Message>>,
+    statistics: Arc<Statistics>,
 }
 
 /// Wakes the relay for one store.
@@ -81,6 +83,11 @@ impl Handle {
     pub fn waker(&self, name: &str) -> Waker {
         let post = self.post.clone().map(|sender| (sender, Arc::default()));
         Waker { sender: self.sender.clone(), name: name.into(), woken: Arc::default(), post }
+    }
+
+    /// What librdkafka says of the producer.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 
     /// Begins to publish a store's outbox.
@@ -128,7 +135,15 @@ pub fn start(plan: Plan) -> Result<(Handle, Vec<JoinHandle<()>>)> {
         None => None,
     };
     let (sweep, destinations) = (plan.sweep, Arc::new(plan.destinations));
-    let outlet = Outlet::open(plan.connection, plan.admin, plan.topics, destinations.clone(), sender.clone())?;
+    let statistics = Arc::<Statistics>::default();
+    let outlet = Outlet::open(
+        plan.connection,
+        plan.admin,
+        plan.topics,
+        destinations.clone(),
+        sender.clone(),
+        statistics.clone(),
+    )?;
     let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, renew_at: None };
     let mut threads = vec![crate::thread::spawn("relay", move || relay.run(&receiver))?];
     let mut post = None;
@@ -138,11 +153,11 @@ pub fn start(plan: Plan) -> Result<(Handle, Vec<JoinHandle<()>>)> {
         threads.push(crate::thread::spawn("relay-http", move || poster.run(&receiver))?);
         post = Some(sender);
     }
-    Ok((Handle { sender, post }, threads))
+    Ok((Handle { sender, post, statistics }, threads))
 }
 
-/// Ids as ranges, from the first to the last of each.
-fn ranges(ids: BTreeSet<i64>) -> Vec<(i64, i64)> {
+/// Ids, which grow, as ranges, from the first to the last of each.
+fn ranges(ids: impl Iterator<Item = i64>) -> Vec<(i64, i64)> {
     let mut ranges: Vec<(i64, i64)> = Vec::new();
     for id in ids {
         match ranges.last_mut() {

@@ -44,6 +44,8 @@ pub struct Settings {
     pub http: Http,
     /// `[admin]`
     pub admin: Admin,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[store]`
     pub store: Store,
     /// `[versions]`
@@ -168,6 +170,17 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// `token-file`: whose content callers must know. Default one that is made in the data folder (`admin.token`).
     pub token_file: Option<PathBuf>,
+}
+
+/// `[metrics]`: where the daemon tells how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// `listen`: `None` is `"off"`. Default `127.0.0.1:0`, a free port.
+    pub listen: Option<SocketAddr>,
+    /// `token-file`: whose content scrapers must know. Default none, and everybody may scrape who reaches the address.
+    pub token_file: Option<PathBuf>,
+    /// `stuck-after`: how long a store's thread may be at one thing before the daemon counts as hung. Default 5 min.
+    pub stuck_after: Duration,
 }
 
 /// `[versions]`

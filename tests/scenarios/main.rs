@@ -29,6 +29,8 @@ mod transactions;
 mod kafka_security;
 mod members;
 mod groups;
+mod metrics;
+mod monitoring;
 mod commerce;
 mod standby;
 mod crash;

@@ -19,6 +19,7 @@ pub mod store;
 pub mod kafka;
 pub mod service;
 pub mod authority;
+pub mod metrics;
 pub mod dispatch;
 
 pub use authority::Authority;
@@ -28,6 +29,7 @@ pub use kafka::Kafka;
 pub use kafka::client::{Client, Out, Rec};
 pub use kafka::member::Member;
 pub use kafka::transaction::Transactional;
+pub use metrics::Metrics;
 pub use sandbox::{Sandbox, built, token};
 pub use service::Service;
 pub use store::Store;

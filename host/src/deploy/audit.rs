@@ -3,6 +3,7 @@
 //! Its invariant: a line is on disk before whoever asked is answered, and no line is ever changed. It knows nothing of what
 //! was done but what it is told, and holds no file open, so that it can be moved away at any time.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
@@ -42,6 +43,9 @@ impl Caller {
     }
 }
 
+/// What [`Act::action`] can be.
+pub const ACTIONS: [&str; 5] = ["deploy", "rollback", "undeploy", "reset-group", "go-back"];
+
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {
@@ -78,12 +82,13 @@ struct Line<'a> {
 pub struct Audit {
     path: PathBuf,
     writing: Mutex<()>,
+    acts: Mutex<BTreeMap<(String, bool), u64>>,
 }
 
 impl Audit {
     /// That of a data folder.
     pub fn new(data: &Path) -> Self {
-        Self { path: data.join(FILE), writing: Mutex::default() }
+        Self { path: data.join(FILE), writing: Mutex::default(), acts: Mutex::default() }
     }
 
     /// Whether there is a log to write to; it is made if need be.
@@ -97,6 +102,8 @@ impl Audit {
     /// It is not known to be on disk.
     pub fn write(&self, caller: &Caller, act: Act<'_>) -> Result<()> {
         let time = units::show_time(crate::clock::now());
+        let act_of = (act.action.to_owned(), act.ok);
+        *self.acts.lock().unwrap_or_else(PoisonError::into_inner).entry(act_of).or_default() += 1;
         let line = Line { time, who: caller.who, claimed: caller.claimed.as_deref(), peer: caller.peer, act };
         let mut line = serde_json::to_string(&line).context("write the audit log")?;
         line.push('\n');
@@ -109,6 +116,11 @@ impl Audit {
             file.sync_data()
         });
         written.with_context(|| format!("write the audit log {}", self.path.display()))
+    }
+
+    /// How often each action was done (`true`) or refused since the start.
+    pub fn acts(&self) -> BTreeMap<(String, bool), u64> {
+        self.acts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn open(&self) -> Result<File> {

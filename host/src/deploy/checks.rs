@@ -24,7 +24,7 @@ pub fn compile(engine: &Engine, artifact: &Artifact, spec: &Spec) -> Result<Comp
 
 /// A component must export what its manifest promises.
 fn check_exports(spec: &Spec, component: &Component) -> Result<()> {
-    if reads(spec) && !component.takes_records() {
+    if spec.reads() && !component.takes_records() {
         bail!("the manifest names topics, but the component does not export `records`");
     }
     if !spec.routes.is_empty() && !component.takes_requests() {
@@ -55,11 +55,6 @@ pub fn check_against<'a>(spec: &Spec, others: impl Iterator<Item = (&'a Path, &'
         }
     }
     Ok(())
-}
-
-/// Whether it reads topics.
-pub(super) fn reads(spec: &Spec) -> bool {
-    !spec.topics.is_empty() || spec.pattern.is_some()
 }
 
 /// Whether a consumer of the one reads what the other wants, and in the same way.

@@ -159,7 +159,7 @@ impl Deployer {
     /// # Errors
     /// A store cannot be read.
     pub fn groups(&self) -> Result<Vec<Group>> {
-        let specs: Vec<Spec> = self.lock().values().filter(|h| super::reads(&h.spec)).map(|h| h.spec.clone()).collect();
+        let specs: Vec<Spec> = self.lock().values().filter(|h| h.spec.reads()).map(|h| h.spec.clone()).collect();
         let mut groups = specs.iter().map(|spec| self.stands(spec)).collect::<Result<Vec<_>>>()?;
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         self.add_ends(&mut groups);
@@ -355,7 +355,7 @@ fn place(p: &Partition, ends: &HashMap<(String, i32), Ends>, target: Target) -> 
 
 /// The handler that reads as this group.
 fn of_group<'a>(handlers: &'a Handlers, name: &str) -> Result<&'a Deployed, Denied> {
-    let reading = || handlers.values().filter(|handler| super::reads(&handler.spec));
+    let reading = || handlers.values().filter(|handler| handler.spec.reads());
     reading().find(|handler| handler.spec.group == name).ok_or_else(|| {
         let names: Vec<&str> = reading().map(|handler| handler.spec.group.as_str()).collect();
         Denied::Unknown(format!("no handler that runs reads as group {name}; there are: {}", names.join(", ")))

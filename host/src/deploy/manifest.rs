@@ -480,6 +480,11 @@ impl Spec {
         self.routes.iter().cloned().chain(self.events.route(&self.name)).collect()
     }
 
+    /// Whether it reads topics.
+    pub fn reads(&self) -> bool {
+        !self.topics.is_empty() || self.pattern.is_some()
+    }
+
     /// The configuration that results from a manifest, the common defaults and the operator's override of it.
     ///
     /// # Errors

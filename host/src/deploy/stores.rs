@@ -33,6 +33,8 @@ pub struct Stores {
     relay: relay::Handle,
     outside: Outside,
     open: Mutex<BTreeMap<String, Open>>,
+    /// Those that are open, for who must not wait while another is being opened.
+    listed: Mutex<Vec<(Handle, Arc<Path>)>>,
     last_seen: Mutex<HashMap<String, Seen>>,
 }
 
@@ -71,8 +73,8 @@ impl Stores {
                 names.push(stem.to_string_lossy().into_owned());
             }
         }
-        let (open, last_seen) = (Mutex::default(), Mutex::default());
-        let stores = Self { folder, settings: settings.clone(), relay, outside, open, last_seen };
+        let (open, listed, last_seen) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let stores = Self { folder, settings: settings.clone(), relay, outside, open, listed, last_seen };
         for name in names {
             let (_, path) = stores.open(&name)?;
             let known = deployment::last_live(&Connection::open_reader(&path)?)?;
@@ -117,6 +119,7 @@ impl Stores {
             self.outside.clone(),
         )?;
         self.relay.add(&waker, path.to_path_buf(), handle.clone());
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).push((handle.clone(), path.clone()));
         open.insert(name.to_owned(), Open { handle: handle.clone(), path: path.clone(), thread });
         Ok((handle, path))
     }
@@ -124,6 +127,11 @@ impl Stores {
     /// The executor of a store, if the store is open.
     pub fn handle(&self, name: &str) -> Option<Handle> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|store| store.handle.clone())
+    }
+
+    /// The open stores, each with its file. Never waits for one that is being opened.
+    pub fn listed(&self) -> Vec<(Handle, Arc<Path>)> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A store's file, if the store is open.

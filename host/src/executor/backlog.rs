@@ -4,6 +4,8 @@
 //! the mark the executor runs no delivery: requests are refused, lanes fill up and their partitions pause. What the relay
 //! reports goes on to be written, and below the low mark the deliveries do. Nothing here changes a row.
 
+use std::sync::atomic::Ordering;
+
 use super::Executor;
 use super::group::Group;
 use crate::ledger::outbox;
@@ -72,6 +74,8 @@ impl Executor {
                 tracing::info!(store = %self.name, rows = self.backlog.rows, "the outbox has room again: requests and records go on");
             }
         }
+        self.meter.outbox_rows.store(self.backlog.rows, Ordering::Relaxed);
+        self.meter.outbox_full.store(self.backlog.full, Ordering::Relaxed);
     }
 
     fn outbox_filled(&mut self) {

@@ -111,6 +111,7 @@ impl Executor {
     pub(super) fn settle_circuit(&mut self, handler: &str, circuit: Circuit) {
         let Some(member) = self.members.get_mut(handler) else { return };
         let now = crate::clock::now();
+        member.meter.set_circuit(&circuit);
         if circuit.is_held() {
             member.circuit = circuit;
             return;

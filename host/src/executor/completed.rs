@@ -11,6 +11,7 @@ use super::handle::Message;
 use super::run::Run;
 use crate::guest::{self, Context, Sending};
 use crate::kafka::sender;
+use crate::metrics::meters;
 use crate::policy::{Failure, Outcome};
 use crate::store::Kind;
 
@@ -62,6 +63,9 @@ impl Executor {
                     return Err(Abort::Broken);
                 }
                 self.restart(group)?;
+                if let Some(member) = self.members.get(handler) {
+                    group.counts(&member.meter, meters::Input::Report).ending = Some(Err(Outcome::EffectsLimit));
+                }
                 let trouble = format!("what it wrote cannot be kept: {error}");
                 group.log.push(completed.logged(handler, Vec::new(), Some(trouble)));
             }
@@ -105,6 +109,8 @@ impl Executor {
             )),
             Run::RunsAlone => return Ok(()),
         };
+        let ending = failure.as_ref().map_or(Ok(()), |failure| Err(failure.outcome));
+        group.counts(&live.meter, meters::Input::Report).ending = Some(ending);
         match &failure {
             None => self.keep(group, handler, &mut left)?,
             Some(_) => self.undo(group)?,

@@ -12,6 +12,7 @@ use crate::lane::turn::Turn;
 use crate::ledger::outbox::{Event, EventKind};
 use crate::ledger::pending::Attempt;
 use crate::ledger::{fallback, outbox, pending};
+use crate::metrics::meters::Left;
 use crate::outbound::recorded;
 use crate::policy::circuit::Failed;
 use crate::policy::{Failure, Next, Outcome, Situation, Treatment, decide};
@@ -23,6 +24,7 @@ impl Executor {
     pub(super) fn fail(&mut self, group: &mut Group, delivery: &Delivery, failure: &Failure) -> Result<String, Abort> {
         let spec = &delivery.live.environment.spec;
         let policy = if delivery.input.reason().is_some() { &spec.compensation } else { &spec.retry };
+        delivery.has_ended(group, Err(failure.outcome));
         // A delivery that sends may have waited long.
         let (token, now) = (delivery.token, crate::clock::now());
         let treatment = policy.classes.of(failure.outcome).treatment;
@@ -93,6 +95,7 @@ impl Executor {
             format!("{outcome}; given up on after {} attempts, kept in tm_fallback", delivery.attempt)
         } else if dead_letter::is_dead_letter(&delivery.record) {
             let cause = format!("it came from a dead letter topic already: {outcome}");
+            delivery.counts_as(group, Left::Fallback);
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
             format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
         } else {
@@ -100,6 +103,7 @@ impl Executor {
             // One that waits already is this very dead letter, from before the operator let the handler read again.
             outbox::insert(self.connection(), id, &event, &spec.name, &delivery.source, delivery.now)?;
             group.next_outbox_id += 1;
+            delivery.counts_as(group, Left::DeadLetter);
             format!("{outcome}; given up on after {} attempts, dead letter to {}", delivery.attempt, event.topic)
         };
         if !delivery.live.component.compensates() {
@@ -123,6 +127,8 @@ impl Executor {
         let cause = format!("{}; only its place is kept: {}", failure.message, delivery.source);
         fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
         group.log.push(delivery.logged(Vec::new(), Some(cause)));
+        delivery.has_ended(group, Err(failure.outcome));
+        delivery.counts_as(group, Left::Fallback);
         self.leave(group, &delivery)
     }
 }

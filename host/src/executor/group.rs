@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::pick::Pick;
 use super::probation::Finding;
@@ -15,6 +16,7 @@ use crate::guest::{LogLine, Sending};
 use crate::lane::{Aside, Draft, Token};
 use crate::ledger::pending::{self, NO_PARTITION, TIMERS};
 use crate::ledger::{fallback, offset, outbox, timer};
+use crate::metrics::meters::{self, Ending, Left, Undone};
 use crate::outbound::Call;
 use crate::policy::Circuit;
 use crate::record::{Answer, Refusal};
@@ -73,6 +75,62 @@ pub(super) struct Group {
     /// Rows of the outbox that wait no more.
     removed: u64,
     pub(super) next_outbox_id: i64,
+    /// What its deliveries have come to, and the present one.
+    counted: Vec<Counted>,
+    present: Option<Counted>,
+    /// Bytes of memory that the present run had, and whether an instance was made for it.
+    pub(super) ran: Option<(usize, bool)>,
+    /// How long its commit took.
+    commit_took: Duration,
+}
+
+/// What a delivery has come to, for its handler's meter once the group has committed.
+pub(super) struct Counted {
+    meter: Arc<meters::Handler>,
+    input: meters::Input,
+    /// How it ended, if it ran to an end.
+    pub(super) ending: Option<Ending>,
+    /// What became of its record, if that was left behind, and when the record was written (milliseconds since the Unix epoch).
+    pub(super) left: Option<(Left, Option<i64>)>,
+    took: Duration,
+    ran: Option<(usize, bool)>,
+}
+
+impl Counted {
+    fn settle(&self, now: i64) {
+        if let Some((memory, made)) = self.ran {
+            self.meter.ran(memory, made);
+        }
+        if let Some(ending) = self.ending {
+            self.meter.delivered(self.input, ending, self.took);
+        }
+        if let Some((left, written)) = self.left {
+            self.meter.left(left);
+            if let (Left::Done, Some(written)) = (left, written) {
+                self.meter.end_to_end.observe(u64::try_from(now - written).unwrap_or(0));
+            }
+        }
+    }
+}
+
+impl Group {
+    /// What the present delivery has come to, so far.
+    pub(super) fn counts(&mut self, meter: &Arc<meters::Handler>, input: meters::Input) -> &mut Counted {
+        self.present.get_or_insert_with(|| Counted {
+            meter: meter.clone(),
+            input,
+            ending: None,
+            left: None,
+            took: Duration::ZERO,
+            ran: None,
+        })
+    }
+
+    /// The present delivery is over.
+    fn has_counted(&mut self, took: Duration) {
+        let ran = self.ran.take();
+        self.counted.extend(self.present.take().map(|counted| Counted { took, ran, ..counted }));
+    }
 }
 
 /// What became of a request.
@@ -115,7 +173,14 @@ impl Executor {
             self.spend(pick, started, group.failing);
         }
         match result {
-            Ok(()) => self.settle(group),
+            Ok(()) => {
+                self.meter.commit_time.time(group.commit_took);
+                if !group.picks.is_empty() {
+                    self.meter.group_deliveries.observe(group.picks.len() as u64);
+                    self.meter.group_time.time(started.elapsed());
+                }
+                self.settle(group);
+            }
             Err(abort) => self.abort(group, abort),
         }
         true
@@ -146,6 +211,7 @@ impl Executor {
             }
             let now = Instant::now();
             self.charge(&pick, now - before);
+            group.has_counted(now - before);
             before = now;
             delivered?;
             fault::reach(Moment::Delivered);
@@ -209,11 +275,13 @@ impl Executor {
             group.removed += fallback::take_from_outbox(connection, *id, error, now)?;
         }
         fault::reach(Moment::Committing);
+        let began = Instant::now();
         match connection.execute("COMMIT", &[]) {
             // Whose fault it is shows when each runs alone.
             Err(error) if error.kind == Kind::Constraint && !group.solo => return Err(Abort::Broken),
             committed => committed?,
         };
+        group.commit_took = began.elapsed();
         fault::reach(Moment::Committed);
         Ok(())
     }
@@ -222,6 +290,11 @@ impl Executor {
     fn settle(&mut self, group: Group) {
         if self.unwell.take().is_some() {
             tracing::info!(store = %self.name, "the store can be written again");
+            self.meter.unwell.store(false, Ordering::Relaxed);
+        }
+        if !group.counted.is_empty() {
+            let now = crate::clock::now();
+            group.counted.iter().for_each(|counted| counted.settle(now));
         }
         self.relayed = super::Relayed::default();
         self.committed();
@@ -301,6 +374,12 @@ impl Executor {
                 self.list(*token);
             }
         }
+        self.meter.undo(match &abort {
+            Abort::Broken => Undone::Broken,
+            Abort::Undo => Undone::NoSavepoints,
+            Abort::Stale(_) => Undone::Stale,
+            Abort::Store(_) => Undone::Store,
+        });
         match abort {
             Abort::Broken => {
                 tracing::debug!(store = %self.name, deliveries = group.picks.len(), "a delivery broke its group; each runs alone");
@@ -348,6 +427,7 @@ impl Executor {
         group.asked.clear();
         group.sends.clear();
         group.sending.clear();
+        group.present = None;
         group.next_outbox_id = self.next_outbox_id;
         self.begin()
     }
@@ -362,6 +442,7 @@ impl Executor {
             tracing::error!(store = %self.name, %error, "the store cannot be written: {advice}. Records wait, requests get 503, and it is tried again every second; nothing is lost");
         }
         self.unwell = Some(Instant::now() + STORE_PAUSE);
+        self.meter.unwell.store(true, Ordering::Relaxed);
         for waiting in self.members.values_mut().flat_map(|m| m.requests.drain(..)) {
             let _ = waiting.reply.send(Err(Refusal::StoreUnavailable));
         }

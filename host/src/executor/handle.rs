@@ -22,6 +22,7 @@ use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
 use crate::ledger::deployment::{Migration, Status};
 use crate::ledger::offset::Move;
+use crate::metrics::meters;
 use crate::outbound;
 use crate::policy::Spent;
 use crate::record::{Answer, Record, Refusal, Request};
@@ -95,6 +96,8 @@ pub struct Live {
     pub environment: Arc<Environment>,
     /// Its number.
     pub version: i64,
+    /// What its deliveries have come to.
+    pub(super) meter: Arc<meters::Handler>,
     /// What its requests that only read have taken of a processor.
     pub(super) reading: Mutex<Spent>,
     /// Why it reads nothing any more.
@@ -102,8 +105,13 @@ pub struct Live {
 }
 
 impl Live {
-    pub(super) fn new(component: Component, environment: Arc<Environment>, version: i64) -> Self {
-        Self { component, environment, version, reading: Mutex::default(), condemned: OnceLock::new() }
+    pub(super) fn new(
+        component: Component,
+        environment: Arc<Environment>,
+        version: i64,
+        meter: Arc<meters::Handler>,
+    ) -> Self {
+        Self { component, environment, version, meter, reading: Mutex::default(), condemned: OnceLock::new() }
     }
 
     pub(super) fn condemn(&self, why: String) {
@@ -161,11 +169,12 @@ pub struct Handle {
     sender: Sender<Message>,
     identity: Identity,
     name: Arc<str>,
+    meter: Arc<meters::Store>,
 }
 
 impl Handle {
-    pub(super) fn new(sender: Sender<Message>, identity: Identity, name: Arc<str>) -> Self {
-        Self { sender, identity, name }
+    pub(super) fn new(sender: Sender<Message>, identity: Identity, name: Arc<str>, meter: Arc<meters::Store>) -> Self {
+        Self { sender, identity, name, meter }
     }
 
     /// The store's name.
@@ -176,6 +185,11 @@ impl Handle {
     /// The store's identity.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What the store's work has come to.
+    pub fn meter(&self) -> &Arc<meters::Store> {
+        &self.meter
     }
 
     /// Opens lanes; `complete` says that they are all that are assigned and not open yet. Waits for the group under way.

@@ -67,7 +67,7 @@ impl Executor {
             self.next_owner += 1;
             let rights = Rights { grants: spec.tables.clone(), ..(*live.environment.rights).clone() };
             let environment = Environment { spec, owner: self.next_owner, rights: Arc::new(rights) };
-            Arc::new(Live::new(component, Arc::new(environment), 0))
+            Arc::new(Live::new(component, Arc::new(environment), 0, live.meter.clone()))
         });
         Some(Trial { count: Probation::default(), before })
     }

@@ -16,6 +16,7 @@ use super::request::{conclude, context};
 use super::{Live, Slot};
 use crate::guest::{self, Ended};
 use crate::ledger::Identity;
+use crate::metrics::meters;
 use crate::policy::{Failure, Outcome, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::store::{Connection, Error};
@@ -109,6 +110,7 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
     let started = Instant::now();
     let finished = guest::delivery::handle_request(&live.component, connection, context, request);
     let (now, limits) = (Instant::now(), &live.environment.spec.limits);
+    live.meter.ran(finished.memory, finished.made);
     let failing = finished.result.is_err().then_some(limits.failing_cpu);
     spent(live).spend(now - started, now, limits.cpu, failing);
     let connection = finished.connection;
@@ -127,6 +129,8 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
         }
         Err(Ended::Store(error)) => return Err(error),
     };
+    let ending = answer.as_ref().map(drop).map_err(|failure| failure.outcome);
+    live.meter.delivered(meters::Input::Request, ending, now - started);
     let (answer, logged) = conclude(&live.environment.spec.name, request, answer, finished.log);
     if let Some(logged) = logged {
         logged.emit();

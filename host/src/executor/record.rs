@@ -15,6 +15,7 @@ use crate::lane::Token;
 use crate::lane::turn::{Input, Taken, Turn};
 use crate::ledger::crash;
 use crate::ledger::pending::{Purpose, TIMERS};
+use crate::metrics::meters::{self, Ending, Left};
 use crate::policy::{Failure, Outcome};
 use crate::record::Record;
 use crate::settings::units;
@@ -63,6 +64,7 @@ impl Executor {
         {
             tracing::debug!(handler = %delivery.handler, topic = %delivery.record.topic, partition = delivery.record.partition,
                 offset = delivery.record.offset, event_id = id, "duplicate");
+            delivery.counts_as(group, Left::Duplicate);
             return self.leave(group, &delivery);
         }
         if delivery.input.reason().is_some() && !delivery.live.component.compensates() {
@@ -80,6 +82,7 @@ impl Executor {
         if let Some(crashes) = self.count_run(&mut delivery)? {
             let what = if delivery.is_timer() { "timer" } else { "record" };
             let message = format!("the daemon has ended {crashes} times while it ran this {what}");
+            delivery.has_ended(group, Err(Outcome::Crash));
             let trouble = self.give_up(group, &delivery, &Failure::new(Outcome::Crash, message))?;
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
@@ -106,6 +109,8 @@ impl Executor {
                 self.probation_ends(group, &delivery)?;
                 self.leave(group, &delivery)?;
                 group.drafts.entry(token).or_default().passed = !delivery.is_timer();
+                delivery.has_ended(group, Ok(()));
+                delivery.counts_as(group, Left::Done);
                 None
             }
             Run::Failed(failure) => {
@@ -266,6 +271,27 @@ impl Delivery {
     /// Whether it fires a timer, or compensates one.
     pub(super) fn is_timer(&self) -> bool {
         self.record.partition == TIMERS
+    }
+
+    fn kind(&self) -> meters::Input {
+        match self.input.reason() {
+            Some(_) => meters::Input::Compensation,
+            None if self.is_timer() => meters::Input::Timer,
+            None => meters::Input::Record,
+        }
+    }
+
+    /// It ran, and ended so.
+    pub(super) fn has_ended(&self, group: &mut Group, ending: Ending) {
+        group.counts(&self.live.meter, self.kind()).ending = Some(ending);
+    }
+
+    /// Its record is left behind, if it is one.
+    pub(super) fn counts_as(&self, group: &mut Group, left: Left) {
+        if self.kind() == meters::Input::Record {
+            let left = (left, self.record.timestamp.millis());
+            group.counts(&self.live.meter, meters::Input::Record).left = Some(left);
+        }
     }
 
     /// Gives the input to an instance.

@@ -15,6 +15,7 @@ use crate::guest::{self, Context, LogLine};
 use crate::id::{InputId, Seed};
 use crate::lane::Aside;
 use crate::ledger::request;
+use crate::metrics::meters;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Answer, Event, Refusal, Request, Response};
 use crate::store::{Error, Kind};
@@ -37,6 +38,9 @@ impl Executor {
                 }
                 tracing::warn!(%handler, path = %request.path, %error, "an answer cannot be kept with its Idempotency-Key");
                 self.restart(group)?;
+                if let Some(member) = self.members.get(handler) {
+                    group.counts(&member.meter, meters::Input::Request).ending = Some(Err(Outcome::EffectsLimit));
+                }
                 Some(Answered::Now(Err(Refusal::Failed)))
             }
             answer => answer?,
@@ -96,6 +100,8 @@ impl Executor {
             },
             Run::RunsAlone => return Ok(None),
         };
+        let ending = answer.as_ref().map(drop).map_err(|failure| failure.outcome);
+        group.counts(&live.meter, meters::Input::Request).ending = Some(ending);
         match &answer {
             Ok(response) if response.status < 400 => {
                 self.keep_answer(handler, request, events, response)?;

@@ -54,8 +54,9 @@ impl Executor {
 
     /// The guest has come back with the connection.
     pub(super) fn come_back<T>(&mut self, group: &mut Group, finished: Finished<T>) -> Result<(Run<T>, Left), Abort> {
-        let Finished { connection, result, log, next_outbox_id, sends, warm } = finished;
+        let Finished { connection, result, log, next_outbox_id, sends, warm, memory, made } = finished;
         self.connection = Some(connection);
+        group.ran = Some((memory, made));
         group.failing = matches!(result, Err(Ended::Failed(_) | Ended::Broken(_)));
         let run = match result {
             Ok(_) if self.connection().violates_deferred_keys() => {

@@ -21,6 +21,7 @@ use crate::ledger::offset::{self, Replay, Stored};
 use crate::ledger::pending::{self, NO_PARTITION, Rows, TIMERS};
 use crate::ledger::probation::State;
 use crate::ledger::timer;
+use crate::metrics::meters::Facts;
 use crate::policy::{self, Circuit, Policy, Spent};
 use crate::record::Refusal;
 use crate::store::Error;
@@ -127,6 +128,7 @@ impl Executor {
         // before a partition's first record is.
         if let Some(member) = self.members.get(&lane.handler) {
             member.positions.set(&lane.topic, lane.partition, next);
+            member.meter.add_lane(token, lane.meter.clone());
         }
         self.lanes.insert(token, lane);
         self.set_alarm(token);
@@ -176,7 +178,15 @@ impl Executor {
         };
         self.next_owner += 1;
         let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner, rights });
-        let live = Arc::new(Live::new(version.component, environment, number));
+        let (meter, spec) = (self.meter.add_handler(&handler), &environment.spec);
+        meter.set_facts(Facts {
+            group: spec.group.clone(),
+            version: number,
+            artifact: version.artifact,
+            memory_limit: spec.limits.memory,
+            reads: spec.reads(),
+        });
+        let live = Arc::new(Live::new(version.component, environment, number, meter.clone()));
         let trial = self.trial(&state, version.probation, &live);
         let circuit = match state {
             // Its probation has ended before a restart, and nobody has acted on it.
@@ -187,6 +197,7 @@ impl Executor {
             // Another version has another policy, and may mend what made the circuit open.
             _ => Circuit::default(),
         };
+        meter.set_circuit(&circuit);
         let member = match self.members.remove(&handler) {
             Some(member) => {
                 Member { live: live.clone(), solo: 0, circuit, trial, warm: None, spent: Spent::default(), ..member }
@@ -211,6 +222,7 @@ impl Executor {
                     sends_first: false,
                     warm: None,
                     spent: Spent::default(),
+                    meter,
                 }
             }
         };
@@ -312,6 +324,7 @@ impl Executor {
     pub(super) fn remove(&mut self, handler: &Arc<str>) {
         self.turn.retain(|share| share.handler != *handler);
         self.lanes.retain(|_, lane| lane.handler != *handler);
+        self.meter.remove_handler(handler);
         if let Some(member) = self.members.remove(handler) {
             *member.slot.write().unwrap_or_else(PoisonError::into_inner) = None;
             for waiting in member.requests.into_iter().chain(member.outside_requests.into_values()) {

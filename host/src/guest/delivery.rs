@@ -159,6 +159,10 @@ pub struct Finished<T> {
     pub sends: Vec<Sending>,
     /// Its instance, if that may serve again, once the delivery is kept.
     pub warm: Option<Warm>,
+    /// Linear memory that it had at the end, bytes.
+    pub memory: usize,
+    /// Whether an instance was made for it.
+    pub made: bool,
 }
 
 /// The store's data while a guest runs.
@@ -255,7 +259,7 @@ pub fn handle_record(
 fn rejected<T>(connection: Box<Connection>, context: Context, why: String) -> Finished<T> {
     let Context { next_outbox_id, warm, .. } = context;
     let result = Err(Ended::Failed(Failure::new(Outcome::Reject, why)));
-    Finished { connection, result, log: Vec::new(), next_outbox_id, sends: Vec::new(), warm }
+    Finished { connection, result, log: Vec::new(), next_outbox_id, sends: Vec::new(), warm, memory: 0, made: false }
 }
 
 /// Fires a timer: a record of the partition `TIMERS`.
@@ -404,7 +408,8 @@ fn run<A, T>(
     };
     let finished = finish(store.data_mut(), answer, convert);
     let warm = instance.filter(|_| reused && finished.result.is_ok() && runs + 1 < RUNS);
-    Finished { warm: warm.map(|instance| Warm { store, instance, runs: runs + 1 }), ..finished }
+    let warm = warm.map(|instance| Warm { store, instance, runs: runs + 1 });
+    Finished { warm, made: runs == 0, ..finished }
 }
 
 fn finish<A, T>(
@@ -445,6 +450,8 @@ fn finish<A, T>(
         next_outbox_id: state.context.next_outbox_id,
         sends: std::mem::take(&mut state.sends),
         warm: None,
+        memory: state.memory,
+        made: false,
     }
 }
 

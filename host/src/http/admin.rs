@@ -19,7 +19,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,9 +32,9 @@ use crate::deploy::{Deployer, may_pass};
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::connection::{self, Reply, Service};
 use crate::http::events;
-use crate::http::jwt::Unauthorized;
 use crate::http::problem::Problem;
 use crate::http::request;
+use crate::http::token::Token;
 use crate::ledger::deployment::Migration;
 use crate::record::{Event, Header, Refusal};
 
@@ -62,7 +61,7 @@ const BODIES: usize = 2;
 /// The API, and what it acts on.
 pub struct Admin {
     deployer: Arc<Deployer>,
-    token: [u8; 32],
+    token: Token,
     bodies: Semaphore,
     cancel: CancellationToken,
 }
@@ -202,7 +201,8 @@ impl Service for Admin {
 impl Admin {
     /// With the token that callers must know.
     pub fn new(deployer: Arc<Deployer>, token: &[u8], cancel: CancellationToken) -> Self {
-        Self { deployer, token: Sha256::digest(token).into(), bodies: Semaphore::new(BODIES), cancel }
+        let token = Token::new(token, "this is not the token of the admin API");
+        Self { deployer, token, bodies: Semaphore::new(BODIES), cancel }
     }
 
     async fn handle(
@@ -213,7 +213,7 @@ impl Admin {
     ) -> Result<Reply, Problem> {
         request::check_host(parts)?;
         same_origin(&parts.headers)?;
-        self.authorize(&parts.headers)?;
+        self.token.check(&parts.headers)?;
         if self.cancel.is_cancelled() {
             return Err(Refusal::Stopping.into());
         }
@@ -253,20 +253,6 @@ impl Admin {
                 }
             }
             _ => Err(nothing()),
-        }
-    }
-
-    /// Hashes are compared, and all of them: how long it takes says nothing about the token.
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let value = request::authorization(headers)?.ok_or(Unauthorized::NoToken)?;
-        let token = match value.split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
-            _ => return Err(Unauthorized::NoToken.into()),
-        };
-        let given: [u8; 32] = Sha256::digest(token).into();
-        match given.iter().zip(self.token).fold(0, |different, (a, b)| different | (a ^ b)) {
-            0 => Ok(()),
-            _ => Err(Unauthorized::Invalid("this is not the token of the admin API").into()),
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::deploy::manifest::Route;
 use crate::deploy::manifest::names::PARAMS_MAX;
+use crate::metrics::meters;
 use crate::record::{Answer, Request};
 
 /// The first segments of paths that the host keeps for itself.
@@ -95,6 +96,15 @@ pub struct Found {
     pub target: Arc<Target>,
     /// Values of the path's parameters, percent-decoded, in the order of the path.
     pub params: Vec<(String, String)>,
+    /// Counts the route's answers.
+    pub meter: Arc<meters::Route>,
+}
+
+/// A route in the table, with what its answers have come to: that goes on where its handler gets another version.
+#[derive(Clone, Debug)]
+struct Entry {
+    target: Arc<Target>,
+    meter: Arc<meters::Route>,
 }
 
 /// Why a request has no route.
@@ -120,12 +130,14 @@ pub struct Routes {
     live: RwLock<Arc<Table>>,
     /// Held while a change is being built, so that no change is lost.
     change: Mutex<()>,
+    /// Counts the answers to requests without a route.
+    unrouted: Arc<meters::Route>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Table {
-    handlers: BTreeMap<String, Vec<Arc<Target>>>,
-    methods: BTreeMap<String, Router<Arc<Target>>>,
+    handlers: BTreeMap<String, Vec<Entry>>,
+    methods: BTreeMap<String, Router<Entry>>,
 }
 
 impl Routes {
@@ -180,7 +192,8 @@ impl Routes {
                     None => Err(Missing::Encoding { name: name.to_owned() }),
                 })
                 .collect::<Result<_, _>>()?;
-            return Ok(Found { target: Arc::clone(found.value), params });
+            let Entry { target, meter } = found.value.clone();
+            return Ok(Found { target, params, meter });
         }
         let mut allow: BTreeSet<&str> =
             table.methods.iter().filter(|(_, router)| router.at(path).is_ok()).map(|(method, _)| &**method).collect();
@@ -191,6 +204,16 @@ impl Routes {
             allow.insert("HEAD");
         }
         Err(Missing::Method { allow: allow.into_iter().collect::<Vec<_>>().join(", ") })
+    }
+
+    /// What became of requests without a route.
+    pub fn unrouted(&self) -> &Arc<meters::Route> {
+        &self.unrouted
+    }
+
+    /// All routes, each with its answers.
+    pub fn meters(&self) -> Vec<(Arc<Target>, Arc<meters::Route>)> {
+        self.live().handlers.values().flatten().map(|entry| (entry.target.clone(), entry.meter.clone())).collect()
     }
 
     fn live(&self) -> Arc<Table> {
@@ -206,9 +229,15 @@ impl Table {
     /// This table with a handler's routes replaced.
     fn with(&self, handler: &str, targets: Vec<Target>) -> Result<Table, Conflict> {
         let mut table = self.without(handler);
+        let before = self.handlers.get(handler).map(Vec::as_slice).unwrap_or_default();
         for target in targets {
             table.check(handler, &target.route)?;
-            table.insert(handler, Arc::new(target))?;
+            let same = |entry: &&Entry| {
+                let Route { method, path, .. } = &entry.target.route;
+                (method, path) == (&target.route.method, &target.route.path)
+            };
+            let meter = before.iter().find(same).map(|entry| entry.meter.clone()).unwrap_or_default();
+            table.insert(handler, Entry { target: Arc::new(target), meter })?;
         }
         Ok(table)
     }
@@ -216,10 +245,10 @@ impl Table {
     /// This table without a handler's routes.
     fn without(&self, handler: &str) -> Table {
         let mut table = Table::default();
-        for (name, targets) in self.handlers.iter().filter(|(name, _)| *name != handler) {
-            for target in targets {
+        for (name, entries) in self.handlers.iter().filter(|(name, _)| *name != handler) {
+            for entry in entries {
                 // Each was checked against each other one, so that part of a table is a table.
-                if let Err(conflict) = table.insert(name, Arc::clone(target)) {
+                if let Err(conflict) = table.insert(name, entry.clone()) {
                     tracing::error!(%conflict, "a live route was lost; deploy its handler again");
                 }
             }
@@ -247,7 +276,8 @@ impl Table {
             let mut pair = Router::new();
             pair.insert(first, ()).and_then(|()| pair.insert(second, ())).is_ok()
         };
-        for there in self.handlers.values().flatten().filter(|there| there.route.method == method) {
+        let others = self.handlers.values().flatten().map(|entry| &entry.target);
+        for there in others.filter(|there| there.route.method == method) {
             let other_path = &there.route.path;
             if !stand(other_path, &path) || !stand(&path, other_path) {
                 let (other, other_path) = (there.handler.to_string(), other_path.clone());
@@ -258,16 +288,16 @@ impl Table {
     }
 
     /// Put a route in that was checked.
-    fn insert(&mut self, handler: &str, target: Arc<Target>) -> Result<(), Conflict> {
-        let Route { method, path, .. } = &target.route;
+    fn insert(&mut self, handler: &str, entry: Entry) -> Result<(), Conflict> {
+        let Route { method, path, .. } = &entry.target.route;
         let router = self.methods.entry(method.clone()).or_default();
-        router.insert(path.as_str(), Arc::clone(&target)).map_err(|_| Conflict::Pattern {
+        router.insert(path.as_str(), entry.clone()).map_err(|_| Conflict::Pattern {
             handler: handler.to_owned(),
             method: method.clone(),
             path: path.clone(),
             problem: "it cannot stand beside the live routes; choose another path",
         })?;
-        self.handlers.entry(handler.to_owned()).or_default().push(target);
+        self.handlers.entry(handler.to_owned()).or_default().push(entry);
         Ok(())
     }
 }

@@ -54,6 +54,15 @@ pub fn admin_token(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     }
 }
 
+/// What scrapers must know, if the settings ask for it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn metrics_token(settings: &Settings) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(path) = &settings.metrics.token_file else { return Ok(None) };
+    read(path).map(Some).with_context(|| format!("read `metrics.token-file` {}", path.display()))
+}
+
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut secret = fs::read(path)?;
     while secret.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {

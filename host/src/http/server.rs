@@ -25,6 +25,7 @@ use crate::http::problem::Problem;
 use crate::http::routes::{Found, Routes, is_reserved};
 use crate::http::tls::Tls;
 use crate::http::{request, response};
+use crate::metrics::meters;
 use crate::record::Refusal;
 use crate::settings::Http;
 
@@ -92,11 +93,13 @@ impl Service for Front {
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>, _peer: Option<SocketAddr>) -> Reply {
-        let deadline = Instant::now() + self.settings.deadline;
+        let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let mut body = Some(body);
-        let reply = self.handle(&parts, &mut body, deadline).await;
-        connection::finish(&parts, body, reply)
+        let (mut body, mut meter) = (Some(body), self.routes.unrouted().clone());
+        let reply = self.handle(&parts, &mut body, &mut meter, began + self.settings.deadline).await;
+        let reply = connection::finish(&parts, body, reply);
+        meter.answered(reply.status().as_u16(), began.elapsed());
+        reply
     }
 }
 
@@ -108,8 +111,14 @@ impl Front {
         Self { routes, verifier, settings, waiting, in_flight: Arc::default(), cancel }
     }
 
-    /// `body` is taken once it was read to its end.
-    async fn handle(&self, parts: &Parts, body: &mut Option<Incoming>, deadline: Instant) -> Result<Reply, Problem> {
+    /// `body` is taken once it was read to its end, and `meter` is the route's once that is known.
+    async fn handle(
+        &self,
+        parts: &Parts,
+        body: &mut Option<Incoming>,
+        meter: &mut Arc<meters::Route>,
+        deadline: Instant,
+    ) -> Result<Reply, Problem> {
         request::check_host(parts)?;
         let path = parts.uri.path();
         if is_reserved(path) {
@@ -119,6 +128,7 @@ impl Front {
             return Err(Refusal::Stopping.into());
         }
         let found = self.routes.find(parts.method.as_str(), path)?;
+        *meter = found.meter.clone();
         let Ok(seat) = Arc::clone(&self.waiting).try_acquire_owned() else { return Err(Refusal::Busy.into()) };
         let route = &found.target.route;
         let user = match route.jwt {

@@ -163,7 +163,8 @@ enum Ended {
 fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
     let (spec, sharing) = (&plan.spec, plan.spec.consumer.assignment);
     let config = properties(&plan.connection, spec, &plan.host_id, plan.prefetch_kbytes);
-    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity(), sharing);
+    let statistics = plan.executor.meter().add_handler(&spec.name.as_str().into()).reading.clone();
+    let context = Rebalancer::new(&spec.name, plan.positions.clone(), plan.executor.identity(), sharing, statistics);
     let client: BaseConsumer<Rebalancer> = config
         .create_with_context(context)
         .with_context(|| format!("open a Kafka consumer for handler {}", spec.name))?;

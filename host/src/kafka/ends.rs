@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rdkafka::client::{Client, ClientContext};
 
 use super::config::Connection;
 use super::identity::{self, TopicId};
@@ -14,6 +15,8 @@ use super::topics;
 
 /// How long Kafka may take for an answer.
 const WITHIN: Duration = Duration::from_secs(5);
+/// A topic of every cluster's own, to ask for where there is nothing else.
+const ANY_TOPIC: &str = "__consumer_offsets";
 
 /// A partition, as Kafka has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +45,8 @@ pub fn look(
         return Ok(HashMap::new());
     }
     let client = topics::open(connection)?;
-    let mut names: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
-    names.sort_unstable();
-    names.dedup();
     let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
-    let ids = identity::topic_ids(&client, connection, &names, WITHIN).with_context(away)?;
-    // A topic that is not there would be asked for as long as there is time.
-    let there: Vec<(&str, i32)> = partitions.iter().filter(|(topic, _)| ids.contains_key(*topic)).copied().collect();
+    let (there, ids) = there(&client, connection, partitions).with_context(away)?;
     let ask = |which| native::list_offsets(&client, &there, which, WITHIN).with_context(away);
     let (lows, highs) = (ask(native::BEGIN)?, ask(native::END)?);
     let times = time.map(ask).transpose()?;
@@ -63,6 +61,39 @@ pub fn look(
         Some((key, Ends { topic_id, low, high, at }))
     };
     Ok(there.iter().filter_map(ends).collect())
+}
+
+/// Where partitions end, by a client that is there: the offset that the next record of each will get. The same are left out.
+///
+/// # Errors
+/// No broker answers.
+pub fn highs<C: ClientContext>(
+    client: &Client<C>,
+    connection: &Connection,
+    partitions: &[(&str, i32)],
+) -> Result<HashMap<(String, i32), i64>> {
+    let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
+    if partitions.is_empty() {
+        // Only whether it answers.
+        there(client, connection, &[(ANY_TOPIC, 0)]).with_context(away)?;
+        return Ok(HashMap::new());
+    }
+    let (there, _) = there(client, connection, partitions).with_context(away)?;
+    native::list_offsets(client, &there, native::END, WITHIN).with_context(away)
+}
+
+/// The partitions of topics that are there, and those topics' ids. One that is not there would be asked for as long as there is time.
+fn there<'a, C: ClientContext>(
+    client: &Client<C>,
+    connection: &Connection,
+    partitions: &[(&'a str, i32)],
+) -> Result<(Vec<(&'a str, i32)>, HashMap<String, TopicId>), identity::Error> {
+    let mut names: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
+    names.sort_unstable();
+    names.dedup();
+    let ids = identity::topic_ids(client, connection, &names, WITHIN)?;
+    let there = partitions.iter().filter(|(topic, _)| ids.contains_key(*topic)).copied().collect();
+    Ok((there, ids))
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ impl Admin {
 }
 
 /// A client that can be asked, and neither reads nor writes.
-pub(super) fn open(connection: &Connection) -> Result<Client<Reporter>, TopicError> {
+pub(crate) fn open(connection: &Connection) -> Result<Client<Reporter>, TopicError> {
     let open = || -> Result<Client<Reporter>, KafkaError> {
         let config = connection.client("admin");
         let native = config.create_native_config()?;

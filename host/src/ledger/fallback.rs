@@ -17,6 +17,12 @@ pub fn take_from_outbox(connection: &Connection, id: i64, cause: &str, now: i64)
     connection.execute("DELETE FROM main.tm_outbox WHERE id = ?1", &[id.into()])
 }
 
+/// How many rows there are of each handler.
+pub fn count(connection: &Connection) -> Result<Vec<(String, u64)>, Error> {
+    let sql = "SELECT handler, count(*) FROM main.tm_fallback GROUP BY handler";
+    connection.query(sql, &[], |row| Ok((row.text(0)?, u64::try_from(row.integer(1)?).unwrap_or(0))))
+}
+
 /// Keeps what must not be published at all: the dead letter of a dead letter, a timer, or what could not be compensated.
 pub fn insert(
     connection: &Connection,

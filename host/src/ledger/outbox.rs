@@ -111,9 +111,16 @@ pub struct Waiting {
     pub event: Event,
     /// The handler that caused it.
     pub handler: String,
+    /// When its delivery began, in milliseconds since the Unix epoch.
+    pub created_at: i64,
 }
 
 impl Waiting {
+    /// From when on it could be published, in milliseconds since the Unix epoch.
+    pub fn ready_at(&self) -> i64 {
+        self.event.not_before.unwrap_or(i64::MIN).max(self.created_at)
+    }
+
     /// Where a delayed row stands.
     pub fn place(&self) -> Option<Place> {
         self.event.not_before.map(|due| Place { due, id: self.id })
@@ -248,7 +255,7 @@ impl Batch {
         }
         let sql = format!(
             "SELECT id, event_id, event_type, topic, partition, partition_key, payload, headers, kind, handler, not_before,
-             topic_partitions, topic_replicas
+             topic_partitions, topic_replicas, created_at
              FROM main.tm_outbox WHERE status = 'waiting' AND {rest}"
         );
         connection.each(&sql, params, |row| {
@@ -358,6 +365,7 @@ fn read(row: &Row<'_>) -> Result<Waiting, Error> {
             not_before: row.opt_integer(10)?,
         },
         handler: row.text(9)?,
+        created_at: row.integer(13)?,
     })
 }
 
@@ -367,6 +375,29 @@ pub fn count(connection: &Connection) -> Result<u64, Error> {
                - (SELECT count(*) FROM main.tm_outbox WHERE status = 'published')";
     let rows = connection.first(sql, &[], |row| row.integer(0))?;
     Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
+}
+
+/// The first row that waits and is not delayed, from the id `from` on, with the time of its delivery. Where `from` was the last answer of
+/// before, nothing is looked through twice: rows that are published wait no more. `Err` has how far it came in time.
+pub fn oldest(connection: &Connection, from: i64) -> Result<Option<(i64, i64)>, (i64, Error)> {
+    let sql = "SELECT id, status = 'waiting' AND not_before IS NULL, created_at FROM main.tm_outbox WHERE id >= ?1 ORDER BY id";
+    let (mut came, mut found) = (from, None);
+    let looked = connection.each(sql, &[from.into()], |row| {
+        came = row.integer(0)?;
+        if row.integer(1)? == 1 {
+            found = Some((came, row.integer(2)?));
+        }
+        Ok(found.is_none())
+    });
+    looked.map(|()| found).map_err(|error| (came, error))
+}
+
+/// How many delayed rows wait, and when the first of them is due, in milliseconds since the Unix epoch.
+pub fn delayed(connection: &Connection) -> Result<(u64, Option<i64>), Error> {
+    let sql =
+        "SELECT count(*), min(not_before) FROM main.tm_outbox WHERE status = 'waiting' AND not_before IS NOT NULL";
+    let found = connection.first(sql, &[], |row| Ok((row.integer(0)?, row.opt_integer(1)?)))?;
+    Ok(found.map_or((0, None), |(rows, due)| (u64::try_from(rows).unwrap_or(0), due)))
 }
 
 /// Removes acknowledged rows, from the first id to the second, both included. Returns how many.
@@ -464,5 +495,24 @@ mod tests {
         assert_eq!(ordinary, (1..=60).filter(|id| id % 3 == 0 && topic(*id) == "a").collect::<Vec<_>>());
         assert_eq!(next_due(&connection, 40).unwrap(), Some(50));
         assert_eq!(next_due(&connection, 60).unwrap(), None);
+    }
+
+    #[test]
+    fn s2_10_the_oldest_row_that_waits_is_found_from_where_it_was_looked_for_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open_writer(&folder.path().join("store.db"), false).unwrap();
+        schema::prepare(&connection).unwrap();
+        assert_eq!(oldest(&connection, 0).unwrap(), None);
+        for (id, not_before) in [(1, None), (2, Some(90)), (3, None), (4, Some(70)), (5, None)] {
+            assert!(insert(&connection, id, &event(id, "a", not_before), "h", "s", 10 * id).unwrap());
+        }
+        assert_eq!(oldest(&connection, 0).unwrap(), Some((1, 10)));
+        mark_published(&connection, 1, 1, 99).unwrap();
+        assert_eq!(oldest(&connection, 1).unwrap(), Some((3, 30)), "neither what is published nor what is delayed");
+        clear(&connection, 3, 5).unwrap();
+        assert_eq!(oldest(&connection, 3).unwrap(), None);
+        assert_eq!(delayed(&connection).unwrap(), (1, Some(90)));
+        clear(&connection, 1, 5).unwrap();
+        assert_eq!(delayed(&connection).unwrap(), (0, None));
     }
 }

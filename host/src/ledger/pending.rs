@@ -323,6 +323,15 @@ pub fn add_refused(connection: &Connection, id: i64, why: &str, now: i64) -> Res
     connection.first(sql, &params, |row| row.text(0))
 }
 
+/// How many rows each handler has, and when the first of its records among them was written, in milliseconds since the Unix epoch. Looks
+/// through an index of all, so it is for rare moments.
+pub fn count(connection: &Connection) -> Result<Vec<(String, u64, Option<i64>)>, Error> {
+    let sql = "SELECT handler, count(*), min(iif(purpose = 'handle' AND partition >= 0, timestamp, NULL))
+               FROM main.tm_pending GROUP BY handler";
+    connection
+        .query(sql, &[], |row| Ok((row.text(0)?, u64::try_from(row.integer(1)?).unwrap_or(0), row.opt_integer(2)?)))
+}
+
 /// The topics of which something waits for this handler, under a partition that is none of Kafka's.
 pub fn topics(connection: &Connection, handler: &str, partition: i32) -> Result<Vec<String>, Error> {
     let sql = "SELECT DISTINCT topic FROM main.tm_pending WHERE handler = ?1 AND partition = ?2";

@@ -26,6 +26,7 @@ use crate::kafka::sender::event_headers;
 use crate::kafka::topics::{Admin, BROKER_DEFAULT_REPLICAS, Ensured, TopicError};
 use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Waiting};
+use crate::metrics::statistics::{self, Statistics};
 use crate::settings::{Destinations, Topic};
 
 /// Names a row on its way through the producer.
@@ -59,6 +60,7 @@ pub(super) enum Sent {
 struct Context {
     reporter: Reporter,
     sender: Sender<Message>,
+    statistics: Arc<Statistics>,
 }
 
 impl ClientContext for Context {
@@ -66,7 +68,9 @@ impl ClientContext for Context {
         self.reporter.log(level, facility, message);
     }
 
-    fn stats_raw(&self, _: &[u8]) {}
+    fn stats_raw(&self, report: &[u8]) {
+        self.statistics.note(report);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.reporter.error(error, reason);
@@ -92,6 +96,7 @@ pub(super) struct Outlet {
     topics: Vec<Topic>,
     destinations: Arc<Destinations>,
     sender: Sender<Message>,
+    statistics: Arc<Statistics>,
     producer: ThreadedProducer<Context>,
     /// Sends each record in a batch of its own; opened when it is needed first.
     single: Option<ThreadedProducer<Context>>,
@@ -110,14 +115,16 @@ impl Outlet {
         topics: Vec<Topic>,
         destinations: Arc<Destinations>,
         sender: Sender<Message>,
+        statistics: Arc<Statistics>,
     ) -> Result<Self> {
-        let producer = produce(&connection, &sender, false)?;
+        let producer = produce(&connection, &sender, &statistics, false)?;
         Ok(Self {
             connection,
             admin,
             topics,
             destinations,
             sender,
+            statistics,
             producer,
             single: None,
             generation: 0,
@@ -150,7 +157,7 @@ impl Outlet {
 
     /// Opens a new producer in place of the failed one.
     pub(super) fn renew(&mut self) -> Result<()> {
-        let producer = produce(&self.connection, &self.sender, false)?;
+        let producer = produce(&self.connection, &self.sender, &self.statistics, false)?;
         self.generation += 1;
         self.purge();
         self.producer = producer;
@@ -233,7 +240,8 @@ impl Outlet {
         }
         let single = match self.single.take() {
             Some(single) => single,
-            None => produce(&self.connection, &self.sender, true)?,
+            // It seldom has anything to send, and its report would stand in the place of the other's.
+            None => produce(&self.connection, &self.sender, &Arc::default(), true)?,
         };
         Ok(self.single.insert(single))
     }
@@ -313,7 +321,12 @@ impl Outlet {
     }
 }
 
-fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> Result<ThreadedProducer<Context>> {
+fn produce(
+    connection: &Connection,
+    sender: &Sender<Message>,
+    statistics: &Arc<Statistics>,
+    single: bool,
+) -> Result<ThreadedProducer<Context>> {
     let mut config = connection.client("relay");
     config
         .set("enable.idempotence", "true")
@@ -330,11 +343,15 @@ fn produce(connection: &Connection, sender: &Sender<Message>, single: bool) -> R
     if !connection.librdkafka.contains_key("linger.ms") {
         config.set("linger.ms", "0");
     }
+    if config.get(statistics::PROPERTY).is_none() {
+        config.set(statistics::PROPERTY, statistics::INTERVAL);
+    }
     connection.acknowledge(&mut config);
     if single {
         config.set("batch.num.messages", "1");
     }
-    let context = Context { reporter: Reporter::new("relay"), sender: sender.clone() };
+    let (sender, statistics) = (sender.clone(), statistics.clone());
+    let context = Context { reporter: Reporter::new("relay"), sender, statistics };
     let producer: ThreadedProducer<Context> = config.create_with_context(context).context("open the Kafka producer")?;
     Ok(producer)
 }

@@ -38,6 +38,8 @@ pub(super) struct Answered {
     destination: usize,
     lane: Lane,
     row: i64,
+    /// From when on it could be sent, milliseconds since the Unix epoch.
+    ready_at: i64,
     answer: Answer,
 }
 
@@ -148,9 +150,10 @@ impl Poster {
                 };
                 match request::call(&round.post, &waiting) {
                     Ok(call) => {
-                        let (own, destination) = (self.own.clone(), round.position);
+                        let (own, destination, ready_at) = (self.own.clone(), round.position, waiting.ready_at());
                         self.outbound.once(call, request::BODY, move |answer| {
-                            let _ = own.send(Message::Answered(Answered { destination, lane, row, answer }));
+                            let answered = Answered { destination, lane, row, ready_at, answer };
+                            let _ = own.send(Message::Answered(answered));
                         });
                     }
                     Err(error) => {
@@ -163,7 +166,7 @@ impl Poster {
     }
 
     fn settle(&mut self, answered: Answered) {
-        let Answered { destination, lane, row, answer } = answered;
+        let Answered { destination, lane, row, ready_at, answer } = answered;
         let Some(round) = self.rounds.iter_mut().find(|round| round.position == destination) else { return };
         let now = crate::clock::now();
         let verdict = request::judge(&round.post, &answer, now);
@@ -190,7 +193,7 @@ impl Poster {
         }
         if let Some(shelf) = self.shelves.get_mut(&lane.store) {
             match verdict {
-                Verdict::Taken => shelf.published(row),
+                Verdict::Taken => shelf.published(row, ready_at),
                 Verdict::Later { error, .. } => shelf.failed(row, error),
                 Verdict::Refused(error) => shelf.refused(row, topic, error),
             }

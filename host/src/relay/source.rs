@@ -6,7 +6,7 @@
 
 mod pump;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,8 @@ struct Flying {
     /// What is said of it is said of no other.
     alone: bool,
     since: Instant,
+    /// From when on it could be published, milliseconds since the Unix epoch.
+    ready_at: i64,
 }
 
 pub(super) struct Source {
@@ -64,7 +66,8 @@ pub(super) struct Source {
     flying: BTreeMap<i64, Flying>,
     /// Acknowledged, and to be read back.
     unread: BTreeMap<i64, Flying>,
-    acknowledged: BTreeSet<i64>,
+    /// With when each could be published.
+    acknowledged: BTreeMap<i64, i64>,
     holds: HashMap<Arc<str>, Hold>,
     failed: Vec<(i64, String)>,
     refused: Vec<(i64, String)>,
@@ -84,7 +87,7 @@ impl Source {
             stuck: false,
             flying: BTreeMap::new(),
             unread: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
             holds: HashMap::new(),
             failed: Vec::new(),
             refused: Vec::new(),
@@ -145,7 +148,7 @@ impl Source {
                     match read_back {
                         _ if offset < 0 => self.arrived_nowhere(report.id, &row),
                         Some(read_back) => self.expect_back(report.id, row, partition, offset, read_back),
-                        None => drop(self.acknowledged.insert(report.id)),
+                        None => drop(self.acknowledged.insert(report.id, row.ready_at)),
                     }
                 }
             }
@@ -183,7 +186,7 @@ impl Source {
     pub(super) fn read_back(&mut self, id: i64, found: bool) {
         let Some(row) = self.unread.remove(&id) else { return };
         if found {
-            self.acknowledged.insert(id);
+            self.acknowledged.insert(id, row.ready_at);
         } else {
             tracing::warn!(store = %self.executor.name(), row = id, topic = %row.topic, "an event that Kafka has acknowledged cannot be read back: it is published again");
             self.go_back(id, &row);
@@ -259,14 +262,19 @@ impl Source {
 
     /// Tells the store what it can note.
     pub(super) fn report(&mut self) {
-        let ranges = super::ranges(std::mem::take(&mut self.acknowledged));
-        if !ranges.is_empty() {
+        let meter = &self.executor.meter().by_kafka;
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        if !acknowledged.is_empty() {
+            let now = crate::clock::now();
+            acknowledged.values().for_each(|ready_at| meter.acknowledged(*ready_at, now));
+            let ranges = super::ranges(acknowledged.into_keys());
             let _ = self.executor.published(ranges);
         }
         for (id, error) in self.failed.drain(..) {
             let _ = self.executor.not_published(vec![id], error);
         }
         for (id, error) in self.refused.drain(..) {
+            meter.refuse();
             let _ = self.executor.refused(id, error);
         }
     }
@@ -286,6 +294,7 @@ impl Source {
             event_id,
             alone,
             since: Instant::now(),
+            ready_at: row.ready_at(),
         };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
@@ -378,6 +387,7 @@ mod tests {
             event_id: None,
             alone: false,
             since: Instant::now(),
+            ready_at: 0,
         };
         source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
         (source.after, source.due_after) = (99, Place { due: 80, id: 1 });

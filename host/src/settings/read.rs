@@ -13,8 +13,8 @@ use super::reader::Section;
 use super::security::security;
 use super::value::Value;
 use super::{
-    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Outbox,
-    Settings, Store, Tls, Topic, Versions,
+    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics,
+    Outbox, Settings, Store, Tls, Topic, Versions,
 };
 use crate::deploy::manifest::{Manifest, names, read};
 use crate::http::secret::SHORTEST;
@@ -36,6 +36,7 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         destinations: destinations(root, base),
         http: http(&root.section("http"), base),
         admin: admin(&root.section("admin"), base),
+        metrics: metrics(&root.section("metrics"), base),
         store: store(&root.section("store")),
         versions: Versions { keep: root.section("versions").take("keep", |v| v.whole(1..=10_000)).unwrap_or(10) },
         inbox: Inbox { keep: keep(&root.section("inbox"), "keep", 7 * DAY) },
@@ -145,16 +146,26 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
 }
 
 fn admin(section: &Section<'_>, base: &Path) -> Admin {
+    Admin { listen: listener(section), token_file: path(section, "token-file", base) }
+}
+
+fn metrics(section: &Section<'_>, base: &Path) -> Metrics {
+    Metrics {
+        listen: listener(section),
+        token_file: path(section, "token-file", base),
+        stuck_after: section.take("stuck-after", |v| v.duration(SECOND..=DAY)).unwrap_or(300 * SECOND),
+    }
+}
+
+/// `listen` of what need not be there, and has a free port by default.
+fn listener(section: &Section<'_>) -> Option<SocketAddr> {
     let listen = section.take("listen", |v| match v.text()? {
         "off" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
             format!("\"{text}\" is not an address; write an IP address and a port, like \"127.0.0.1:7070\", or \"off\"")
         }),
     });
-    Admin {
-        listen: listen.unwrap_or(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
-        token_file: path(section, "token-file", base),
-    }
+    listen.unwrap_or(Some(SocketAddr::from(([127, 0, 0, 1], 0))))
 }
 
 fn jwt(section: &Section<'_>, base: &Path) -> Jwt {

@@ -8,13 +8,14 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::hooks::Wal;
 use rusqlite::limits::Limit;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Batch, OpenFlags, ToSql, ffi};
@@ -22,6 +23,7 @@ use rusqlite::{Batch, OpenFlags, ToSql, ffi};
 use super::authorizer::{Actor, Running};
 use super::rights::Rights;
 use super::{Error, Kind, Rows, Value, functions, surroundings};
+use crate::metrics::histogram::{Histogram, SHORT};
 
 /// SQLite's virtual machine instructions between two looks at the clock.
 const PROGRESS_OPS: i32 = 100;
@@ -34,6 +36,8 @@ const GUEST_MAX_LENGTH: i32 = 4 << 20;
 const CACHED_MAX: usize = 8 << 10;
 /// How long all migrations of a version together may take.
 const MIGRATION_TIME: Duration = Duration::from_secs(60);
+/// Pages in the log from which on a commit moves them into the database.
+const CHECKPOINT_PAGES: i32 = 4_000;
 
 /// An open database.
 pub struct Connection {
@@ -42,8 +46,12 @@ pub struct Connection {
     /// Nanoseconds after `epoch` at which a guest's statement is interrupted; `u64::MAX` for never.
     deadline: Arc<AtomicU64>,
     epoch: Instant,
+    /// Whether that holds for the host's statements too.
+    bounded: Arc<AtomicBool>,
     /// Statements begun that may write.
     writes: Cell<u64>,
+    /// How long checkpoints took.
+    checkpoints: Arc<Histogram>,
 }
 
 /// How many rows and bytes a guest's query may return.
@@ -58,12 +66,22 @@ pub struct Bounds {
 impl Connection {
     /// Opens the file for its one writer, making it if it is not there.
     pub fn open_writer(path: &Path, synchronous_full: bool) -> Result<Self, Error> {
-        let connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let mut connection = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         let synchronous = if synchronous_full { "FULL" } else { "NORMAL" };
         connection.batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384;"
+             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384;"
         ))?;
+        // What SQLite's own hook does (`wal_autocheckpoint`), with a clock beside it. One that cannot be made now is made after a later commit.
+        let took = connection.checkpoints.clone();
+        connection.inner.wal_hook(Some(move |wal: &mut Wal, pages: i32| {
+            if pages >= CHECKPOINT_PAGES {
+                let began = Instant::now();
+                let _ = wal.checkpoint();
+                took.time(began.elapsed());
+            }
+            Ok(())
+        }))?;
         Ok(connection)
     }
 
@@ -115,16 +133,19 @@ impl Connection {
         let running = Running::default();
         inner.authorizer(Some(running.hook()))?;
         let (epoch, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
-        let (watched, actor) = (deadline.clone(), running.clone());
+        let bounded = Arc::new(AtomicBool::new(false));
+        let (watched, actor, all) = (deadline.clone(), running.clone(), bounded.clone());
         inner.progress_handler(
             PROGRESS_OPS,
             Some(move || {
                 let deadline = watched.load(Ordering::Relaxed);
                 // The host's own statements inside a delivery are short, and must not be torn.
-                deadline != u64::MAX && !actor.is_host() && nanos_since(epoch) > deadline
+                let counts = || !actor.is_host() || all.load(Ordering::Relaxed);
+                deadline != u64::MAX && counts() && nanos_since(epoch) > deadline
             }),
         )?;
-        Ok(Self { inner, running, deadline, epoch, writes: Cell::new(0) })
+        let checkpoints = Arc::new(Histogram::new(&SHORT));
+        Ok(Self { inner, running, deadline, epoch, bounded, writes: Cell::new(0), checkpoints })
     }
 
     /// Runs one statement of the host's; returns how many rows it changed.
@@ -255,6 +276,17 @@ impl Connection {
         self.running.set_rights(rights);
         surroundings::enter(now, rng);
         self.set_deadline(deadline);
+    }
+
+    /// All SQL on this connection, the host's own too, is interrupted at `deadline`: for who would rather know nothing than wait.
+    pub fn bound_all(&self, deadline: Instant) {
+        self.bounded.store(true, Ordering::Relaxed);
+        self.set_deadline(deadline);
+    }
+
+    /// How long the checkpoints of this connection took.
+    pub fn checkpoints(&self) -> &Arc<Histogram> {
+        &self.checkpoints
     }
 
     /// Guest SQL on this connection is interrupted at `deadline`.
@@ -481,5 +513,31 @@ mod tests {
         };
         assert_eq!(code, ffi::SQLITE_OK);
         assert!(current < 1 << 20, "{current} bytes are kept");
+    }
+
+    #[test]
+    fn a_reader_that_is_bounded_gives_up_and_one_that_is_not_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        drop(Connection::open_writer(&path, false).unwrap());
+        let sql =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) SELECT count(*) FROM n";
+        let reader = Connection::open_reader(&path).unwrap();
+        let count = || reader.first(sql, &[], |row| row.integer(0));
+        assert_eq!(count().unwrap(), Some(100_000));
+        reader.bound_all(Instant::now());
+        assert!(count().is_err());
+    }
+
+    #[test]
+    fn the_log_goes_into_the_database_when_it_is_long_and_that_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let writer = Connection::open_writer(&path, false).unwrap();
+        let size = || std::fs::metadata(&path).unwrap().len();
+        writer.batch("CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(1000000))").unwrap();
+        assert_eq!((writer.checkpoints().count(), size() < 1_000_000), (0, true));
+        writer.batch("INSERT INTO t VALUES (zeroblob(20000000))").unwrap();
+        assert_eq!((writer.checkpoints().count(), size() > 20_000_000), (1, true));
     }
 }

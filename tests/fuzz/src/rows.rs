@@ -114,5 +114,5 @@ fn leaves(store: &Connection, event: Event, handler: &str) {
     assert!(outbox::insert(store, id, &event, handler, "s", 7).unwrap());
     assert!(!outbox::insert(store, id + 1, &event, handler, "s", 7).unwrap());
     let read = outbox::waiting(store, Span::After(0), 2, usize::MAX).unwrap();
-    assert_eq!(read, [outbox::Waiting { id, event, handler: handler.to_owned() }]);
+    assert_eq!(read, [outbox::Waiting { id, event, handler: handler.to_owned(), created_at: 7 }]);
 }

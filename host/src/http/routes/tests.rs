@@ -31,7 +31,7 @@ fn table(handlers: &[(&str, &[&str])]) -> Routes {
 /// `handler path name=value ...`, or what is missing.
 fn find(table: &Routes, method: &str, path: &str) -> String {
     match table.find(method, path) {
-        Ok(Found { target, params }) => {
+        Ok(Found { target, params, .. }) => {
             let params: String = params.iter().map(|(name, value)| format!(" {name}={value}")).collect();
             format!("{} {} {}{params}", target.handler, target.route.method, target.route.path)
         }

@@ -7,6 +7,7 @@ use rdkafka::config::ClientConfig;
 
 use crate::deploy::manifest::Spec;
 use crate::kafka::config::Connection;
+use crate::metrics::statistics;
 use crate::settings::{Assignment, Isolation};
 
 /// Between which the heartbeats' interval is a quarter of the session.
@@ -37,6 +38,9 @@ pub(super) fn properties(connection: &Connection, spec: &Spec, host_id: &str, pr
     if config.get("max.poll.interval.ms").is_none() {
         // librdkafka takes none that is shorter than the session.
         config.set("max.poll.interval.ms", session.max(POLL_INTERVAL).as_millis().to_string());
+    }
+    if config.get(statistics::PROPERTY).is_none() {
+        config.set(statistics::PROPERTY, statistics::INTERVAL);
     }
     let refresh = "topic.metadata.refresh.interval.ms";
     if spec.pattern.is_some()

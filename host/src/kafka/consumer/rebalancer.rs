@@ -21,6 +21,7 @@ use crate::executor::positions::Positions;
 use crate::kafka::config::Reporter;
 use crate::lane::opening;
 use crate::ledger::Identity;
+use crate::metrics::statistics::Statistics;
 use crate::settings::Assignment as Sharing;
 
 pub(super) struct Rebalancer {
@@ -29,16 +30,24 @@ pub(super) struct Rebalancer {
     metadata: String,
     sharing: Sharing,
     events: Mutex<Vec<Event>>,
+    statistics: Arc<Statistics>,
 }
 
 impl Rebalancer {
-    pub(super) fn new(handler: &str, positions: Arc<Positions>, identity: &Identity, sharing: Sharing) -> Self {
+    pub(super) fn new(
+        handler: &str,
+        positions: Arc<Positions>,
+        identity: &Identity,
+        sharing: Sharing,
+        statistics: Arc<Statistics>,
+    ) -> Self {
         Self {
             reporter: Reporter::new(handler),
             positions,
             metadata: opening::metadata(&identity.store_id),
             sharing,
             events: Mutex::default(),
+            statistics,
         }
     }
 
@@ -113,7 +122,9 @@ impl ClientContext for Rebalancer {
         self.reporter.log(level, facility, message);
     }
 
-    fn stats_raw(&self, _: &[u8]) {}
+    fn stats_raw(&self, report: &[u8]) {
+        self.statistics.note(report);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.reporter.error(error, reason);

@@ -171,7 +171,7 @@ mod tests {
             kind: EventKind::Event,
             not_before: None,
         };
-        Waiting { id: 1, event, handler: "h".into() }
+        Waiting { id: 1, event, handler: "h".into(), created_at: 0 }
     }
 
     fn sent(post: &Post, row: &Waiting) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! Rows are taken up in the order of their ids, and delayed ones in the order of their places once they are due, each once.
 //! A destination whose queue is full goes on from where it stopped.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,8 @@ pub(super) struct Shelf {
     bookmarks: HashMap<usize, Bookmark>,
     /// The store cannot be read.
     stuck: bool,
-    acknowledged: BTreeSet<i64>,
+    /// With when each could be sent, milliseconds since the Unix epoch.
+    acknowledged: BTreeMap<i64, i64>,
     failed: Vec<(i64, String)>,
     refused: Vec<(i64, String)>,
 }
@@ -51,7 +52,7 @@ impl Shelf {
             woken,
             bookmarks: HashMap::new(),
             stuck: false,
-            acknowledged: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
             failed: Vec::new(),
             refused: Vec::new(),
         }
@@ -112,8 +113,8 @@ impl Shelf {
         self.read(|reader| outbox::one(reader, id))
     }
 
-    pub(super) fn published(&mut self, id: i64) {
-        self.acknowledged.insert(id);
+    pub(super) fn published(&mut self, id: i64, ready_at: i64) {
+        self.acknowledged.insert(id, ready_at);
     }
 
     pub(super) fn failed(&mut self, id: i64, error: String) {
@@ -127,14 +128,19 @@ impl Shelf {
 
     /// Tells the store what it can note.
     pub(super) fn report(&mut self) {
-        let ranges = super::super::ranges(std::mem::take(&mut self.acknowledged));
-        if !ranges.is_empty() {
+        let meter = &self.executor.meter().by_http;
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        if !acknowledged.is_empty() {
+            let now = crate::clock::now();
+            acknowledged.values().for_each(|ready_at| meter.acknowledged(*ready_at, now));
+            let ranges = super::super::ranges(acknowledged.into_keys());
             let _ = self.executor.published(ranges);
         }
         for (id, error) in self.failed.drain(..) {
             let _ = self.executor.not_published(vec![id], error);
         }
         for (id, error) in self.refused.drain(..) {
+            meter.refuse();
             let _ = self.executor.refused(id, error);
         }
     }

@@ -1,0 +1,157 @@
+//! S2.10: the dashboard and the alert rules are asked of a real Prometheus, which scrapes a real daemon.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tidemill_tests::sandbox::repository;
+use tidemill_tests::{Call, Daemon, LONG, Out, Sandbox, eventually, eventually_some};
+
+use crate::rig::told;
+
+/// A Prometheus of its own, which ends with the test.
+struct Prometheus {
+    child: Child,
+    url: String,
+}
+
+impl Prometheus {
+    /// One that scrapes the sandbox's daemon each second, with our rules.
+    fn start(sandbox: &Sandbox) -> Self {
+        let folder = sandbox.root().join("prometheus");
+        fs::create_dir(&folder).unwrap();
+        let scraped = fs::read_to_string(sandbox.data().join("metrics.url")).unwrap();
+        let target = scraped.trim().trim_start_matches("http://");
+        fs::write(folder.join("targets.json"), json!([{ "targets": [target] }]).to_string()).unwrap();
+        fs::copy(monitoring("alerts.yml"), folder.join("alerts.yml")).unwrap();
+        let config = fs::read_to_string(monitoring("prometheus.yml")).unwrap();
+        assert!(config.contains("interval: 5s"), "{config}");
+        fs::write(folder.join("prometheus.yml"), config.replace("interval: 5s", "interval: 1s")).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let log = File::create(folder.join("log")).unwrap();
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start Prometheus; `make setup-tests` installs it");
+        Self { child, url: format!("http://{address}") }
+    }
+
+    /// What it answers to a question of its API, once it answers.
+    fn ask(&self, path: &str) -> Option<Value> {
+        let reply = Call::new("GET", &format!("{}/api/v1/{path}", self.url)).try_send().ok()?;
+        // It is not ready at once.
+        (reply.status != 503).then(|| reply.json())
+    }
+
+    /// The series that a query gives; it must be one that Prometheus understands.
+    fn query(&self, query: &str) -> Vec<Value> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = self.ask(&format!("query?query={encoded}")).unwrap();
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        answer["data"]["result"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn monitoring(file: &str) -> PathBuf {
+    repository().join("docs/monitoring").join(file)
+}
+
+/// Every query of the dashboard, as Grafana asks it of all daemons and handlers.
+fn queries(of: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    match of {
+        Value::Object(fields) => {
+            if let Some(Value::String(query)) = fields.get("expr") {
+                let query =
+                    query.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$handler", ".*");
+                assert!(!query.contains('$'), "{query}");
+                found.push(query);
+            }
+            fields.values().for_each(|field| found.extend(queries(field)));
+        }
+        Value::Array(items) => items.iter().for_each(|item| found.extend(queries(item))),
+        _ => {}
+    }
+    found
+}
+
+#[test]
+fn s2_10_each_panel_of_the_dashboard_shows_something_and_each_rule_can_be_evaluated() {
+    let sandbox = Sandbox::with(&["hostile"]);
+    let daemon = Daemon::start(&sandbox);
+    let client = daemon.client();
+    let prometheus = Prometheus::start(&sandbox);
+    eventually(LONG, "Prometheus has scraped the daemon", || {
+        prometheus.ask("query?query=up").is_some_and(|answer| answer["data"]["result"][0]["value"][1] == "1")
+    });
+    client.produce("hostile-in", &told("first", "publish"));
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(monitoring("dashboard.json")).unwrap()).unwrap();
+    let asked = queries(&dashboard);
+    assert!(asked.len() > 30, "{}", asked.len());
+    let (mut empty, mut round) = (asked, 0);
+    eventually(LONG, "each panel has something to show", || {
+        // So that all that is a rate goes on.
+        round += 1;
+        for (n, what) in ["publish", "reject", "insert"].into_iter().enumerate() {
+            client.produce("hostile-in", &told(&format!("r{round}-{n}"), what).partition(n as i32));
+        }
+        daemon.get("/hostile/seen", "").expect_status(200);
+        empty.retain(|query| prometheus.query(query).is_empty());
+        if round % 100 == 0 {
+            eprintln!("nothing yet for {empty:#?}");
+        }
+        empty.is_empty()
+    });
+
+    let rules = eventually_some(LONG, "all rules were evaluated", || {
+        let rules = prometheus.ask("rules")?["data"]["groups"][0]["rules"].as_array()?.clone();
+        (!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown")).then_some(rules)
+    });
+    for rule in &rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
+    // One that is to be seen is.
+    let down = json!([{ "do": "sql", "statements": ["INSERT INTO once VALUES ('shop')"], "row": false }]);
+    daemon.call("POST", "/hostile").body(&down.to_string()).send().expect_status(200);
+    client.produce("hostile-in", &Out::new(json!({ "do": "needs", "up": "shop" }).to_string()));
+    eventually(LONG, "the circuit and the dead letters are alerts", || {
+        let alerts = prometheus.ask("alerts").map(|answer| answer["data"]["alerts"].clone());
+        let alerts = alerts.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+        ["TidemillCircuitOpen", "TidemillDeadLetters"].iter().all(|name| {
+            alerts.iter().any(|alert| alert["labels"]["alertname"] == *name && alert["labels"]["handler"] == "hostile")
+        })
+    });
+}
+
+#[test]
+fn s2_10_promtool_finds_no_fault_in_the_rules_and_each_family_they_name_is_there() {
+    let checked = Command::new("promtool").args(["check", "rules"]).arg(monitoring("alerts.yml")).output();
+    let checked = checked.expect("promtool; `make setup-tests` installs it");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let documented = fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
+    for file in ["alerts.yml", "dashboard.json"] {
+        let text = fs::read_to_string(Path::new(&monitoring(file))).unwrap();
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| w.starts_with("tidemill_"))
+        {
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word);
+            assert!(documented.contains(&format!("| `{family}` |")), "{file} asks for {word}");
+        }
+    }
+}
