@@ -45,36 +45,6 @@ fn s3_1_each_group_sees_every_record_and_one_that_fails_slows_nobody() {
 }
 
 #[test]
-fn s3_2_kafkas_own_tool_shows_where_a_group_is_and_how_far_behind() {
-    let kafka = Kafka::shared();
-    let hostile = Hostile::new(kafka, "");
-    let records = |partition: i32, count: usize| (0..count).map(move |_| told("a", "insert").partition(partition));
-    // Partition, committed offset, end and lag.
-    let described = || -> Vec<String> {
-        let text = kafka.tool("consumer-groups", &["--describe", "--group", &hostile.group]);
-        let of_topic = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let mut lines: Vec<String> = of_topic
-            .filter(|words| words.get(1) == Some(&&*hostile.input))
-            .map(|words| words[2..6].join(" "))
-            .collect();
-        lines.sort();
-        lines
-    };
-    hostile.client.produce_all(&hostile.input, records(0, 5).chain(records(1, 2)));
-    let mut daemon = Daemon::start(&hostile.sandbox);
-    let store = Store::open(&hostile.sandbox, "hostile");
-    store.until("SELECT count(*) FROM seen", 7);
-    eventually(LONG, "nothing is left to do", || described() == ["0 5 5 0", "1 2 2 0", "2 0 0 0"]);
-    daemon.terminate();
-    hostile.client.produce_all(&hostile.input, records(1, 3));
-    assert_eq!(described(), ["0 5 5 0", "1 2 5 3", "2 0 0 0"]);
-    let daemon = Daemon::start(&hostile.sandbox);
-    eventually(LONG, "it has caught up", || described() == ["0 5 5 0", "1 5 5 0", "2 0 0 0"]);
-    assert_eq!(store.count("SELECT count(*) FROM seen"), 10);
-    drop(daemon);
-}
-
-#[test]
 fn s4_3_how_often_kafka_is_told_offsets_is_a_setting_and_the_store_is_right_in_any_case() {
     let kafka = Kafka::shared();
     for (interval, soon) in [("0s", true), ("1h", false)] {

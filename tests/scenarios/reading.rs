@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidemill_tests::{Daemon, Kafka, LONG, Out, SOON, Store, eventually};
 
-use crate::rig::{Hostile, manifest, put_beside, seen, told};
+use crate::rig::{Hostile, seen, told};
 
 /// The hostile handler, on a topic with settings of its own.
 fn on_topic(kafka: &Kafka, partitions: i32, settings: &[(&str, &str)], more: &str) -> Hostile {
@@ -40,44 +40,6 @@ fn s3_4_a_new_group_starts_at_a_time() {
     hostile.client.produce(&hostile.input, &record("c-new", 2, day(1)));
     store.until("SELECT count(*) FROM seen", 4);
     assert_eq!(seen(&store), ["a-late|1", "a-on-time|1", "b-late|1", "c-new|1"]);
-    daemon.terminate();
-}
-
-/// Kafka's own tool says where, and `tidemill adopt` that the store is to forget where it was.
-#[test]
-fn s3_4_a_group_is_reset_and_reads_again_from_the_earliest_from_an_offset_from_a_time_and_from_the_latest() {
-    const RECORDS: i64 = 10;
-    let kafka = Kafka::shared();
-    let hostile = on_topic(kafka, 1, &[("retention.ms", "-1")], "");
-    // No inbox: it would know all of them.
-    put_beside(&hostile.sandbox, "hostile.toml", &manifest("hostile", &[("event-id = \"offset\"\n", "")]));
-    let day = |n: i64| 1_767_225_600_000 + n * 86_400_000;
-    let records = (0..RECORDS).map(|n| told(&format!("r{n}"), "insert").timestamp(day(n)));
-    hostile.client.produce_all(&hostile.input, records);
-    let mut daemon = Daemon::start(&hostile.sandbox);
-    let store = Store::open(&hostile.sandbox, "hostile");
-    store.until("SELECT count(*) FROM seen", RECORDS);
-    let mut done = RECORDS;
-    for (to, first) in [
-        (&["--to-earliest"][..], 0),
-        (&["--to-offset", "4"], 4),
-        (&["--to-datetime", "2026-01-08T00:00:00.000"], 7),
-        (&["--to-latest"], RECORDS),
-    ] {
-        daemon.terminate();
-        let reset = ["--group", &hostile.group, "--topic", &hostile.input, "--reset-offsets", "--execute"];
-        kafka.tool("consumer-groups", &[&reset, to].concat());
-        let adopted = hostile.sandbox.tidemill(&["adopt", "hostile"]);
-        assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
-        daemon = Daemon::start(&hostile.sandbox);
-        hostile.client.produce(&hostile.input, &told(to[0], "insert"));
-        store.until(&format!("SELECT count(*) FROM seen WHERE id = '{}'", to[0]), 1);
-        let again = store.lines(&format!("SELECT id FROM seen WHERE seq > {done} ORDER BY seq"));
-        let expected = (first..RECORDS).map(|n| format!("r{n}"));
-        let before = again.iter().filter(|id| id.starts_with('r')).cloned().collect::<Vec<_>>();
-        assert_eq!(before, expected.collect::<Vec<_>>(), "{to:?}");
-        done = store.count("SELECT max(seq) FROM seen");
-    }
     daemon.terminate();
 }
 
