@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-lint build dist host handlers guests run observe test proof fuzz bench lint clean
+.PHONY: help setup setup-tests setup-lint build dist host handlers guests run demo observe test proof fuzz bench lint clean
 
 # rustup's cargo before an older one of the system.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -26,7 +26,7 @@ help: ## list the targets
 setup: ## install what a build needs and this machine lacks
 	@.ci/setup build
 
-setup-tests: ## the same, and what the tests need: Java, Maven, the jars of Apache Kafka and Spring Kafka, Prometheus
+setup-tests: ## the same, and what the tests need: sqlite3, curl, Java, Maven, the jars of Apache Kafka and Spring Kafka, Prometheus
 	@.ci/setup tests
 
 setup-lint:
@@ -78,16 +78,21 @@ test: setup-tests ## run all tests
 	  cargo test --locked --manifest-path handlers/Cargo.toml
 	@cargo test --release --locked --workspace
 
-proof: setup-tests ## run the long tests: many rounds of faults under load
+# The scenarios without the handlers that decide them are a test of the scenarios' own program, which runs itself.
+proof: setup-tests ## run the long tests: many rounds of faults under load; scenarios without their handlers (ARGS=empty)
 	@$(MAKE) --no-print-directory host handlers guests
-	@TIDEMILL_PROOF=full cargo test --release --locked -p tidemill-tests proof -- --nocapture $(ARGS)
+	@TIDEMILL_PROOF=full cargo test --release --locked --workspace --test proof -- --nocapture $(ARGS)
+	@TIDEMILL_PROOF=full cargo test --release --locked --workspace --test scenarios -- --nocapture $(or $(ARGS),empty)
+
+demo: build ## show an order's way through the shop, a poison record, a duplicate and a kill, in the terminal
+	@handlers/demo
 
 fuzz: setup ## give RUNS (50000) inputs to each of TARGETS (all): what reads records, files, requests and the ledger
 	@tests/fuzz/run $(TARGETS)
 
 bench: setup-tests ## measure, and print the figures
 	@$(MAKE) --no-print-directory host handlers guests
-	@cargo run --release --locked -p tidemill-tests --bin bench -- $(ARGS)
+	@target/release/bench $(ARGS)
 
 lint: setup setup-lint ## check format, clippy, licences and sources
 	@cargo fmt --all --check

@@ -31,9 +31,9 @@ const RECORDS: u64 = 1_000;
 /// For how long a loaded one is measured, in seconds.
 const LOADED: f64 = 10.0;
 /// Records and orders before any that counts.
-const WARM_UP: u64 = 20;
+pub(crate) const WARM_UP: u64 = 20;
 /// How long a notification may take.
-const OVERDUE: Duration = Duration::from_secs(30);
+pub(crate) const OVERDUE: Duration = Duration::from_secs(30);
 
 /// Measures, and writes what it found into the report.
 /// `full` is what the host does at most, in records a second.
@@ -42,7 +42,7 @@ pub(crate) fn measure(kafka: &Kafka, full: f64, report: &mut Report) -> Result<(
     orders(kafka, report).context("orders")?;
     let client = kafka.client();
     client.create_topic("hop", 6);
-    let hop = events(kafka, "hop", "hop", IDLE, RECORDS).context("the broker alone")?;
+    let hop = events(kafka, "hop", "hop", IDLE, RECORDS, order).context("the broker alone")?;
     line(report, "broker alone: record -> read back", &hop);
     for (load, rate, records) in [
         ("idle", IDLE, RECORDS),
@@ -56,15 +56,15 @@ pub(crate) fn measure(kafka: &Kafka, full: f64, report: &mut Report) -> Result<(
         let folder = tempfile::tempdir().context("make a folder")?;
         let database = folder.path().join("native.db");
         let program = Native::start(kafka.bootstrap(), &native_input, &native_output, &database)?;
-        let native =
-            events(kafka, &native_input, &native_output, rate, records).with_context(|| format!("native, {load}"))?;
+        let native = events(kafka, &native_input, &native_output, rate, records, order)
+            .with_context(|| format!("native, {load}"))?;
         program.stop()?;
         load::check_store(&database, records)?;
         line(report, &format!("native, {load} ({rate:.0}/s): record -> event read back"), &native);
 
         let sandbox = throughput::sandbox(kafka, &input, &output, "");
         let mut daemon = Daemon::start(&sandbox);
-        let host = events(kafka, &input, &output, rate, records).with_context(|| format!("host, {load}"))?;
+        let host = events(kafka, &input, &output, rate, records, order).with_context(|| format!("host, {load}"))?;
         daemon.terminate();
         load::check_store(&sandbox.store_file("bench"), records)?;
         line(report, &format!("host, {load} ({rate:.0}/s): record -> event read back"), &host);
@@ -78,7 +78,8 @@ pub(crate) fn measure(kafka: &Kafka, full: f64, report: &mut Report) -> Result<(
     Ok(())
 }
 
-fn line(report: &mut Report, name: &str, took: &[f64]) {
+/// One figure.
+pub(crate) fn line(report: &mut Report, name: &str, took: &[f64]) {
     let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|share| percentile(took, share));
     let text = format!(
         "p50 {p50:>6.2} ms   p99 {p99:>6.2} ms   p99.9 {p999:>6.2} ms   max {max:>7.2} ms   ({} times)",
@@ -133,14 +134,33 @@ struct Numbered {
     order_id: u64,
 }
 
-/// Produces records at a steady pace, and says how long each order took to come out at the other end, in milliseconds.
-fn events(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<f64>> {
-    let times = timed(kafka, input, output, rate, records)?;
+/// The record of an order.
+pub(crate) fn order(n: u64) -> (String, String) {
+    load::order(n, false)
+}
+
+/// Produces records at a steady pace, by their numbers, and says how long each order took to come out at the other end, in milliseconds.
+pub(crate) fn events(
+    kafka: &Kafka,
+    input: &str,
+    output: &str,
+    rate: f64,
+    records: u64,
+    record: impl Fn(u64) -> (String, String),
+) -> Result<Vec<f64>> {
+    let times = timed(kafka, input, output, rate, records, record)?;
     Ok(times.into_iter().map(|(_, took)| took).collect())
 }
 
 /// The same, each with the time at which it was due.
-pub(crate) fn timed(kafka: &Kafka, input: &str, output: &str, rate: f64, records: u64) -> Result<Vec<(Instant, f64)>> {
+pub(crate) fn timed(
+    kafka: &Kafka,
+    input: &str,
+    output: &str,
+    rate: f64,
+    records: u64,
+    record: impl Fn(u64) -> (String, String),
+) -> Result<Vec<(Instant, f64)>> {
     let consumer = Ends::of(kafka.bootstrap(), output)?.read_from(Offset::End)?;
     let reader = std::thread::spawn(move || read(&consumer, records));
     let producer = load::producer(kafka.bootstrap(), "0")?;
@@ -155,7 +175,7 @@ pub(crate) fn timed(kafka: &Kafka, input: &str, output: &str, rate: f64, records
             began = Instant::now();
         }
         due.push(pace(began, every, n));
-        let (key, value) = load::order(n, false);
+        let (key, value) = record(n);
         load::send(&producer, input, &key, &value)?;
     }
     load::flush(&producer)?;

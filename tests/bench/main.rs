@@ -1,4 +1,4 @@
-//! `bench`: throughput, mixes, latency, HTTP, start, memory, many handlers and growth, on Apache Kafka and the release build.
+//! `bench`: throughput, mixes, latency, ways of publishing, HTTP, start, memory, many handlers and growth, on Apache Kafka and the release build.
 //!
 //! It measures from outside, as a user would, and checks what came out: a run that lost or repeated a record fails.
 //! `README.md` beside this file says how to read the figures.
@@ -10,6 +10,7 @@ mod native;
 mod throughput;
 mod mixes;
 mod latency;
+mod ways;
 mod http;
 mod start;
 mod memory;
@@ -77,6 +78,8 @@ enum What {
     Mixes,
     /// From an order to its notification, and from a record to its event.
     Latency,
+    /// From a record to its event by each way of publishing, and from an order to the end of its saga.
+    Ways,
     /// Requests a second over HTTP.
     Http,
     /// How long the daemon, a handler and the next version of one take to begin.
@@ -123,7 +126,9 @@ fn main() -> Result<()> {
     if asked(What::Memory) {
         memory::at_rest(&mut report)?;
     }
-    if [What::Throughput, What::Mixes, What::Latency, What::Http, What::Start, What::Handlers].into_iter().any(asked)
+    if [What::Throughput, What::Mixes, What::Latency, What::Ways, What::Http, What::Start, What::Handlers]
+        .into_iter()
+        .any(asked)
         || named(What::Growth)
         || named(What::Soak)
     {
@@ -145,6 +150,9 @@ fn main() -> Result<()> {
         }
         if asked(What::Latency) {
             latency::measure(&kafka, full, &mut report)?;
+        }
+        if asked(What::Ways) {
+            ways::measure(&kafka, &mut report)?;
         }
         if asked(What::Http) {
             http::measure(&kafka, &mut report)?;

@@ -68,7 +68,7 @@ fn reloads(kafka: &Kafka, report: &mut Report) -> Result<()> {
                 })
                 .collect::<Vec<_>>()
         });
-        let times = latency::timed(kafka, input, output, RATE, records);
+        let times = latency::timed(kafka, input, output, RATE, records, latency::order);
         (dropping.join(), times)
     });
     let (dropped, times) = (dropped.ok().context("a version was not written")?, times?);

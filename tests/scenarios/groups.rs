@@ -76,8 +76,14 @@ fn s4_3_who_must_have_an_event_before_it_is_published_is_a_setting() {
     let publish = format!("out = \"{}\"", hostile.output);
     let toml = std::fs::read_to_string(hostile.sandbox.toml()).unwrap();
     let toml = toml.replace(&publish, &format!("{publish}, all-three = \"{topic}\""));
-    hostile.sandbox.write_toml(&toml);
+    let copies = hostile.sandbox.unique("copies");
+    let made = format!("[[topic]]\nname = \"{copies}\"\npartitions = 2\nreplicas = 3\n");
+    hostile.sandbox.write_toml(&format!("{toml}{made}"));
     let mut daemon = Daemon::start(&hostile.sandbox);
+    // S2.6: a topic of more than one copy.
+    daemon.says(&["INFO", &copies, "topic created"]);
+    let described = kafka.tool("topics", &["--describe", "--topic", &copies]);
+    assert!(described.contains("PartitionCount: 2") && described.contains("ReplicationFactor: 3"), "{described}");
     let leader = hostile.client.leaders(&topic)[0];
     let missing = (1..=3).find(|broker| *broker != leader as u32).unwrap();
     kafka.kill_one(missing);

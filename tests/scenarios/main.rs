@@ -66,3 +66,5 @@ mod bad_starts;
 mod handler_tests;
 mod project;
 mod readme;
+mod map;
+mod empty;

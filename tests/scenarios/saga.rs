@@ -1,6 +1,7 @@
 //! S2.12, S0.8: an order through stock, payment and delivery, and back where a part fails: as a choreography around `order`, and as an
 //! orchestration by `saga`, side by side in one daemon and with the same participants. Whatever happens, the books balance in the end.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rusqlite::Connection;
@@ -188,6 +189,16 @@ fn s2_12_s3_1_a_choreography_and_an_orchestration_run_side_by_side_and_take_back
             .lines("SELECT order_id, status FROM payments WHERE user_id = '9' ORDER BY 1"),
         ["3|REFUNDED", "saga-3|REFUNDED"]
     );
+    // S2.2: each kind of event says as much, and is keyed by its order.
+    let mut types = BTreeSet::new();
+    for event in daemon.client().consume_all("order-events") {
+        let value = event.json();
+        let keys: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["eventId", "eventType", "orderId", "timestamp", "totalAmount", "userId"].into(), "{value}");
+        assert_eq!(event.key_text(), value["orderId"].to_string());
+        types.insert(value["eventType"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(types, ["ORDER_CANCELLED", "ORDER_CREATED", "ORDER_PAID"].map(str::to_owned).into());
     daemon.terminate();
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::{Value, json};
-use tidemill_tests::{Daemon, Kafka, LONG, Out, Rec, SOON, Store, eventually};
+use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Rec, SOON, Sandbox, Store, eventually};
 
 use crate::rig::{Hostile, attempts, first_on, seen};
 
@@ -100,6 +102,27 @@ fn s0_5_what_cannot_be_published_rolls_the_delivery_back() {
     let reading = daemon.call("GET", "/hostile?command=%7B%22do%22%3A%22publish%22%2C%22send%22%3A%22now%22%7D").send();
     let problem = reading.expect_status(422).json();
     assert_eq!(problem["detail"], "a request that only reads cannot publish");
+}
+
+#[test]
+fn s0_5_how_often_a_send_is_tried_is_a_setting() {
+    for (tries, status) in [(3, 200), (2, 503)] {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("hostile-out", 1, 1).unwrap();
+        let sandbox = Sandbox::with(&["hostile"]);
+        sandbox.write_toml(&format!(
+            "[kafka]\nbootstrap = \"{}\"\n[handler.hostile.send]\nmax-attempts = {tries}\n",
+            cluster.bootstrap_servers()
+        ));
+        let daemon = Daemon::start(&sandbox);
+        let fails = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[fails, fails]);
+        daemon.call("POST", "/hostile").body(&json!(sending("a", "now")).to_string()).send().expect_status(status);
+        let published = Client::new(&cluster.bootstrap_servers()).consume_all("hostile-out").len();
+        let kept = Store::open(&sandbox, "hostile").count("SELECT count(*) FROM seen");
+        let expected = usize::from(status == 200);
+        assert_eq!((published, kept), (expected, expected as i64), "{tries} tries");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 )]
 
 pub mod wait;
+pub mod component;
 pub mod sandbox;
 pub mod daemon;
 pub mod http;

@@ -10,11 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::component::doing_nothing;
 use crate::http::Call;
 use crate::wait::{SOON, eventually};
 
 /// Keeps the folders, for looking at them after a failure.
 const KEEP: &str = "TIDEMILL_TEST_KEEP";
+
+/// Names the handler in whose place one is deployed that does nothing, to see a test fail without it.
+pub const EMPTY: &str = "TIDEMILL_TEST_EMPTY";
 
 /// A data folder, a handlers folder and settings.
 #[derive(Debug)]
@@ -208,16 +212,27 @@ pub fn built(name: &str) -> Vec<u8> {
     let places = [target().join("handlers"), target().join("guests")].map(|folder| folder.join(format!("{name}.wasm")));
     let file = places.iter().find(|file| file.exists());
     let file = file.unwrap_or_else(|| panic!("{name}.wasm is not built: run `make handlers guests`"));
-    fs::read(file).unwrap()
+    let component = fs::read(file).unwrap();
+    if std::env::var(EMPTY).is_ok_and(|empty| empty == name) { doing_nothing(&component) } else { component }
 }
 
 /// A component with one more custom section of this name: another file that does the same.
 pub fn with_section(component: &[u8], name: &str) -> Vec<u8> {
-    let length = u8::try_from(name.len()).ok().filter(|length| *length < 127).expect("a length of one byte");
-    let mut file = component.to_vec();
-    file.extend([0, length + 1, length]);
-    file.extend(name.as_bytes());
-    file
+    with_content(component, name, &[])
+}
+
+/// A component, or a core module, with one more custom section of this name and content.
+pub fn with_content(component: &[u8], name: &str, content: &[u8]) -> Vec<u8> {
+    let mut section = length(name.len());
+    section.extend(name.as_bytes());
+    section.extend(content);
+    [component, &[0], &length(section.len()), &section].concat()
+}
+
+/// As WebAssembly writes it: LEB128.
+fn length(of: usize) -> Vec<u8> {
+    let (low, rest) = ((of & 0x7f) as u8, of >> 7);
+    if rest == 0 { vec![low] } else { [vec![low | 0x80], length(rest)].concat() }
 }
 
 /// The repository's folder.

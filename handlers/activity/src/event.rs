@@ -4,8 +4,6 @@
 //! what it means cannot be known here.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use tidemill_sdk::http::{Problem, Request};
 use tidemill_sdk::{Failure, Record, Time, json};
 
 /// What a member has done.
@@ -59,55 +57,22 @@ struct Post {
     title: String,
 }
 
-/// A record or a request: the same event comes in both.
-pub(crate) trait Carrier {
-    /// How it is refused.
-    type Refusal;
-
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Self::Refusal>;
-    fn refuse(why: String) -> Self::Refusal;
-}
-
-impl Carrier for Record {
-    type Refusal = Failure;
-
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        self.json()
-    }
-
-    fn refuse(why: String) -> Failure {
-        Failure::reject(why)
-    }
-}
-
-impl Carrier for Request {
-    type Refusal = Problem;
-
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        self.json()
-    }
-
-    fn refuse(why: String) -> Problem {
-        Problem::unprocessable(why)
-    }
-}
-
 /// What an event says, in whichever version.
-pub(crate) fn read<C: Carrier>(carrier: &C) -> Result<Activity, C::Refusal> {
-    let Head { version, event_type } = carrier.json()?;
+pub(crate) fn read(record: &Record) -> Result<Activity, Failure> {
+    let Head { version, event_type } = record.json()?;
     if event_type != "POST_CREATED" {
-        return Err(C::refuse(format!("events of type `{event_type}` are no activity")));
+        return Err(Failure::reject(format!("events of type `{event_type}` are no activity")));
     }
     let what = "POST_CREATED";
     match version {
         1 => {
-            let V1 { member_id: member, post_id: target, created_at: at } = carrier.json()?;
+            let V1 { member_id: member, post_id: target, created_at: at } = record.json()?;
             Ok(Activity { member, what, target, title: None, at })
         }
         2 => {
-            let V2 { member, post, occurred_at: at } = carrier.json()?;
+            let V2 { member, post, occurred_at: at } = record.json()?;
             Ok(Activity { member: member.id, what, target: post.id, title: Some(post.title), at })
         }
-        _ => Err(C::refuse(format!("version {version} of {what} is not known here: 1 and 2 are"))),
+        _ => Err(Failure::reject(format!("version {version} of {what} is not known here: 1 and 2 are"))),
     }
 }

@@ -4,11 +4,10 @@
 
 mod event;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tidemill_sdk::http::{self, Request, Response};
 use tidemill_sdk::{Failure, Record, Time, handler, params, sql};
-
-use event::Activity;
 
 handler! {
     manifest: "handler.toml",
@@ -30,17 +29,9 @@ struct Shown {
     occurred_at: Time,
 }
 
-fn receive(record: &Record) -> Result<(), Failure> {
-    Ok(store(event::read(record)?)?)
-}
-
-fn accept(request: &Request) -> http::Result {
-    store(event::read(request)?)?;
-    Ok(Response::new(204))
-}
-
 /// What came before and happened later stays.
-fn store(activity: Activity) -> Result<(), sql::Error> {
+fn receive(record: &Record) -> Result<(), Failure> {
+    let activity = event::read(record)?;
     sql::execute(
         "INSERT INTO activities (member_id, type, target_id, title, occurred_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (member_id, type, target_id) DO UPDATE
@@ -49,6 +40,13 @@ fn store(activity: Activity) -> Result<(), sql::Error> {
         params![activity.member, activity.what, activity.target, activity.title, activity.at],
     )?;
     Ok(())
+}
+
+/// The same event as the body of a request.
+fn accept(request: &Request) -> http::Result {
+    request.json::<IgnoredAny>()?;
+    receive(&Record { value: Some(request.body.clone()), ..Record::default() })?;
+    Ok(Response::new(204))
 }
 
 /// The newest first.

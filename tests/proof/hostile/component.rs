@@ -1,21 +1,13 @@
-//! Handlers written by hand: text to a core module that names its component type, which the host encodes.
+//! Handlers of records written by hand.
 
 use std::fmt::Write as _;
 
-use wit_component::StringEncoding;
-use wit_parser::Resolve;
-
-/// The contract.
-pub(crate) const CONTRACT: &str = include_str!("../../../wit/handler.wit");
+use tidemill_tests::component;
+pub(crate) use tidemill_tests::component::CONTRACT;
 
 /// A core module, with the world of records of this contract.
 pub(crate) fn module(text: &str, contract: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("handler.wit", contract).unwrap();
-    let world = resolve.select_world(&[package], Some("records-handler")).unwrap();
-    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    module
+    component::module(text, contract, "records-handler")
 }
 
 /// The handler of `frame.wat` with these attacks, each a function's body.
