@@ -16,8 +16,8 @@ use crate::rig::ORDER;
 
 /// How many run at once; most of them wait for what never comes.
 const AT_ONCE: usize = 8;
-/// Those that `make test` runs.
-const SHORT: [&str; 2] = ["s2_5_every_type_has_its_exact_text", "s2_3_orders_are_placed_and_shown_to_their_owner_only"];
+/// Those that `make test` runs, by the beginnings of their names: they fail soon.
+const SHORT: [&str; 5] = ["s0_11_mails", "s1_1_an_event", "s2_5_every", "s2_11_an_order", "s4_1_a_post"];
 
 /// One scenario without one handler.
 struct Run {
@@ -26,7 +26,7 @@ struct Run {
     handler: String,
 }
 
-/// The first line of why it failed, or what is wrong with that.
+/// Why it failed, or what is wrong with that.
 fn fails(run: &Run) -> Result<String, String> {
     let out = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &run.test])
@@ -45,8 +45,10 @@ fn fails(run: &Run) -> Result<String, String> {
     if said.contains("handler refused") {
         return Err(format!("the empty handler was refused: {said}"));
     }
-    let why = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1);
-    why.map(str::to_owned).ok_or_else(|| format!("it failed without a word: {said}"))
+    let mut why = said.lines().skip_while(|line| !line.contains("panicked at")).skip(1);
+    let first = why.next().ok_or_else(|| format!("it failed without a word: {said}"))?;
+    let sides = why.take_while(|line| line.starts_with("  left: ") || line.starts_with(" right: "));
+    Ok(sides.fold(first.to_owned(), |all, side| format!("{all} {}", side.trim()).chars().take(180).collect()))
 }
 
 #[test]
@@ -54,7 +56,8 @@ fn a_scenario_fails_when_the_handler_that_decides_its_outcome_does_nothing() {
     let full = std::env::var("TIDEMILL_PROOF").is_ok_and(|value| value == "full");
     let mut runs = Vec::new();
     for line in map::lines() {
-        let Some((file, test)) = line.test.filter(|(_, test)| full || SHORT.contains(&&**test)) else { continue };
+        let chosen = |test: &str| full || SHORT.iter().any(|beginning| test.starts_with(beginning));
+        let Some((file, test)) = line.test.filter(|(_, test)| chosen(test)) else { continue };
         let test = format!("{}::{test}", file.trim_end_matches(".rs"));
         for handler in line.handlers {
             // A test may be of several rows.
