@@ -63,14 +63,14 @@ run: build ## start the daemon with an embedded broker and the example handlers;
 	  TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
 
 # The files are copied, since Prometheus finds the daemon's address beside them.
-observe: ## start a Prometheus on 127.0.0.1:9090 for a daemon that runs: metrics and alerts; data in target/prometheus
+observe: ## start a Prometheus on 127.0.0.1:9095 for a daemon that runs: metrics and alerts; data in target/prometheus
 	@.ci/setup observe
 	@url=$$(cat $${TIDEMILL_DATA:-tidemill-data}/metrics.url) || { echo "no daemon runs here: 'make run' starts one" >&2; exit 1; }; \
 	  mkdir -p target/prometheus && cp docs/monitoring/*.yml target/prometheus/ && \
 	  echo "[{\"targets\": [\"$${url#http://}\"]}]" >target/prometheus/targets.json && \
-	  echo "http://127.0.0.1:9090/alerts; docs/monitoring/dashboard.json is for Grafana" && \
+	  echo "http://127.0.0.1:9095/alerts; docs/monitoring/dashboard.json is for Grafana" && \
 	  prometheus --config.file=target/prometheus/prometheus.yml --storage.tsdb.path=target/prometheus/data \
-	    --web.listen-address=127.0.0.1:9090 --log.level=warn
+	    --web.listen-address=127.0.0.1:9095 --log.level=warn
 
 test: setup-tests ## run all tests
 	@$(MAKE) --no-print-directory host handlers guests

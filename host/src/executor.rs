@@ -307,6 +307,7 @@ impl Executor {
         for waiting in self.members.values_mut().flat_map(requests) {
             let _ = waiting.reply.send(Err(Refusal::Stopping));
         }
+        self.meter.beat.rest();
         if let Err(error) = ledger::crash::end_run(self.connection()) {
             tracing::warn!(store = %self.name, %error, "note that the store is closed in order");
         }

@@ -119,7 +119,11 @@ impl Reply {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let reply = Self { status: status.ok_or_else(|| odd("no status"))?, headers, body: answer[end + 4..].to_vec() };
+        let mut reply =
+            Self { status: status.ok_or_else(|| odd("no status"))?, headers, body: answer[end + 4..].to_vec() };
+        if reply.header("transfer-encoding") == Some("chunked") {
+            reply.body = dechunked(&reply.body).ok_or_else(|| odd("the body is cut off"))?;
+        }
         match reply.header("content-length").and_then(|length| length.parse().ok()) {
             Some(length) if reply.body.len() < length => Err(odd("the body is cut off")),
             _ => Ok(reply),
@@ -145,5 +149,19 @@ impl Reply {
     pub fn expect_status(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
+    }
+}
+
+/// A body that came in chunks (RFC 9112, 7.1).
+fn dechunked(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = chunks.windows(2).position(|two| two == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&chunks[..line]).ok()?.split(';').next()?, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend(chunks.get(line + 2..line + 2 + size)?);
+        chunks = chunks.get(line + 4 + size..)?;
     }
 }

@@ -66,18 +66,22 @@ struct Store {
     name: Arc<str>,
     meter: Arc<meters::Store>,
     path: Arc<Path>,
-    read: Result<Read, Error>,
+    read: Read,
 }
 
-/// What only the store's file knows.
+/// What only the store's file knows, as far as there was time.
+#[derive(Default)]
 struct Read {
     /// Where the partitions of each handler go on that reads.
     offsets: HashMap<Arc<str>, Vec<(String, i32, Stored)>>,
-    pending: Vec<(String, u64, Option<i64>)>,
-    fallback: Vec<(String, u64)>,
-    delayed: u64,
-    /// Since when the oldest row waits, milliseconds since the Unix epoch.
-    oldest: Option<i64>,
+    pending: Option<Vec<(String, u64, Option<i64>)>>,
+    fallback: Option<Vec<(String, u64)>>,
+    /// How many rows of the outbox are delayed.
+    delayed: Option<u64>,
+    /// Since when its oldest row waits, milliseconds since the Unix epoch, if one does.
+    oldest: Option<Option<i64>>,
+    /// Whether it is all there is.
+    whole: bool,
 }
 
 impl Gatherer {
@@ -156,26 +160,38 @@ impl Gatherer {
 
     fn read(&self, (handle, path): (executor::Handle, Arc<Path>), until: Instant) -> Store {
         let (name, meter) = (handle.name().clone(), handle.meter().clone());
-        let read = self.read_file(&name, &path, &meter, until.min(Instant::now() + READ_WITHIN));
-        if let Err(error) = &read {
-            tracing::debug!(store = %name, %error, "read a store for a scrape");
+        let mut read = Read::default();
+        let within = until.min(Instant::now() + READ_WITHIN);
+        match self.read_file(&name, &path, &meter, within, &mut read) {
+            Ok(()) => read.whole = true,
+            Err(error) => tracing::debug!(store = %name, %error, "read a store for a scrape"),
         }
         Store { name, meter, path, read }
     }
 
-    fn read_file(&self, name: &Arc<str>, path: &Path, meter: &meters::Store, until: Instant) -> Result<Read, Error> {
+    /// What is read soonest comes first, so that a large outbox hides no lag.
+    fn read_file(
+        &self,
+        name: &Arc<str>,
+        path: &Path,
+        meter: &meters::Store,
+        until: Instant,
+        read: &mut Read,
+    ) -> Result<(), Error> {
         let reader = Connection::open_reader(path)?;
         reader.bound_all(until);
-        let (fallback, pending) = (fallback::count(&reader)?, pending::count(&reader)?);
-        let mut offsets = HashMap::new();
         for handler in meter.handlers().into_iter().filter(|handler| handler.facts().reads) {
-            offsets.insert(handler.name.clone(), offset::all(&reader, &handler.name)?);
+            read.offsets.insert(handler.name.clone(), offset::all(&reader, &handler.name)?);
         }
+        read.fallback = Some(fallback::count(&reader)?);
+        read.pending = Some(pending::count(&reader)?);
         let (delayed, due) = outbox::delayed(&reader)?;
+        read.delayed = Some(delayed);
         // Where none waits, all that are kept would be looked through.
         let rows = meter.outbox_rows.load(Ordering::Relaxed);
         let oldest = if rows > delayed { self.oldest(name, &reader)? } else { None };
-        Ok(Read { offsets, pending, fallback, delayed, oldest: oldest.into_iter().chain(due).min() })
+        read.oldest = Some(oldest.into_iter().chain(due).min());
+        Ok(())
     }
 
     fn oldest(&self, name: &Arc<str>, reader: &Connection) -> Result<Option<i64>, Error> {
@@ -210,8 +226,7 @@ fn common(page: &mut Page, stage: Stage, ready: bool) {
 
 /// The partitions of handlers that run and read.
 fn places(stores: &[Store]) -> Vec<Place> {
-    let read = stores.iter().filter_map(|store| store.read.as_ref().ok());
-    let rows = read.flat_map(|read| read.offsets.values().flatten());
+    let rows = stores.iter().flat_map(|store| store.read.offsets.values().flatten());
     let mut places: Vec<Place> = rows.map(|(topic, partition, _)| (topic.clone(), *partition)).collect();
     places.sort_unstable();
     places.dedup();
@@ -247,15 +262,21 @@ fn put_store(page: &mut Page, store: &Store, now: i64) {
             page.count(&families::STORE_BYTES, &[name, file], found.len());
         }
     }
-    page.count(&families::SCRAPE_INCOMPLETE, &[name], u64::from(store.read.is_err()));
-    let Ok(read) = &store.read else { return };
-    page.count(&families::OUTBOX_DELAYED, &[name], read.delayed);
-    page.put(&families::OUTBOX_OLDEST, &[name], age(read.oldest, now));
-    let running = meter.handlers();
-    let mut fallback: BTreeMap<&str, u64> = running.iter().map(|handler| (&*handler.name, 0)).collect();
-    fallback.extend(read.fallback.iter().map(|(handler, rows)| (handler.as_str(), *rows)));
-    for (handler, rows) in fallback {
-        page.count(&families::FALLBACK, &[name, handler], rows);
+    let read = &store.read;
+    page.count(&families::SCRAPE_INCOMPLETE, &[name], u64::from(!read.whole));
+    if let Some(rows) = read.delayed {
+        page.count(&families::OUTBOX_DELAYED, &[name], rows);
+    }
+    if let Some(oldest) = read.oldest {
+        page.put(&families::OUTBOX_OLDEST, &[name], age(oldest, now));
+    }
+    if let Some(found) = &read.fallback {
+        let running = meter.handlers();
+        let mut fallback: BTreeMap<&str, u64> = running.iter().map(|handler| (&*handler.name, 0)).collect();
+        fallback.extend(found.iter().map(|(handler, rows)| (handler.as_str(), *rows)));
+        for (handler, rows) in fallback {
+            page.count(&families::FALLBACK, &[name, handler], rows);
+        }
     }
 }
 
@@ -289,7 +310,7 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     page.count(&families::MEMORY_MAX, &[name], handler.memory());
     page.count(&families::MEMORY_LIMIT, &[name], facts.memory_limit as u64);
     page.count(&families::INSTANCES, &[name], handler.instances());
-    let waits = store.read.as_ref().ok().map(|read| read.pending.iter().find(|row| row.0 == *name));
+    let waits = store.read.pending.as_ref().map(|pending| pending.iter().find(|row| row.0 == *name));
     if let Some(row) = waits {
         page.count(&families::PENDING, &[name], row.map_or(0, |row| row.1));
     }
@@ -304,11 +325,12 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     page.count(&families::LANE_RECORDS, &[name], lanes.iter().map(|lane| lane.records() as u64).sum());
     page.count(&families::LANE_BYTES, &[name], lanes.iter().map(|lane| lane.bytes() as u64).sum());
     handler.reading.put(page, name);
-    let Ok(read) = &store.read else { return };
-    let pending = waits.flatten().and_then(|row| row.2);
-    let oldest = lanes.iter().filter_map(|lane| lane.oldest()).chain(pending).min();
-    page.put(&families::OLDEST_UNPROCESSED, &[name], age(oldest, now));
-    for (topic, partition, stored) in read.offsets.get(name).into_iter().flatten() {
+    if let Some(row) = waits {
+        let pending = row.and_then(|row| row.2);
+        let oldest = lanes.iter().filter_map(|lane| lane.oldest()).chain(pending).min();
+        page.put(&families::OLDEST_UNPROCESSED, &[name], age(oldest, now));
+    }
+    for (topic, partition, stored) in store.read.offsets.get(name).into_iter().flatten() {
         // A topic that is gone has no end.
         let Some(end) = known.ends.get(&(topic.clone(), *partition)) else { continue };
         let next = stored.next_offset;
