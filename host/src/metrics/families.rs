@@ -47,7 +47,7 @@ families! {
     HELD = gauge("tidemill_version_held", ["handler"], "Whether the live version has failed its probation and waits for another one");
     MEMORY_MAX = gauge("tidemill_guest_memory_max_bytes", ["handler"], "Most linear memory that a delivery of the live version has had");
     MEMORY_LIMIT = gauge("tidemill_guest_memory_limit_bytes", ["handler"], "Linear memory that a delivery may have (limits.memory)");
-    INSTANCES = counter("tidemill_instances_made_total", ["handler"], "Instances that were made for deliveries");
+    INSTANCES = counter("tidemill_instances_made_total", ["handler"], "Instances that were made for deliveries that came to an end");
 
     LAG = gauge("tidemill_consumer_lag", ["handler", "group", "topic", "partition"], "Records of a partition that the handler has not left behind");
     GROUP_LAG = gauge("kafka_consumergroup_lag", ["consumergroup", "topic", "partition"], "The same, under the name that Kafka's exporters give it");
