@@ -244,6 +244,15 @@ pub(super) fn set(connection: &Connection, key: &str, value: &str) -> Result<(),
     connection.execute(sql, &[key.into(), value.into()]).map(drop)
 }
 
+/// Makes the ledger as it was after so many steps.
+#[cfg(test)]
+pub(super) fn older(connection: &Connection, steps: usize) -> Result<(), Error> {
+    let text: String = STEPS.iter().take(steps).copied().collect();
+    connection.batch(&format!("BEGIN; {text}; PRAGMA user_version = {steps}; COMMIT;"))?;
+    set(connection, "store-id", "the same")?;
+    set(connection, "secret", "s")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -255,10 +264,7 @@ mod tests {
     fn an_older_store_keeps_what_it_knows() {
         let folder = tempfile::tempdir().unwrap();
         let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
-        let text = format!("BEGIN; {FIRST}; {PENDING_SCOPES}; PRAGMA user_version = 2; COMMIT;");
-        connection.batch(&text).unwrap();
-        set(&connection, "store-id", "the same").unwrap();
-        set(&connection, "secret", "s").unwrap();
+        older(&connection, 2).unwrap();
         connection
             .batch(
                 "CREATE TABLE gone (x); CREATE VIEW left_behind AS SELECT x FROM gone; DROP TABLE gone;
@@ -285,10 +291,7 @@ mod tests {
     fn parts_of_an_older_inbox_stay_apart_and_are_indexed_and_cut() {
         let folder = tempfile::tempdir().unwrap();
         let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
-        let steps = STEPS.iter().take(5).copied().collect::<String>();
-        connection.batch(&format!("BEGIN; {steps}; PRAGMA user_version = 5; COMMIT;")).unwrap();
-        set(&connection, "store-id", "the same").unwrap();
-        set(&connection, "secret", "s").unwrap();
+        older(&connection, 5).unwrap();
         let parts = "INSERT INTO tm_inbox_part (part, begun) VALUES (2, 100), (3, 200)";
         let ids = "INSERT INTO tm_inbox VALUES (1, 'h', 'b', 5), (1, 'h', 'a', 5), (2, 'h', 'd', 6), (2, 'h', 'c', 6), (3, 'h', 'e', 7)";
         connection.batch(&format!("{parts}; {ids}; INSERT INTO tm_meta VALUES ('age', '250')")).unwrap();

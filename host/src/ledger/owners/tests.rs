@@ -441,17 +441,14 @@ fn h5_tables_of_an_older_store_are_their_only_handlers_or_everybodys() {
     for (handlers, thief_may) in [(vec!["victim"], false), (vec!["victim", "thief"], true)] {
         let folder = tempfile::tempdir().unwrap();
         let connection = Connection::open_writer(&folder.path().join("s.db"), false).unwrap();
-        schema::prepare(&connection).unwrap();
         // As a store looked before owners were noted.
+        schema::older(&connection, 7).unwrap();
         for handler in &handlers {
             let (sha256, manifest, source, artifact, who) = ("", "", "", "", "");
             let new = New { handler, group: handler, sha256, manifest, source, artifact, instead_of: None, who };
             deployment::make_live(&connection, new, Status::Replaced, 0).unwrap();
         }
-        let before = format!(
-            "DROP TABLE tm_timer; DROP TABLE tm_owner; ALTER TABLE tm_deployment DROP COLUMN probation; {VAULT}; PRAGMA user_version = 7"
-        );
-        connection.batch(&before).unwrap();
+        connection.batch(VAULT).unwrap();
         schema::prepare(&connection).unwrap();
         let both = Both { connection, tables: Arc::default(), _folder: folder };
         both.tables.set(owners::load(&both.connection).unwrap());
