@@ -131,7 +131,9 @@ pub(super) fn security(section: &Section<'_>, base: &Path) -> Security {
         }
     }
     check(section, protocol, mechanism, &set);
-    let Some(protocol) = protocol else { return Security::default() };
+    let Some(protocol) = protocol.filter(|protocol| *protocol != Protocol::Plaintext) else {
+        return Security::default();
+    };
     let properties = &mut security.properties.0;
     properties.insert("security.protocol", protocol.name().to_owned());
     if verify == Some(false) {
