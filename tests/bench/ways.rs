@@ -80,9 +80,10 @@ fn saga(kafka: &Kafka, report: &mut Report) -> Result<()> {
         let left = STOCK - (n / 2 + 1);
         let sent = Instant::now();
         let order = daemon.post("/api/orders", user, r#"{"items":[{"productId":1,"quantity":1,"price":"2.50"}]}"#);
-        let path = format!("/api/orders/{}", order.expect_status(201).json()["id"]);
+        let order = order.expect_status(201).json();
+        let path = format!("/api/orders/{}", order.get("id").context("the order's id")?);
         let ended = |path: &str, name: &str, value: Json| loop {
-            if daemon.get(path, user).expect_status(200).json()[name] == value {
+            if daemon.get(path, user).expect_status(200).json().get(name) == Some(&value) {
                 return Ok(sent.elapsed());
             }
             ensure!(sent.elapsed() < OVERDUE, "{path} does not become {value}");

@@ -46,7 +46,8 @@ pub fn look(
     }
     let client = topics::open(connection)?;
     let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
-    let (there, ids) = there(&client, connection, partitions).with_context(away)?;
+    let ids = ids(&client, connection, partitions).with_context(away)?;
+    let there = of_topics(partitions, &ids);
     let ask = |which| native::list_offsets(&client, &there, which, WITHIN).with_context(away);
     let (lows, highs) = (ask(native::BEGIN)?, ask(native::END)?);
     let times = time.map(ask).transpose()?;
@@ -75,25 +76,28 @@ pub fn highs<C: ClientContext>(
     let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
     if partitions.is_empty() {
         // Only whether it answers.
-        there(client, connection, &[(ANY_TOPIC, 0)]).with_context(away)?;
+        ids(client, connection, &[(ANY_TOPIC, 0)]).with_context(away)?;
         return Ok(HashMap::new());
     }
-    let (there, _) = there(client, connection, partitions).with_context(away)?;
-    native::list_offsets(client, &there, native::END, WITHIN).with_context(away)
+    let ids = ids(client, connection, partitions).with_context(away)?;
+    native::list_offsets(client, &of_topics(partitions, &ids), native::END, WITHIN).with_context(away)
 }
 
-/// The partitions of topics that are there, and those topics' ids. One that is not there would be asked for as long as there is time.
-fn there<'a, C: ClientContext>(
+/// The ids of those topics that are there.
+fn ids<C: ClientContext>(
     client: &Client<C>,
     connection: &Connection,
-    partitions: &[(&'a str, i32)],
-) -> Result<(Vec<(&'a str, i32)>, HashMap<String, TopicId>), identity::Error> {
+    partitions: &[(&str, i32)],
+) -> Result<HashMap<String, TopicId>, identity::Error> {
     let mut names: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
     names.sort_unstable();
     names.dedup();
-    let ids = identity::topic_ids(client, connection, &names, WITHIN)?;
-    let there = partitions.iter().filter(|(topic, _)| ids.contains_key(*topic)).copied().collect();
-    Ok((there, ids))
+    identity::topic_ids(client, connection, &names, WITHIN)
+}
+
+/// The partitions of these topics. One that is not there would be asked for as long as there is time.
+fn of_topics<'a>(partitions: &[(&'a str, i32)], ids: &HashMap<String, TopicId>) -> Vec<(&'a str, i32)> {
+    partitions.iter().filter(|(topic, _)| ids.contains_key(*topic)).copied().collect()
 }
 
 #[cfg(test)]
