@@ -404,10 +404,14 @@ fn h1_the_admin_api_wants_its_token_and_answers_no_other_page() {
         ("GET", "elsewhere", 404),
         ("PUT", "handlers", 405),
         ("POST", "handlers", 415),
-        ("POST", "handlers?dry-run=perhaps", 400),
+        ("GET", "handlers?dry-run=true", 400),
     ] {
         let reply = sandbox.admin(method, path).send();
         assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+    }
+    for query in ["dry-run=perhaps", "dry-run=true&dry-run=true", "smoke=-1", "wet-run=true"] {
+        let reply = sandbox.admin("POST", &format!("handlers?{query}")).bytes("application/wasm", vec![0]).send();
+        assert_eq!(reply.status, 400, "{query}: {}", reply.text());
     }
     let url = fs::read_to_string(sandbox.data().join("admin.url")).unwrap();
     // More than any component may have is refused before it comes.

@@ -13,7 +13,7 @@ use super::say;
 use crate::deploy::artifact::{Artifact, Parts};
 use crate::deploy::report::Done;
 use crate::deploy::smoke::MAX;
-use crate::http::admin::Upload;
+use crate::http::admin::body::Upload;
 use crate::id::short;
 
 /// `tidemill deploy`

@@ -14,7 +14,7 @@ use super::produce::header;
 use super::remote::{Daemon, Remote, name};
 use super::say;
 use crate::deploy::report::Published;
-use crate::http::admin::{EVENTS, EVENTS_MAX, NewEvent, Publish};
+use crate::http::admin::body::{EVENTS_MAX, NewEvent, Publish};
 
 type Line = std::io::Result<Vec<u8>>;
 
@@ -118,7 +118,7 @@ fn publish(daemon: &Daemon, arguments: &Arguments, values: Vec<String>, lines: O
     };
     let body = Publish { events: values.into_iter().map(event).collect() };
     let body = serde_json::to_vec(&body).context("write JSON")?;
-    let path = format!("handlers/{}/{EVENTS}", arguments.handler);
+    let path = format!("handlers/{}/events", arguments.handler);
     let asked: Result<Published> = daemon.ask(Method::POST, &path, Some(("application/json", body)));
     let published = asked.map_err(|error| {
         // It may have been done before the connection broke.

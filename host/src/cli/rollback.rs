@@ -7,7 +7,7 @@ use reqwest::Method;
 use super::deploy::told;
 use super::remote::{Remote, name, print_json};
 use crate::deploy::report::Done;
-use crate::http::admin::Rollback;
+use crate::http::admin::body::Rollback;
 
 /// `tidemill rollback`
 #[derive(Debug, Args)]

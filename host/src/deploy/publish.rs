@@ -14,7 +14,7 @@ use super::audit::{Act, Caller};
 use super::command::{Denied, unknown};
 use super::report::{Enqueued, Published};
 use crate::executor::Publication;
-use crate::http::admin::{BASE, EVENTS};
+use crate::http::admin::BASE;
 use crate::ledger::outbox;
 use crate::record::{Event, Refusal, Request, Response};
 
@@ -53,7 +53,7 @@ impl Deployer {
     fn try_publish(&self, name: &str, events: Vec<Event>, caller: &Caller) -> Result<Published> {
         let seen = self.stores.last_seen(name).and_then(|seen| self.stores.handle(&seen.store));
         let store = seen.ok_or_else(|| unknown(name))?;
-        let path = format!("{BASE}/handlers/{name}/{EVENTS}");
+        let path = format!("{BASE}/handlers/{name}/events");
         let request = Request {
             method: "POST".to_owned(),
             path: path.clone(),

@@ -1,0 +1,188 @@
+//! One thing that the admin API can be asked: what names it, who may ask it, what it takes, what runs.
+//!
+//! A call reaches what runs only when all of that is found to be so. Nothing here acts on anything.
+
+use std::borrow::Cow;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::deploy::audit::Caller;
+use crate::deploy::command::Denied;
+use crate::deploy::{Deployer, may_pass};
+use crate::http::problem::Problem;
+use crate::record::Refusal;
+
+/// What a caller may do; each may also do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Change what becomes of records: publish, move groups, replay.
+    Operate,
+    /// Change what runs.
+    Deploy,
+}
+
+/// One method of one path.
+pub struct Operation {
+    /// Its method.
+    pub method: Method,
+    /// Below [`super::BASE`]. What stands in braces is a parameter: one part of the path, percent-encoded.
+    pub path: &'static str,
+    /// Who may ask for it.
+    pub role: Role,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What may stand in the query.
+    pub query: &'static [Parameter],
+    /// What it takes as a body.
+    pub body: Option<Body>,
+    pub(super) run: fn(&Deployer, Call) -> Result<Vec<u8>, Problem>,
+}
+
+/// A name that may stand in a query.
+pub struct Parameter {
+    /// The name.
+    pub name: &'static str,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// What a body may be.
+pub struct Body {
+    /// Bytes at most.
+    pub most: usize,
+    /// Whether it is so large that only a few are held at once.
+    pub large: bool,
+    /// Its media types. Where there is one, it need not be said.
+    pub media_types: &'static [&'static str],
+}
+
+/// A call of an operation.
+pub(super) struct Call {
+    pub(super) params: Vec<(&'static str, String)>,
+    pub(super) query: Vec<(String, String)>,
+    pub(super) media_type: &'static str,
+    pub(super) body: Bytes,
+    pub(super) caller: Caller,
+}
+
+impl Operation {
+    /// The parameters in a path, if it is this operation's.
+    pub(super) fn params(&self, path: &str) -> Option<Vec<(&'static str, String)>> {
+        let (mut pattern, mut path) = (self.path.split('/'), path.split('/'));
+        let mut params = Vec::new();
+        loop {
+            let (expected, part) = match (pattern.next(), path.next()) {
+                (None, None) => return Some(params),
+                (expected, part) => (expected?, part?),
+            };
+            match expected.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+                Some(name) => params.push((name, percent_decode_str(part).decode_utf8().ok()?.into_owned())),
+                None if expected == part => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// The names and values of a query.
+    pub(super) fn query(&self, query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(owned) {
+            if !self.query.iter().any(|known| known.name == name) {
+                let known: Vec<&str> = self.query.iter().map(|known| known.name).collect();
+                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+                return Err(Problem::bad_request(format!("`{name}` is not known in this query, which takes {known}")));
+            }
+            if found.iter().any(|(other, _)| *other == name) {
+                return Err(Problem::bad_request(format!("`{name}` stands in the query twice")));
+            }
+            found.push((name, value));
+        }
+        Ok(found)
+    }
+}
+
+fn owned((name, value): (Cow<'_, str>, Cow<'_, str>)) -> (String, String) {
+    (name.into_owned(), value.into_owned())
+}
+
+impl Body {
+    /// Which of its media types is sent.
+    pub(super) fn media_type(&self, headers: &HeaderMap) -> Result<&'static str, Problem> {
+        let named = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+        let named = named.map(|value| value.split(';').next().unwrap_or_default().trim());
+        let alone = self.media_types.len() == 1;
+        let is = |known: &&&str| named.map_or(alone, |named| named.eq_ignore_ascii_case(known));
+        let found = self.media_types.iter().find(is);
+        found.copied().ok_or_else(|| {
+            let why = format!(
+                "the body's content-type is not one that is taken here; send {}",
+                self.media_types.join(" or ")
+            );
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)
+        })
+    }
+}
+
+impl Call {
+    /// A parameter of the path; empty where the path has none of that name.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
+    }
+
+    /// What the query says.
+    pub(super) fn asked(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the query says `true`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.asked(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(Problem::bad_request(format!("`{name}` is true or false, not {other:?}"))),
+        }
+    }
+
+    /// A number that the query gives.
+    pub(super) fn number(&self, name: &str, most: usize) -> Result<Option<usize>, Problem> {
+        let Some(text) = self.asked(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| *number <= most);
+        let wrong = || Problem::bad_request(format!("`{name}` is a number up to {most}, not {text:?}"));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// What the body says.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let malformed = |error| Problem::bad_request(format!("the body is not what belongs here: {error}"));
+        serde_json::from_slice(&self.body).map_err(malformed)
+    }
+}
+
+/// The answer.
+pub(super) fn told(told: anyhow::Result<impl Serialize>) -> Result<Vec<u8>, Problem> {
+    let written = told.and_then(|told| serde_json::to_vec(&told).context("write the answer"));
+    written.map_err(|error| refused(&error))
+}
+
+/// A refusal as its status.
+fn refused(error: &anyhow::Error) -> Problem {
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return refusal.clone().into();
+    }
+    let status = match error.downcast_ref::<Denied>() {
+        Some(Denied::Unknown(_)) => StatusCode::NOT_FOUND,
+        Some(Denied::Conflict(_)) => StatusCode::CONFLICT,
+        None if may_pass(error) => StatusCode::SERVICE_UNAVAILABLE,
+        None if error.downcast_ref::<std::io::Error>().is_some() => StatusCode::INTERNAL_SERVER_ERROR,
+        None => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Problem::new(status, format!("{error:#}"))
+}

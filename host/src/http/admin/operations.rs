@@ -1,0 +1,178 @@
+//! The operations of the admin API, one entry for each.
+//!
+//! A new one is an entry here and a method of the deployer's; its path, its role and its bounds stand nowhere else.
+
+use hyper::Method;
+
+use super::body::{EVENTS_MAX, NewEvent, Publish, Rollback, Upload};
+use super::operation::{Body, Call, Operation, Parameter, Role, told};
+use crate::deploy::Deployer;
+use crate::deploy::artifact::Parts;
+use crate::deploy::groups::Reset;
+use crate::deploy::smoke::MAX as SMOKE_MAX;
+use crate::guest::engine::COMPONENT_MAX;
+use crate::http::problem::Problem;
+
+const JSON: &str = "application/json";
+/// A few words.
+const WORDS: Body = Body { most: 64 << 10, large: false, media_types: &[JSON] };
+/// Up to [`EVENTS_MAX`] events.
+const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON] };
+/// The largest component in base64, and some.
+const COMPONENT: Body =
+    Body { most: COMPONENT_MAX as usize / 10 * 14, large: true, media_types: &["application/wasm", JSON] };
+
+/// All of them.
+pub static OPERATIONS: &[Operation] = &[
+    Operation {
+        method: Method::GET,
+        path: "handlers",
+        role: Role::Read,
+        summary: "List the handlers",
+        query: &[],
+        body: None,
+        run: |deployer, _| told(deployer.list()),
+    },
+    Operation {
+        method: Method::POST,
+        path: "handlers",
+        role: Role::Deploy,
+        summary: "Make a version of a handler live",
+        query: &[
+            Parameter { name: "dry-run", about: "`true` tries it on a copy of the store and changes nothing" },
+            Parameter { name: "smoke", about: "runs it on so many of the last records first, on a copy" },
+        ],
+        body: Some(COMPONENT),
+        run: deploy,
+    },
+    Operation {
+        method: Method::GET,
+        path: "handlers/{handler}",
+        role: Role::Read,
+        summary: "Say what is in the live version of a handler",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.report(call.param("handler"))),
+    },
+    Operation {
+        method: Method::DELETE,
+        path: "handlers/{handler}",
+        role: Role::Deploy,
+        summary: "End a handler and take its file out of the handlers folder",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.undeploy(call.param("handler"), &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "handlers/{handler}/versions",
+        role: Role::Read,
+        summary: "List the versions of a handler, the newest first",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.history(call.param("handler"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "handlers/{handler}/rollback",
+        role: Role::Deploy,
+        summary: "Make an earlier version of a handler live",
+        query: &[],
+        body: Some(WORDS),
+        run: rollback,
+    },
+    Operation {
+        method: Method::POST,
+        path: "handlers/{handler}/events",
+        role: Role::Operate,
+        summary: "Publish events in the name of a handler, all of them or none",
+        query: &[],
+        body: Some(EVENTS),
+        run: publish,
+    },
+    Operation {
+        method: Method::GET,
+        path: "groups",
+        role: Role::Read,
+        summary: "List the handlers' consumer groups with their offsets and lags",
+        query: &[],
+        body: None,
+        run: |deployer, _| told(deployer.groups()),
+    },
+    Operation {
+        method: Method::GET,
+        path: "groups/{group}",
+        role: Role::Read,
+        summary: "Say where a consumer group stands in each partition",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.group(call.param("group"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "groups/{group}/reset",
+        role: Role::Operate,
+        summary: "Let a consumer group go on at other offsets",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.reset(call.param("group"), &call.json::<Reset>()?, &call.caller)),
+    },
+];
+
+fn deploy(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
+    let (rehearsal, smoke) = (call.flag("dry-run")?, call.number("smoke", SMOKE_MAX)?);
+    let sent = match call.media_type {
+        JSON => call.json::<Upload>()?.parts()?,
+        _ => Parts { wasm: call.body.into(), ..Parts::default() },
+    };
+    told(match rehearsal {
+        true => deployer.rehearse(sent, smoke),
+        false => deployer.upload(sent, smoke, &call.caller),
+    })
+}
+
+fn rollback(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
+    let Rollback { version } = if call.body.is_empty() { Rollback::default() } else { call.json()? };
+    told(deployer.rollback(call.param("handler"), version, &call.caller))
+}
+
+fn publish(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
+    let Publish { events } = call.json()?;
+    if !(1..=EVENTS_MAX).contains(&events.len()) {
+        return Err(Problem::bad_request(format!("a request publishes from 1 to {EVENTS_MAX} events")));
+    }
+    let events = events.into_iter().map(NewEvent::event).collect::<Result<_, _>>()?;
+    told(deployer.publish(call.param("handler"), events, &call.caller))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h4_an_operation_has_its_method_and_path_to_itself() {
+        let shape = |path: &str| {
+            path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/")
+        };
+        for (n, one) in OPERATIONS.iter().enumerate() {
+            let others = || OPERATIONS.iter().take(n);
+            assert!(!others().any(|o| o.method == one.method && shape(o.path) == shape(one.path)), "{}", one.path);
+            assert!(one.role > Role::Read || one.method == Method::GET, "{} {} changes nothing?", one.method, one.path);
+            assert_eq!(one.body.is_some(), one.method == Method::POST, "{} {}", one.method, one.path);
+        }
+    }
+
+    #[test]
+    fn h4_a_path_is_matched_part_by_part_and_its_parameters_are_decoded() {
+        let matches = |path: &str| {
+            let found = OPERATIONS.iter().find_map(|o| Some((o.path, o.params(path)?)));
+            found.map(|(pattern, params)| (pattern, params.into_iter().map(|(_, value)| value).collect::<Vec<_>>()))
+        };
+        assert_eq!(matches("handlers"), Some(("handlers", vec![])));
+        assert_eq!(matches("groups/a%2Fb%20c"), Some(("groups/{group}", vec!["a/b c".to_owned()])));
+        assert_eq!(matches("groups/g/reset"), Some(("groups/{group}/reset", vec!["g".to_owned()])));
+        for nowhere in ["", "/", "handler", "handlers/", "handlers/a/b", "groups/g/reset/", "groups/%ff", "Handlers"] {
+            assert!(matches(nowhere).is_none_or(|(_, params)| params == [""]), "{nowhere}");
+        }
+    }
+}
