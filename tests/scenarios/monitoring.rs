@@ -1,87 +1,23 @@
 //! S2.10: the dashboard and the alert rules are asked of a real Prometheus, which scrapes a real daemon.
 
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
+use tidemill_tests::prometheus::{monitoring, plain};
 use tidemill_tests::sandbox::repository;
-use tidemill_tests::{Call, Daemon, LONG, Out, Sandbox, eventually, eventually_some};
+use tidemill_tests::{Daemon, LONG, Out, Prometheus, Sandbox, eventually, eventually_some};
 
 use crate::rig::told;
 
-/// A Prometheus of its own, which ends with the test.
-struct Prometheus {
-    child: Child,
-    url: String,
-}
-
-impl Prometheus {
-    /// One that scrapes the sandbox's daemon each second, with our rules.
-    fn start(sandbox: &Sandbox) -> Self {
-        let folder = sandbox.root().join("prometheus");
-        fs::create_dir(&folder).unwrap();
-        let scraped = fs::read_to_string(sandbox.data().join("metrics.url")).unwrap();
-        let target = scraped.trim().trim_start_matches("http://");
-        fs::write(folder.join("targets.json"), json!([{ "targets": [target] }]).to_string()).unwrap();
-        fs::copy(monitoring("alerts.yml"), folder.join("alerts.yml")).unwrap();
-        let config = fs::read_to_string(monitoring("prometheus.yml")).unwrap();
-        assert!(config.contains("interval: 5s"), "{config}");
-        fs::write(folder.join("prometheus.yml"), config.replace("interval: 5s", "interval: 1s")).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let log = File::create(folder.join("log")).unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("start Prometheus; `make setup-tests` installs it");
-        Self { child, url: format!("http://{address}") }
-    }
-
-    /// What it answers to a question of its API, once it answers.
-    fn ask(&self, path: &str) -> Option<Value> {
-        let reply = Call::new("GET", &format!("{}/api/v1/{path}", self.url)).try_send().ok()?;
-        // It is not ready at once.
-        (reply.status != 503).then(|| reply.json())
-    }
-
-    /// The series that a query gives; it must be one that Prometheus understands.
-    fn query(&self, query: &str) -> Vec<Value> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = self.ask(&format!("query?query={encoded}")).unwrap();
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        answer["data"]["result"].as_array().unwrap().clone()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn monitoring(file: &str) -> PathBuf {
-    repository().join("docs/monitoring").join(file)
-}
-
-/// Every query of the dashboard, as Grafana asks it of all daemons and handlers.
+/// Every query of the dashboard.
 fn queries(of: &Value) -> Vec<String> {
     let mut found = Vec::new();
     match of {
         Value::Object(fields) => {
             if let Some(Value::String(query)) = fields.get("expr") {
-                let query =
-                    query.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$handler", ".*");
-                assert!(!query.contains('$'), "{query}");
-                found.push(query);
+                found.push(plain(query, "1m"));
             }
             fields.values().for_each(|field| found.extend(queries(field)));
         }
@@ -96,10 +32,7 @@ fn s2_10_each_panel_of_the_dashboard_shows_something_and_each_rule_can_be_evalua
     let sandbox = Sandbox::with(&["hostile"]);
     let daemon = Daemon::start(&sandbox);
     let client = daemon.client();
-    let prometheus = Prometheus::start(&sandbox);
-    eventually(LONG, "Prometheus has scraped the daemon", || {
-        prometheus.ask("query?query=up").is_some_and(|answer| answer["data"]["result"][0]["value"][1] == "1")
-    });
+    let prometheus = Prometheus::start(&sandbox, false);
     client.produce("hostile-in", &told("first", "publish"));
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(monitoring("dashboard.json")).unwrap()).unwrap();
     let asked = queries(&dashboard);

@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod service;
 pub mod authority;
 pub mod metrics;
+pub mod prometheus;
 pub mod dispatch;
 
 pub use authority::Authority;
@@ -31,6 +32,7 @@ pub use kafka::client::{Client, Out, Rec};
 pub use kafka::member::Member;
 pub use kafka::transaction::Transactional;
 pub use metrics::Metrics;
+pub use prometheus::Prometheus;
 pub use sandbox::{Sandbox, built, token};
 pub use service::Service;
 pub use store::Store;

@@ -31,6 +31,8 @@ struct State {
     asked: Vec<Asked>,
     /// Answers to be given before the usual one: status line, headers and body.
     answers: VecDeque<(String, String)>,
+    /// The usual answer, where it is not `200` with the request's body.
+    usual: Option<(String, String)>,
     closed: bool,
     waiting: usize,
     most_waiting: usize,
@@ -68,6 +70,11 @@ impl Service {
         self.state.0.lock().unwrap().answers.push_back((head.to_owned(), body.to_owned()));
     }
 
+    /// The answer from now on, but for those that were given before; without one it is well again.
+    pub fn usually(&self, answer: Option<(&str, &str)>) {
+        self.state.0.lock().unwrap().usual = answer.map(|(head, body)| (head.to_owned(), body.to_owned()));
+    }
+
     /// Lets requests in, and no answer out.
     pub fn close(&self) {
         self.state.0.lock().unwrap().closed = true;
@@ -96,7 +103,8 @@ fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read(&mut reader) {
         let mut state = shared.0.lock().unwrap();
-        let (head, body) = state.answers.pop_front().unwrap_or_else(|| ("200 OK".into(), asked.body.clone()));
+        let next = state.answers.pop_front().or_else(|| state.usual.clone());
+        let (head, body) = next.unwrap_or_else(|| ("200 OK".into(), asked.body.clone()));
         state.asked.push(Asked { status: head.get(..3).map(|status| status.parse().unwrap()), ..asked });
         state.waiting += 1;
         state.most_waiting = state.most_waiting.max(state.waiting);
