@@ -16,6 +16,7 @@ pub mod undeploy;
 pub mod inspect;
 pub mod remote;
 pub mod groups;
+pub mod dlt;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
@@ -77,6 +78,8 @@ enum Command {
     Token(token::Arguments),
     /// List the handlers' consumer groups, say where they stand, or let one go on at other offsets.
     Groups(groups::Arguments),
+    /// List dead letters, look at one, put their records back to handlers, or discard them.
+    Dlt(dlt::Arguments),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
     Adopt(adopt::Arguments),
     /// Send a record to a topic.
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Groups(arguments) => groups::run(&arguments),
+        Command::Dlt(arguments) => dlt::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Deploy(arguments) => deploy::run(&arguments),
         Command::Handlers(arguments) => handlers::run(&arguments),

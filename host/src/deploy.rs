@@ -12,6 +12,7 @@ pub mod audit;
 pub mod report;
 pub mod command;
 pub mod groups;
+pub mod dead_letters;
 pub mod publish;
 mod checks;
 mod going_back;

@@ -20,6 +20,7 @@ mod publish;
 mod completed;
 mod switch;
 mod reset;
+mod letters;
 pub mod event_id;
 mod upkeep;
 pub mod positions;
@@ -43,6 +44,7 @@ pub use self::handle::{Handle, Joined, Live, OnProbation, Open, Opened, Slot, Ve
 use self::positions::Positions;
 use self::probation::Trial;
 pub use self::publish::Publication;
+pub use self::letters::{Disposed, Errand};
 pub use self::reset::Moved;
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
@@ -408,6 +410,9 @@ impl Executor {
             }
             Message::Reset { handler, moves, again, reply } => {
                 let _ = reply.send(self.reset(&handler, &moves, again));
+            }
+            Message::Letters { errands, dry, reply } => {
+                let _ = reply.send(self.dispose(errands, dry));
             }
             Message::Remove { handler, reply } => {
                 self.remove(&handler);

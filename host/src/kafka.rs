@@ -9,6 +9,7 @@ pub mod template;
 pub mod topics;
 pub mod ends;
 pub mod consumer;
+pub mod scan;
 pub mod tail;
 pub mod dead_letter;
 pub mod peek;

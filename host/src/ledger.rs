@@ -13,6 +13,7 @@ pub mod timer;
 pub mod crash;
 pub mod outbox;
 pub mod fallback;
+pub mod letter;
 pub mod request;
 pub mod owners;
 pub mod deployment;

@@ -2,6 +2,8 @@
 //!
 //! A value here is exactly what arrived; nothing in this file interprets or changes a key, a value or a header.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,11 +74,51 @@ pub struct Record {
 }
 
 impl Record {
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        Place { topic: self.topic.to_string(), partition: self.partition, offset: self.offset }
+    }
+
     /// About how many bytes of memory the record holds: key, value, headers and a flat charge for the rest.
     pub fn size(&self) -> usize {
         let headers: usize =
             self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len) + 32).sum();
         128 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// Where a record is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The topic.
+    pub topic: String,
+    /// The partition, from 0.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (topic, place) = text.rsplit_once('/')?;
+            let (partition, offset) = place.split_once('@')?;
+            let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+            (!topic.is_empty() && partition >= 0 && offset >= 0).then(|| Self {
+                topic: topic.to_owned(),
+                partition,
+                offset,
+            })
+        };
+        read().ok_or_else(|| format!("{text:?} is no place of a record; write it as TOPIC/PARTITION@OFFSET, like orders/0@42"))
     }
 }
 

@@ -54,6 +54,7 @@ mod deploying;
 mod safe_switch;
 mod replay;
 mod resetting;
+mod dlt;
 mod guard;
 mod limits;
 mod grants;

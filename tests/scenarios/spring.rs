@@ -9,7 +9,7 @@ use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Rec, Sandbox, Store, even
 type Seen = (String, Vec<String>);
 
 /// Fails on every record of `topics` in Spring Kafka, which publishes to TOPIC-spring, and reads all dead letters with it.
-fn spring(kafka: &Kafka, group: &str, topics: &[&str], letters: &[String], count: usize) -> Vec<Seen> {
+pub(crate) fn spring(kafka: &Kafka, group: &str, topics: &[&str], letters: &[String], count: usize) -> Vec<Seen> {
     let script = sandbox::repository().join("tests/spring/spring");
     let arguments = [kafka.bootstrap(), group, &topics.join(","), &letters.join(","), &count.to_string()];
     let out = Command::new(script).arg("letters").args(arguments).output().expect("run Spring Kafka");

@@ -44,12 +44,13 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 5] = ["deploy", "rollback", "undeploy", "reset-group", "go-back"];
+pub const ACTIONS: [&str; 7] =
+    ["deploy", "rollback", "undeploy", "reset-group", "replay-dead-letters", "discard-dead-letters", "go-back"];
 
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Act<'a> {
-    /// `deploy`, `rollback`, `undeploy`, `reset-group`, `publish`, or `go-back`, which the host does by itself.
+    /// `publish`, or one of [`ACTIONS`], of which the host does `go-back` by itself.
     pub action: &'a str,
     /// The handler's name, as far as it is known.
     pub handler: Option<&'a str>,

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Waiting;
 use super::completed::Completed;
+use super::letters::{Disposed, Errand};
 use super::positions::Positions;
 use super::publish::Publication;
 use super::reset::Moved;
@@ -157,6 +158,7 @@ pub(super) enum Message {
     Refused { id: i64, error: String },
     Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
     Reset { handler: Arc<str>, moves: Vec<Move>, again: bool, reply: SyncSender<Result<Vec<Moved>>> },
+    Letters { errands: Vec<Errand>, dry: bool, reply: SyncSender<Result<Vec<Disposed>>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
     Rest { reply: SyncSender<Option<i64>> },
     Note { write: Note, reply: SyncSender<Result<(), Error>> },
@@ -264,6 +266,14 @@ impl Handle {
     pub fn reset(&self, handler: &Arc<str>, moves: Vec<Move>, again: bool) -> Result<Vec<Moved>> {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Reset { handler: handler.clone(), moves, again, reply })?;
+        answer.recv().context("the store's executor has stopped")?
+    }
+
+    /// Does with dead letters what the operator wants of each, in one transaction; `dry` only says what it would do. Those that it
+    /// cannot be done with are told, and left as they are.
+    pub fn dispose(&self, errands: Vec<Errand>, dry: bool) -> Result<Vec<Disposed>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Letters { errands, dry, reply })?;
         answer.recv().context("the store's executor has stopped")?
     }
 

@@ -4,13 +4,14 @@
 //! key, value and own headers are never touched.
 
 use bytes::Bytes;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
 
 use crate::deploy::manifest::Spec;
 use crate::id::Seed;
 use crate::ledger::outbox::{Event, EventKind};
 use crate::policy::Failure;
-use crate::record::{Header, Record, Timestamp, last_header};
+use crate::record::{Header, Place, Record, Timestamp, last_header};
 use crate::settings::DeadLetterPartition;
 
 /// What the names of its headers begin with.
@@ -70,6 +71,62 @@ pub struct Original {
     pub record: Record,
     /// How its attempts ended, oldest first, as a JSON array; none where it is not ours.
     pub errors: Option<String>,
+    /// The consumer group that gave it up.
+    pub group: Option<String>,
+    /// How its last attempt ended: an outcome's name, or an exception's where it is not ours.
+    pub outcome: Option<String>,
+    /// What went wrong then.
+    pub message: Option<String>,
+    /// When the dead letter was written, in milliseconds since the Unix epoch.
+    pub written: Option<i64>,
+}
+
+/// In which header a record that is published again has the history of its attempts.
+pub const HISTORY: &str = "tidemill-replay-errors";
+/// In which it has the place of the dead letter.
+const FROM: &str = "tidemill-replay-of";
+/// What the history has in the place of an outcome where the record was put back.
+const PUT_BACK: &str = "replayed";
+
+impl Original {
+    /// How its attempts ended, as far as that is known.
+    pub fn attempts(&self) -> Vec<Json> {
+        let known = self.errors.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        known.unwrap_or_else(|| vec![json!({ "at": self.written, "outcome": self.outcome, "message": self.message })])
+    }
+
+    /// When its last attempt ended, in milliseconds since the Unix epoch, if it is ours.
+    pub fn failed_at(&self) -> Option<i64> {
+        self.errors.as_ref().and_then(|_| self.attempts().last()?.get("at")?.as_i64())
+    }
+
+    /// The history of the record from here on, as a JSON array: `who` has put it back at `now`, in milliseconds since the Unix epoch.
+    pub fn history(&self, who: &str, now: i64) -> String {
+        let mut attempts = self.attempts();
+        attempts.push(json!({ "at": now, "outcome": PUT_BACK, "message": format!("put back by {who}") }));
+        Json::Array(attempts).to_string()
+    }
+}
+
+/// The record that a dead letter at this place was, to be published again: as it came, with its history in headers of its own.
+pub fn again(place: &Place, was: &Original) -> Event {
+    let text = |name: &str, value: String| Header { name: name.to_owned(), value: Some(value.into()) };
+    let record = &was.record;
+    let mut headers = record.headers.clone();
+    headers.retain(|header| ![HISTORY, FROM].contains(&&*header.name));
+    headers.push(text(HISTORY, Json::Array(was.attempts()).to_string()));
+    headers.push(text(FROM, place.to_string()));
+    Event {
+        event_id: Uuid::new_v4().to_string(),
+        event_type: "REPLAYED".into(),
+        topic: record.topic.to_string(),
+        partition: Some(record.partition),
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers,
+        kind: EventKind::Record,
+        not_before: None,
+    }
 }
 
 /// The record that a dead letter was; `None` if it is none.
@@ -85,7 +142,10 @@ pub fn original(letter: &Record) -> Result<Option<Original>, String> {
     let topic = std::str::from_utf8(topic).map_err(|_| wrong("original-topic"))?;
     let partition = of("original-partition").and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
     let at = number("original-timestamp").filter(|at| *at >= 0);
-    let errors = of("exception-stacktrace").and_then(|text| std::str::from_utf8(text).ok());
+    let text = |name: &str| of(name).and_then(|text| std::str::from_utf8(text).ok()).map(str::to_owned);
+    let errors = text("exception-stacktrace").filter(|text| serde_json::from_str::<Vec<Json>>(text).is_ok());
+    let last = errors.as_ref().and_then(|text| serde_json::from_str::<Vec<Json>>(text).ok()?.pop());
+    let outcome = last.and_then(|last| last.get("outcome")?.as_str().map(str::to_owned));
     Ok(Some(Original {
         record: Record {
             topic: topic.into(),
@@ -100,7 +160,11 @@ pub fn original(letter: &Record) -> Result<Option<Original>, String> {
             value: letter.value.clone(),
             headers: letter.headers.iter().filter(|header| !header.name.starts_with(PREFIX)).cloned().collect(),
         },
-        errors: errors.filter(|text| serde_json::from_str::<Vec<Json>>(text).is_ok()).map(str::to_owned),
+        group: text("original-consumer-group"),
+        outcome: outcome.or_else(|| text("exception-cause-fqcn")).or_else(|| text("exception-fqcn")),
+        message: text("exception-message"),
+        written: letter.timestamp.millis(),
+        errors,
     }))
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rdkafka::client::{Client, ClientContext};
 
 use super::config::Connection;
@@ -44,11 +44,39 @@ pub fn look(
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
+    find(&topics::open(connection)?, connection, partitions, time)
+}
+
+/// Looks at all partitions of topics; those of topics that are not there are not in the map.
+///
+/// # Errors
+/// No broker answers, or does not let us look.
+pub fn of(connection: &Connection, topics: &[&str]) -> Result<HashMap<(String, i32), Ends>> {
     let client = topics::open(connection)?;
+    let described = native::describe_topics(&client, connection.admin_broker(), topics, WITHIN)
+        .map_err(|failure| anyhow!("{}", failure.reason))
+        .with_context(|| format!("ask Kafka at {} for topics", connection.bootstrap))?;
+    let mut partitions = Vec::new();
+    for topic in &described {
+        match &topic.outcome {
+            Ok(found) => partitions.extend((0..found.partitions).map(|partition| (topic.name.as_str(), partition))),
+            Err(native::UNKNOWN_TOPIC) => {}
+            Err(code) => bail!("ask Kafka at {} for topic {}: {code}", connection.bootstrap, topic.name),
+        }
+    }
+    find(&client, connection, &partitions, None)
+}
+
+fn find<C: ClientContext>(
+    client: &Client<C>,
+    connection: &Connection,
+    partitions: &[(&str, i32)],
+    time: Option<i64>,
+) -> Result<HashMap<(String, i32), Ends>> {
     let away = || format!("ask Kafka at {} for the ends of partitions", connection.bootstrap);
-    let ids = ids(&client, connection, partitions).with_context(away)?;
+    let ids = ids(client, connection, partitions).with_context(away)?;
     let there = of_topics(partitions, &ids);
-    let ask = |which| native::list_offsets(&client, &there, which, WITHIN).with_context(away);
+    let ask = |which| native::list_offsets(client, &there, which, WITHIN).with_context(away);
     let (lows, highs) = (ask(native::BEGIN)?, ask(native::END)?);
     let times = time.map(ask).transpose()?;
     let ends = |place: &(&str, i32)| {

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::config::{Connection, Reporter};
-use super::consumer::record;
+use super::scan::{self, Flow, Part};
 use crate::deploy::manifest::Spec;
 use crate::record::Record;
 use crate::settings::Isolation;
@@ -20,8 +19,6 @@ use crate::settings::Isolation;
 const ASK: Duration = Duration::from_secs(5);
 /// How long reading may take.
 const READ: Duration = Duration::from_secs(20);
-/// How long a poll waits.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Where a partition begins and ends.
 struct Span {
@@ -99,38 +96,17 @@ fn spread(spans: &[Span], count: usize) -> Vec<i64> {
 }
 
 fn read(client: &BaseConsumer<Reporter>, wanted: &[(&Span, i64)], until: Instant) -> Result<Vec<Record>> {
-    let mut open = BTreeMap::new();
-    let mut list = TopicPartitionList::new();
-    for (span, begin) in wanted {
-        list.add_partition_offset(&span.topic, span.partition, Offset::Offset(*begin))?;
-        open.insert(span.partition, span.high);
-    }
-    client.assign(&list)?;
+    let Some((Span { topic, .. }, _)) = wanted.first() else { return Ok(Vec::new()) };
+    let parts: Vec<Part> =
+        wanted.iter().map(|(span, begin)| Part { partition: span.partition, next: *begin, end: span.high }).collect();
     let mut found: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
-    while !open.is_empty() {
-        if Instant::now() >= until {
-            return Err(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut).into());
-        }
-        match client.poll(POLL) {
-            Some(Ok(message)) => {
-                let record = record(&message);
-                let Some(high) = open.get(&record.partition).copied() else { continue };
-                if record.offset + 1 >= high {
-                    open.remove(&record.partition);
-                }
-                // What came after the look is the next one's.
-                if record.offset < high {
-                    found.entry(record.partition).or_default().push(record);
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
-            }
-            Some(Err(error)) => tracing::debug!(%error, "reading the last records is in trouble, and goes on"),
-            None => {}
-        }
+    let read = scan::read(client, topic, parts, until, |record| {
+        found.entry(record.partition).or_default().push(record);
+        Flow::On
+    })?;
+    if read.iter().any(|part| part.next < part.end) {
+        return Err(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut).into());
     }
-    client.unassign()?;
     Ok(found.into_values().flatten().collect())
 }
 

@@ -23,6 +23,8 @@ pub enum EventKind {
         /// `replicas` of the handler's `[dead-letter]`.
         replicas: Option<i32>,
     },
+    /// The record that a dead letter was, which the operator publishes again as it was.
+    Record,
     /// A timer that was given up on. It stays in the fallback too.
     Timer,
     /// What could not be compensated either. It stays in the fallback, and is never published.
@@ -35,6 +37,7 @@ impl EventKind {
         match self {
             Self::Event => "event",
             Self::DeadLetter { .. } => "dead-letter",
+            Self::Record => "record",
             Self::Timer => "timer",
             Self::Compensation => "compensation",
         }
@@ -171,7 +174,7 @@ fn try_insert(
                kind, handler, source, created_at, topic_partitions, topic_replicas, not_before)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     let (partitions, replicas) = match event.kind {
-        EventKind::Event | EventKind::Timer | EventKind::Compensation => (None, None),
+        EventKind::Event | EventKind::Record | EventKind::Timer | EventKind::Compensation => (None, None),
         EventKind::DeadLetter { partitions, replicas } => (partitions, replicas),
     };
     let params = [
@@ -360,6 +363,7 @@ fn read(row: &Row<'_>) -> Result<Waiting, Error> {
             headers: encoding::read_headers(&row.text(7)?)?,
             kind: match row.text(8)?.as_str() {
                 "dead-letter" => EventKind::DeadLetter { partitions: small(11)?, replicas: small(12)? },
+                "record" => EventKind::Record,
                 _ => EventKind::Event,
             },
             not_before: row.opt_integer(10)?,
@@ -422,6 +426,12 @@ pub fn purge(connection: &Connection, before: i64) -> Result<u64, Error> {
 pub fn publisher(connection: &Connection, id: i64) -> Result<Option<String>, Error> {
     let sql = "SELECT handler FROM main.tm_outbox WHERE id = ?1 AND kind = 'event'";
     connection.first(sql, &[id.into()], |row| row.text(0))
+}
+
+/// Whether an event of this id waits for the broker.
+pub fn waits(connection: &Connection, event_id: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM main.tm_outbox WHERE event_id = ?1 AND status = 'waiting'";
+    Ok(connection.first(sql, &[event_id.into()], |row| row.integer(0))?.is_some())
 }
 
 /// Notes that a row could not be published, and waits.

@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     FIRST,
     PENDING_SCOPES,
     DEAD_LETTER_TOPICS,
@@ -21,6 +21,7 @@ const STEPS: [&str; 11] = [
     PROBATION,
     TIMERS,
     REPLAYS,
+    LETTERS,
 ];
 
 const FIRST: &str = "
@@ -177,6 +178,15 @@ CREATE TABLE tm_timer (
 const REPLAYS: &str = "
 ALTER TABLE tm_offset ADD COLUMN replay_round INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tm_offset ADD COLUMN replay_until INTEGER NOT NULL DEFAULT 0;
+";
+
+/// What an operator has done with a dead letter, by its own place, and with which record.
+const LETTERS: &str = "
+CREATE TABLE tm_letter (
+    topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
+    handler TEXT NOT NULL, original TEXT, fate TEXT NOT NULL, who TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition, \"offset\", topic_id)) WITHOUT ROWID;
+CREATE INDEX tm_letter_original ON tm_letter (handler, original, at) WHERE fate <> 'discarded';
 ";
 
 /// What tells this store from every other one.

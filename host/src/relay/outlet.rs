@@ -187,7 +187,7 @@ impl Outlet {
     /// Hands a row over. One that goes `alone` is in a batch of its own, so that what Kafka says is about it.
     pub(super) fn send(&mut self, store: &Arc<str>, row: &Waiting, alone: bool) -> Sent {
         let partition = match row.event.kind {
-            EventKind::Event | EventKind::Timer | EventKind::Compensation => {
+            EventKind::Event | EventKind::Record | EventKind::Timer | EventKind::Compensation => {
                 match self.ensure_dated(&row.event.topic) {
                     Ok(()) => row.event.partition,
                     Err(error) => return Sent::NoTopic(error),

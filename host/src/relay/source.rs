@@ -209,7 +209,7 @@ impl Source {
             self.hold(id, &row.topic.clone(), row.place, &error);
             return;
         }
-        if row.kind == EventKind::Event && is_unknown(code) {
+        if !matches!(row.kind, EventKind::DeadLetter { .. }) && is_unknown(code) {
             outlet.forget(&row.topic);
         }
         if verdict == Verdict::Record
@@ -309,7 +309,9 @@ impl Source {
                 self.not_taken(row.id, &flying, code, outlet);
             }
             // A dead letter goes to the fallback, and an event waits for its topic.
-            Sent::NoTopic(error) if row.event.kind == EventKind::Event || !is_final(&error) => {
+            Sent::NoTopic(error)
+                if !matches!(row.event.kind, EventKind::DeadLetter { .. }) || !is_final(&error) =>
+            {
                 self.hold(row.id, &topic, row.place(), &error.to_string())
             }
             Sent::NoTopic(error) => {

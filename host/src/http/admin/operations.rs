@@ -8,6 +8,7 @@ use super::body::{EVENTS_MAX, NewEvent, Publish, Rollback, Upload};
 use super::operation::{Body, Call, Operation, Parameter, Role, told};
 use crate::deploy::Deployer;
 use crate::deploy::artifact::Parts;
+use crate::deploy::dead_letters::{PAGE_MAX, Search};
 use crate::deploy::groups::Reset;
 use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::guest::engine::COMPONENT_MAX;
@@ -117,7 +118,70 @@ pub static OPERATIONS: &[Operation] = &[
         body: Some(WORDS),
         run: |deployer, call| told(deployer.reset(call.param("group"), &call.json::<Reset>()?, &call.caller)),
     },
+    Operation {
+        method: Method::GET,
+        path: "dead-letters",
+        role: Role::Read,
+        summary: "List dead letters, the oldest first",
+        query: &[
+            Parameter { name: "handler", about: "given up by this handler" },
+            Parameter { name: "topic", about: "on this dead letter topic, or from this topic" },
+            Parameter { name: "error", about: "with this in the outcome or the message, in any case of letters" },
+            Parameter { name: "since", about: "written at this time or later, like `2026-01-31T12:00:00Z`" },
+            Parameter { name: "until", about: "written before this time" },
+            Parameter { name: "key", about: "with this key" },
+            Parameter { name: "headers", about: "with these headers, `NAME=VALUE`, one a line" },
+            Parameter { name: "all", about: "`true` lists also those that were replayed, published again or discarded" },
+            Parameter { name: "limit", about: "so many at most; 100 without it" },
+            Parameter { name: "after", about: "goes on where another answer ended, as its `next` says" },
+        ],
+        body: None,
+        run: |deployer, call| told(deployer.dead_letters(&search(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "dead-letters/{place}",
+        role: Role::Read,
+        summary: "Show a dead letter, by its TOPIC/PARTITION@OFFSET",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.dead_letter(call.param("place"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "dead-letters/replay",
+        role: Role::Operate,
+        summary: "Put the records of dead letters back to handlers, or publish them again",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.replay(&call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "dead-letters/discard",
+        role: Role::Operate,
+        summary: "Note that nothing is to be done with dead letters any more",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.discard(&call.json()?, &call.caller)),
+    },
 ];
+
+fn search(call: &Call) -> Result<Search, Problem> {
+    let text = |name: &str| call.asked(name).map(str::to_owned);
+    Ok(Search {
+        handler: text("handler"),
+        topic: text("topic"),
+        error: text("error"),
+        since: text("since"),
+        until: text("until"),
+        key: text("key"),
+        headers: call.asked("headers").unwrap_or_default().lines().map(str::to_owned).collect(),
+        all: call.flag("all")?,
+        limit: call.number("limit", PAGE_MAX)?,
+        after: text("after"),
+    })
+}
 
 fn deploy(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     let (rehearsal, smoke) = (call.flag("dry-run")?, call.number("smoke", SMOKE_MAX)?);

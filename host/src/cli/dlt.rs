@@ -1,0 +1,384 @@
+//! `tidemill dlt`: dead letters - finding them, looking at one, putting their records back, discarding them.
+//!
+//! Many are done in chunks, each of which the daemon does whole or not at all, so that who ends the command in between has lost and doubled
+//! nothing, and can call it again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+use super::remote::{Daemon, Remote, name, print_json, table};
+use super::say;
+use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, PAGE, Page, Search};
+use crate::record::Place;
+use crate::settings::units;
+
+/// Characters of a message in a list.
+const SHORT: usize = 120;
+
+/// `tidemill dlt`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List dead letters, the oldest first, without those that were replayed or discarded.
+    List(Listing),
+    /// Show all of one: its attempts, headers and value.
+    Show(Showing),
+    /// Put records back to the handler that gave them up, once each; they run under its own policy, and nobody waits for them.
+    Replay(Replaying),
+    /// Note that nothing is to be done with dead letters any more; Kafka keeps them until their retention ends.
+    Discard(Discarding),
+}
+
+/// Which dead letters: all of these must fit.
+#[derive(Clone, Debug, Args)]
+struct Filter {
+    /// Given up by this handler.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    handler: Option<String>,
+    /// On this dead letter topic, or from this topic.
+    #[arg(long)]
+    topic: Option<String>,
+    /// With this text in the outcome or the message, in any case of letters.
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+    /// Written at this time or later, like 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<String>,
+    /// Written before this time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<String>,
+    /// With this key.
+    #[arg(long)]
+    key: Option<String>,
+    /// With this header; may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<String>,
+}
+
+impl Filter {
+    fn search(&self, all: bool, limit: usize, after: Option<String>) -> Search {
+        let Self { handler, topic, error, since, until, key, headers } = self.clone();
+        Search { handler, topic, error, since, until, key, headers, all, limit: Some(limit), after }
+    }
+
+    fn is_given(&self) -> bool {
+        let Self { handler, topic, error, since, until, key, headers } = self;
+        [handler, topic, error, since, until, key].iter().any(|part| part.is_some()) || !headers.is_empty()
+    }
+}
+
+#[derive(Debug, Args)]
+struct Listing {
+    #[command(flatten)]
+    filter: Filter,
+    /// Also those that were replayed, published again or discarded.
+    #[arg(long)]
+    all: bool,
+    /// How many.
+    #[arg(long, value_name = "NUMBER", default_value_t = PAGE as u32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where another list ended, as it says.
+    #[arg(long, value_name = "PLACES")]
+    after: Option<String>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Showing {
+    /// Where it is, as the list has it.
+    #[arg(value_name = "TOPIC/PARTITION@OFFSET", value_parser = place)]
+    place: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Those of some places, or those that a filter finds.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Where they are, as the list has it.
+    #[arg(value_name = "TOPIC/PARTITION@OFFSET", value_parser = place)]
+    places: Vec<String>,
+    /// All that fit the filters, of those that are there now; without a filter all.
+    #[arg(long, conflicts_with = "places")]
+    all_matching: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only say what it would do.
+    #[arg(long)]
+    dry_run: bool,
+    /// So many a second at most.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Replaying {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// To this handler, and not to the one that gave it up. It runs there as well if it was done there, unless the handler knows events by their ids.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    on: Option<String>,
+    /// Publish it again to the topic that it came from. Every group that reads the topic sees it, and only those that know events by
+    /// their ids drop what they have done.
+    #[arg(long, conflicts_with = "on")]
+    to_topic: bool,
+    /// Also what was replayed, published or discarded before.
+    #[arg(long)]
+    again: bool,
+}
+
+#[derive(Debug, Args)]
+struct Discarding {
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+fn place(text: &str) -> Result<String, String> {
+    text.parse::<Place>().map(|_| text.to_owned())
+}
+
+fn time(text: &str) -> Result<String, String> {
+    units::time(text).map(|_| text.to_owned()).ok_or_else(|| "write it like 2026-01-31T12:00:00Z".to_owned())
+}
+
+fn header(text: &str) -> Result<String, String> {
+    text.split_once('=').map(|_| text.to_owned()).ok_or_else(|| "write it as NAME=VALUE".to_owned())
+}
+
+/// Lists, shows, replays or discards.
+///
+/// # Errors
+/// No daemon answers; there is no such dead letter; or one of them could not be replayed, which is told of each.
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.what {
+        What::List(listing) => list(listing),
+        What::Show(showing) => show(showing),
+        What::Replay(Replaying { chosen, on, to_topic, again }) => {
+            let order = Order { on: on.clone(), to_topic: *to_topic, again: *again, ..Order::default() };
+            handle(chosen, "replay", order, if *to_topic { "published again" } else { "put back" })
+        }
+        What::Discard(Discarding { chosen }) => handle(chosen, "discard", Order::default(), "discarded"),
+    }
+}
+
+fn list(arguments: &Listing) -> Result<()> {
+    let daemon = arguments.remote.daemon()?;
+    let limit = arguments.limit as usize;
+    let mut found = Page { letters: Vec::new(), next: arguments.after.clone() };
+    // Where few fit, an answer may end before it has found enough.
+    loop {
+        let search = arguments.filter.search(arguments.all, limit - found.letters.len(), found.next.take());
+        let page: Page = daemon.ask(Method::GET, &format!("dead-letters?{}", query(&search)), None)?;
+        found.letters.extend(page.letters);
+        found.next = page.next;
+        if found.next.is_none() || found.letters.len() >= limit {
+            break;
+        }
+    }
+    if arguments.json {
+        return print_json(&found);
+    }
+    let head = ["PLACE", "WRITTEN", "HANDLER", "OF", "KEY", "STATE", "OUTCOME", "MESSAGE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(found.letters.into_iter().map(row));
+    say(&table(&rows))?;
+    if let Some(next) = found.next {
+        eprintln!("there are more: --after {next}");
+    }
+    Ok(())
+}
+
+fn row(letter: Letter) -> Vec<String> {
+    let Letter { place, written, handler, group, of, key, outcome, message, fate, problem } = letter;
+    let unknown = || "-".to_owned();
+    let message: String = message.or(problem).unwrap_or_default().chars().take(SHORT).collect();
+    vec![
+        place,
+        written.unwrap_or_else(unknown),
+        handler.or_else(|| group.map(|group| format!("({group})"))).unwrap_or_else(unknown),
+        of.unwrap_or_else(unknown),
+        text_of(&key),
+        fate.map_or_else(unknown, |fated| fated.fate.name().to_owned()),
+        outcome.unwrap_or_else(unknown),
+        // One line each.
+        message.split_whitespace().collect::<Vec<_>>().join(" "),
+    ]
+}
+
+fn show(arguments: &Showing) -> Result<()> {
+    let path = format!("dead-letters/{}", utf8_percent_encode(&arguments.place, NON_ALPHANUMERIC));
+    let detail: Detail = arguments.remote.daemon()?.ask(Method::GET, &path, None)?;
+    if arguments.json {
+        return print_json(&detail);
+    }
+    say(&told(&detail)?)
+}
+
+fn told(detail: &Detail) -> Result<String> {
+    let letter = &detail.letter;
+    let fate = letter.fate.as_ref().map(|fated| {
+        format!("{} at {} by {}, handler {}", fated.fate.name(), fated.at, fated.who, fated.handler)
+    });
+    let mut lines = Vec::new();
+    let mut line = |name: &str, text: Option<&str>| {
+        lines.extend(text.map(|text| format!("{name:<10}{text}")));
+    };
+    line("place", Some(&letter.place));
+    line("written", letter.written.as_deref());
+    line("handler", letter.handler.as_deref());
+    line("group", letter.group.as_deref());
+    line("of", letter.of.as_deref());
+    line("timestamp", detail.timestamp.as_deref());
+    line("key", Some(&text_of(&letter.key)));
+    line("state", fate.as_deref());
+    line("problem", letter.problem.as_deref());
+    line("outcome", letter.outcome.as_deref());
+    line("message", letter.message.as_deref());
+    for attempt in &detail.attempts {
+        let text = |key: &str| attempt.get(key).and_then(Json::as_str).unwrap_or_default();
+        let at = attempt.get("at").and_then(Json::as_i64).map(units::show_time).unwrap_or_default();
+        let number = attempt.get("attempt").map(|number| format!("attempt {number} ")).unwrap_or_default();
+        lines.push(format!("          {at} {number}{}: {}", text("outcome"), text("message")));
+    }
+    for pair in detail.headers.as_array().into_iter().flatten() {
+        let part = |n: usize| pair.get(n).map(text_of).unwrap_or_default();
+        lines.push(format!("header    {}: {}", part(0), part(1)));
+    }
+    let value = match &detail.value {
+        Json::String(text) => text.clone(),
+        value => serde_json::to_string_pretty(value).context("write JSON")?,
+    };
+    lines.push(format!("value\n{value}"));
+    Ok(lines.join("\n"))
+}
+
+/// Text as it is, anything else as JSON.
+fn text_of(json: &Json) -> String {
+    match json {
+        Json::Null => "-".to_owned(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
+    if chosen.places.is_empty() && !chosen.all_matching {
+        bail!("say which dead letters: their places, as `tidemill dlt list` prints them, or --all-matching");
+    }
+    if !chosen.places.is_empty() && chosen.filter.is_given() {
+        bail!("filters choose among all (--all-matching); leave them out, or the places");
+    }
+    let daemon = chosen.remote.daemon()?;
+    let chunk = chosen.rate.map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
+    let mut all: Vec<Outcome> = Vec::new();
+    let ended = in_chunks(chosen, chunk, |order_of| {
+        let began = Instant::now();
+        let order = Order { dry_run: chosen.dry_run, ..order_of(order.clone()) };
+        let handled = ask(&daemon, verb, &order)?;
+        let count = handled.letters.len();
+        all.extend(handled.letters);
+        let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
+        if handled.next.is_some() || all.len() > count {
+            eprintln!("{} {done}, {failed} not", all.len() - failed);
+        }
+        if let Some(rate) = chosen.rate {
+            let takes = Duration::from_secs_f64(count as f64 / f64::from(rate));
+            std::thread::sleep(takes.saturating_sub(began.elapsed()));
+        }
+        Ok(handled.next)
+    });
+    let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
+    if chosen.json {
+        print_json(&all)?;
+    } else if !all.is_empty() {
+        let mut rows = vec![["PLACE", "OF", "HANDLER", "RESULT"].map(str::to_owned).to_vec()];
+        let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
+        rows.extend(all.iter().map(|outcome| {
+            let Outcome { place, of, handler, error, note } = outcome.clone();
+            let result = match (error, note) {
+                (Some(error), _) => format!("not {done}: {error}"),
+                (None, Some(note)) => format!("{done}; {note}"),
+                (None, None) => done.clone(),
+            };
+            vec![place, of.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
+        }));
+        say(&table(&rows))?;
+    } else if ended.is_ok() {
+        eprintln!("there are no such dead letters");
+    }
+    ended.with_context(|| match all.len() {
+        0 => format!("{verb} dead letters"),
+        count => format!("{count} dead letters were seen to, and no more; call it again for the rest"),
+    })?;
+    if failed > 0 {
+        bail!("{failed} of {} dead letters: not {done}, as said of each", all.len());
+    }
+    Ok(())
+}
+
+/// Goes through those that are chosen; `run` does a chunk, which it is told how to order, and says where a search goes on.
+fn in_chunks(
+    chosen: &Chosen,
+    chunk: usize,
+    mut run: impl FnMut(&dyn Fn(Order) -> Order) -> Result<Option<String>>,
+) -> Result<()> {
+    for places in chosen.places.chunks(chunk) {
+        run(&|order| Order { places: places.to_vec(), ..order })?;
+    }
+    let mut after = None;
+    while chosen.all_matching {
+        let search = chosen.filter.search(false, chunk, after);
+        after = run(&|order| Order { matching: Some(search.clone()), ..order })?;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn ask(daemon: &Daemon, verb: &str, order: &Order) -> Result<Handled> {
+    let body = serde_json::to_vec(&json!(order)).context("write JSON")?;
+    daemon.ask(Method::POST, &format!("dead-letters/{verb}"), Some(("application/json", body)))
+}
+
+fn query(search: &Search) -> String {
+    let Search { handler, topic, error, since, until, key, headers, all, limit, after } = search;
+    let headers = Some(headers.join("\n")).filter(|headers| !headers.is_empty());
+    let named = [
+        ("handler", handler),
+        ("topic", topic),
+        ("error", error),
+        ("since", since),
+        ("until", until),
+        ("key", key),
+        ("headers", &headers),
+        ("after", after),
+    ];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.clone())));
+    let rest = [("all", all.to_string()), ("limit", limit.unwrap_or(PAGE).to_string())];
+    let pairs = named.chain(rest);
+    let pairs = pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
+    pairs.collect::<Vec<_>>().join("&")
+}

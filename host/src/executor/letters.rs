@@ -1,0 +1,221 @@
+//! Dead letters that the operator puts back to their handler, publishes again, or discards.
+//!
+//! What is done with a letter and the note that it was done are one transaction, so a crash does neither or both. A record
+//! that is put back is behind the offset of its lane and waits in `tm_pending` like one that has failed: it is never there and in a
+//! lane's memory at once. Nobody waits for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use super::Executor;
+use crate::id::{InputId, Seed};
+use crate::kafka::dead_letter::{self, Original};
+use crate::lane::{Token, stands};
+use crate::ledger::letter::{self, Done, Fate, Letter};
+use crate::ledger::pending::{Pending, Purpose, Rows, Waiting};
+use crate::ledger::{offset, outbox};
+use crate::policy::Order;
+use crate::settings::units;
+use crate::store::Error;
+
+/// What is to be done with a dead letter.
+pub struct Errand {
+    /// The letter.
+    pub letter: Letter,
+    /// The first offset of its partition that Kafka has.
+    pub low: i64,
+    /// What is to become of it.
+    pub fate: Fate,
+    /// To which handler its record goes, or whose it is.
+    pub handler: Arc<str>,
+    /// The record that it was. Only what is discarded can do without.
+    pub was: Option<Original>,
+    /// Whether it is done once more, if it was done before.
+    pub again: bool,
+    /// Who wants it.
+    pub who: String,
+}
+
+/// What came of it: a word for the operator, if there is one to say; or why nothing did.
+pub type Disposed = Result<Option<&'static str>, String>;
+
+/// What changes in memory once it has committed.
+struct Draft {
+    /// What waits on the lanes that have something more: with its lane, if that is open.
+    lanes: HashMap<(Arc<str>, Arc<str>, i32), (Option<Token>, Waiting)>,
+    next_outbox_id: i64,
+}
+
+impl Executor {
+    /// Does what is wanted of each, all in one transaction; what cannot be done is told, and left as it is.
+    pub(super) fn dispose(&mut self, errands: Vec<Errand>, dry: bool) -> Result<Vec<Disposed>> {
+        let mut draft = Draft { lanes: HashMap::new(), next_outbox_id: self.next_outbox_id };
+        self.connection().execute("BEGIN IMMEDIATE", &[])?;
+        let disposed = errands.into_iter().map(|errand| self.run_errand(errand, &mut draft)).collect::<Result<_, _>>();
+        let disposed = disposed.and_then(|disposed: Vec<Disposed>| {
+            self.connection().execute(if dry { "ROLLBACK" } else { "COMMIT" }, &[])?;
+            Ok(disposed)
+        });
+        if disposed.is_err() {
+            let _ = self.rollback();
+        }
+        let disposed = disposed.with_context(|| format!("write to the store {}", self.name))?;
+        if !dry {
+            self.settle_letters(draft);
+        }
+        Ok(disposed)
+    }
+
+    fn settle_letters(&mut self, draft: Draft) {
+        for ((handler, ..), (token, waiting)) in draft.lanes {
+            let Some(token) = token else { continue };
+            let (Some(lane), Some(member)) = (self.lanes.get_mut(&token), self.members.get(&handler)) else { continue };
+            lane.waiting = waiting;
+            lane.meter.set_blocked(stands(&waiting, &member.live.environment.spec.retry));
+            self.set_alarm(token);
+        }
+        let added = u64::try_from(draft.next_outbox_id - self.next_outbox_id).unwrap_or(0);
+        if added > 0 {
+            self.next_outbox_id = draft.next_outbox_id;
+            self.count(added, 0);
+            (self.wake)();
+        }
+    }
+
+    fn run_errand(&self, errand: Errand, draft: &mut Draft) -> Result<Disposed, Error> {
+        let connection = self.connection();
+        let now = crate::clock::now();
+        let original = errand.was.as_ref().map(|was| was.record.place().to_string());
+        if !errand.again
+            && let Some(why) = self.was_done(&errand, original.as_deref())?
+        {
+            return Ok(Err(why));
+        }
+        let done = Done {
+            fate: errand.fate,
+            handler: errand.handler.to_string(),
+            original,
+            who: errand.who.clone(),
+            at: now,
+        };
+        let disposed = match (errand.fate, &errand.was) {
+            (Fate::Discarded, _) => Ok(None),
+            (_, None) => Err("it does not say which record it was".to_owned()),
+            (Fate::Replayed, Some(was)) => self.return_record(&errand, was, draft, now)?,
+            (Fate::Published, Some(_)) if self.backlog.is_full() => {
+                Err("too many events wait for Kafka (outbox.max-rows): publish it later".to_owned())
+            }
+            (Fate::Published, Some(was)) => {
+                let event = dead_letter::again(&errand.letter.place, was);
+                let source = errand.letter.place.to_string();
+                outbox::insert(connection, draft.next_outbox_id, &event, &errand.handler, &source, now)?;
+                draft.next_outbox_id += 1;
+                Ok(None)
+            }
+        };
+        if disposed.is_ok() {
+            letter::forget(connection, &errand.letter, errand.low)?;
+            letter::note(connection, &errand.letter, &done)?;
+        }
+        Ok(disposed)
+    }
+
+    /// Why it need not be done, if it was.
+    fn was_done(&self, errand: &Errand, original: Option<&str>) -> Result<Option<String>, Error> {
+        if let Some(done) = letter::find(self.connection(), &errand.letter)? {
+            return Ok(Some(told(&done, None)));
+        }
+        let (Some(original), Some(was)) = (original, &errand.was) else { return Ok(None) };
+        if errand.fate == Fate::Discarded {
+            return Ok(None);
+        }
+        let last = letter::last(self.connection(), &errand.handler, original)?;
+        // One that has failed again since is another dead letter of the same record, and not a second copy of the first.
+        let last = last.filter(|(done, _)| was.failed_at().is_none_or(|failed| failed < done.at));
+        Ok(last.map(|(done, by)| told(&done, Some(&by))))
+    }
+
+    /// Puts the record where those wait that are tried again, due at once.
+    fn return_record(&self, errand: &Errand, was: &Original, draft: &mut Draft, now: i64) -> Result<Disposed, Error> {
+        let (connection, handler, record) = (self.connection(), &errand.handler, &was.record);
+        let Some(member) = self.members.get(handler) else {
+            return Ok(Err(format!("handler {handler} does not run")));
+        };
+        let place = format!("{}/{}", record.topic, record.partition);
+        let spec = &member.live.environment.spec;
+        if spec.pattern.is_none() && !spec.topics.iter().any(|topic| **topic == *record.topic) {
+            return Ok(Err(format!(
+                "handler {handler} does not read topic {}: it reads {}",
+                record.topic,
+                spec.topics.join(", ")
+            )));
+        }
+        let Some(stored) = offset::find(connection, handler, &record.topic, record.partition)? else {
+            return Ok(Err(format!("handler {handler} has never read {place}, so it has given up on nothing there")));
+        };
+        if stored.next_offset <= record.offset {
+            return Ok(Err(format!(
+                "handler {handler} stands at offset {} of {place}, and has the record still before it",
+                stored.next_offset
+            )));
+        }
+        let input = InputId::Record {
+            topic_id: stored.topic_id.clone(),
+            partition: record.partition,
+            offset: record.offset,
+        };
+        let seed = Seed::derive(self.identity.secret.as_bytes(), handler, &input);
+        let next_letter = seed.dead_letter_id(record.timestamp.millis().unwrap_or(0)).to_string();
+        if outbox::waits(connection, &next_letter)? {
+            // One that fails at once would be taken for the one that is there.
+            return Ok(Err("Kafka has not acknowledged the dead letter yet: replay it in a moment".to_owned()));
+        }
+        let rows = Rows { connection, handler, topic: &record.topic, partition: record.partition };
+        let key = (handler.clone(), record.topic.clone(), record.partition);
+        let (token, mut waiting) = match draft.lanes.get(&key) {
+            Some(lane) => *lane,
+            None => {
+                let is_it = |lane: &crate::lane::Lane| {
+                    lane.handler == *handler && lane.partition == record.partition && lane.topic == record.topic
+                };
+                match self.lanes.iter().find(|(_, lane)| is_it(lane)) {
+                    Some((token, lane)) => (Some(*token), lane.waiting),
+                    None => (None, Waiting { records: rows.to_handle()?, ..Waiting::default() }),
+                }
+            }
+        };
+        if waiting.records >= spec.retry.max_pending || waiting.bytes >= spec.retry.max_pending_bytes {
+            return Ok(Err(format!(
+                "as much of {place} waits already as may (retry.max-pending, retry.max-pending-bytes): replay it later"
+            )));
+        }
+        let pending = Pending {
+            id: 0,
+            record: Arc::new(record.clone()),
+            topic_id: stored.topic_id,
+            purpose: Purpose::Handle,
+            scope: Order::None,
+            attempts: 0,
+            due: Some(now),
+            errors: was.history(&errand.who, now),
+        };
+        if rows.add(&pending, &mut waiting)?.is_none() {
+            return Ok(Err("its record waits in tm_pending, for another attempt or to be compensated".to_owned()));
+        }
+        draft.lanes.insert(key, (token, waiting));
+        let waits = "it waits until the partition is read here again";
+        Ok(Ok(token.is_none().then_some(waits)))
+    }
+}
+
+fn told(done: &Done, by: Option<&str>) -> String {
+    let what = match done.fate {
+        Fate::Replayed => format!("put back to handler {}", done.handler),
+        Fate::Published => "published again".to_owned(),
+        Fate::Discarded => "discarded".to_owned(),
+    };
+    let copy = by.map(|by| format!(", by its dead letter {by}")).unwrap_or_default();
+    format!("it was {what} at {} by {}{copy}", units::show_time(done.at), done.who)
+}
