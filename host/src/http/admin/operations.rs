@@ -17,6 +17,8 @@ use crate::http::problem::Problem;
 const JSON: &str = "application/json";
 /// A few words.
 const WORDS: Body = Body { most: 64 << 10, large: false, media_types: &[JSON] };
+/// Up to [`crate::deploy::dead_letters::PLACES_MAX`] places.
+const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON] };
 /// Up to [`EVENTS_MAX`] events.
 const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON] };
 /// The largest component in base64, and some.
@@ -153,7 +155,7 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Put the records of dead letters back to handlers, or publish them again",
         query: &[],
-        body: Some(WORDS),
+        body: Some(PLACES),
         run: |deployer, call| told(deployer.replay(&call.json()?, &call.caller)),
     },
     Operation {
@@ -162,7 +164,7 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Note that nothing is to be done with dead letters any more",
         query: &[],
-        body: Some(WORDS),
+        body: Some(PLACES),
         run: |deployer, call| told(deployer.discard(&call.json()?, &call.caller)),
     },
 ];
