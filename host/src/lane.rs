@@ -41,7 +41,7 @@ pub struct Lane {
     pub epoch: i64,
     /// The next offset, as committed; a schedule's next due time.
     pub next: i64,
-    /// The replay that its records are read in, up to where that goes.
+    /// The replay that its records are read in, from where and up to where that goes.
     pub replay: Replay,
     /// Records that came from Kafka and are not done.
     pub queue: VecDeque<Arc<Record>>,
@@ -136,7 +136,7 @@ pub enum Head {
 impl Lane {
     /// Under which name the inbox knows what the handler has done: its own, or in a replay one that it has not used before.
     pub fn inbox_name(&self, offset: i64) -> Arc<str> {
-        if offset < self.replay.until {
+        if (self.replay.from..self.replay.until).contains(&offset) {
             format!("{}/{}", self.handler, self.replay.round).into()
         } else {
             self.handler.clone()

@@ -118,7 +118,9 @@ impl FromStr for Place {
                 offset,
             })
         };
-        read().ok_or_else(|| format!("{text:?} is no place of a record; write it as TOPIC/PARTITION@OFFSET, like orders/0@42"))
+        read().ok_or_else(|| {
+            format!("{text:?} is no place of a record; write it as TOPIC/PARTITION@OFFSET, like orders/0@42")
+        })
     }
 }
 

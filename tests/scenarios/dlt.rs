@@ -111,10 +111,12 @@ fn h3_dead_letters_of_a_mended_handler_are_replayed_in_bulk_and_each_takes_effec
     assert!(said.contains("there are no such dead letters"), "{said}");
     let place = of(&all[7], "place");
     let said = refused(sandbox, &["replay", &place]);
-    assert!(said.contains("it was put back to handler hostile at 20") && said.contains("1 of 1 dead letters"), "{said}");
+    assert!(
+        said.contains("it was put back to handler hostile at 20") && said.contains("1 of 1 dead letters"),
+        "{said}"
+    );
     // By intent it is put back again, and the inbox knows its event.
-    let duplicates =
-        || sandbox.scrape().sum("tidemill_records_total", &[("outcome", "duplicate")]) as i64;
+    let duplicates = || sandbox.scrape().sum("tidemill_records_total", &[("outcome", "duplicate")]) as i64;
     assert_eq!(duplicates(), 0);
     done(sandbox, &["replay", "--again", &place]);
     eventually(SOON, "it is dropped as a duplicate", || duplicates() == 1);
@@ -122,7 +124,10 @@ fn h3_dead_letters_of_a_mended_handler_are_replayed_in_bulk_and_each_takes_effec
 
     let acts: Vec<Value> = sandbox.audit().into_iter().filter(|l| l["action"] == "replay-dead-letters").collect();
     assert_eq!(acts.len(), 4, "two chunks, one refused, one again: {acts:?}");
-    assert!(acts[2]["detail"].as_str().unwrap().starts_with(&format!("{place} (not done: it was put back")), "{acts:?}");
+    assert!(
+        acts[2]["detail"].as_str().unwrap().starts_with(&format!("{place} (not done: it was put back")),
+        "{acts:?}"
+    );
     daemon.terminate();
 }
 
@@ -210,7 +215,10 @@ fn h3_dead_letters_are_found_by_what_they_are_shown_and_discarded_and_a_dry_run_
     let mut daemon = Daemon::start(&sandbox);
     let reject = |why: &str| Out::new(json!({ "do": "reject", "message": why, "id": why }).to_string());
     let client = daemon.client();
-    client.produce("hostile-in", &reject("No Stock").key("a").partition(0).header("tenant", "one").header("tenant", "two"));
+    client.produce(
+        "hostile-in",
+        &reject("No Stock").key("a").partition(0).header("tenant", "one").header("tenant", "two"),
+    );
     client.produce("hostile-in", &reject("no price").key("b").partition(1).header("tenant", "two"));
     let store = Store::open(&sandbox, "hostile");
     eventually(LONG, "two dead letters", || client.consume_all("hostile-in.DLT").len() == 2);
@@ -294,7 +302,10 @@ fn h3_a_dead_letter_that_is_published_again_is_read_from_its_topic_as_it_came_an
     store.until("SELECT count(*) FROM seen", 1);
     let records = hostile.client.consume_all(&hostile.input);
     let [before, again] = [0, 1].map(|offset| {
-        records.iter().find(|record| record.partition == 1 && record.offset == offset).unwrap_or_else(|| panic!("{records:?}"))
+        records
+            .iter()
+            .find(|record| record.partition == 1 && record.offset == offset)
+            .unwrap_or_else(|| panic!("{records:?}"))
     });
     assert_eq!((&again.key, &again.value), (&before.key, &before.value));
     let names: Vec<&str> = again.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -394,7 +405,10 @@ fn s0_4_a_dead_letter_of_spring_kafka_is_replayed_by_the_handler_that_took_its_g
     }
     done(&hostile.sandbox, &["replay", "--all-matching"]);
     store.until("SELECT count(*) FROM seen", 3);
-    assert_eq!(store.lines("SELECT id, partition, \"offset\", attempt FROM seen ORDER BY id"), ["r0|0|0|1", "r1|1|0|1", "r2|2|0|1"]);
+    assert_eq!(
+        store.lines("SELECT id, partition, \"offset\", attempt FROM seen ORDER BY id"),
+        ["r0|0|0|1", "r1|1|0|1", "r2|2|0|1"]
+    );
     refused(&hostile.sandbox, &["replay", &of(&found[0], "place")]);
     daemon.terminate();
 }
@@ -426,6 +440,29 @@ fn h3_a_replayed_record_passes_one_that_blocks_its_partition_and_is_not_put_back
     let again = places(&list(&hostile.sandbox, &[]));
     let said = refused(&hostile.sandbox, &["replay", &again[0]]);
     assert!(said.contains("stands at offset 0 of") && said.contains("has the record still before it"), "{said}");
+    daemon.terminate();
+}
+
+/// The inbox that knows of the event is the handler's own, and not that of a replay which does not go back so far.
+#[test]
+fn h3_a_dead_letter_whose_event_was_done_meanwhile_is_a_duplicate_also_after_its_group_was_moved() {
+    let (hostile, mut daemon, store) = with_letters(Kafka::shared(), "event-id = \"ce_id\"\n", 1);
+    let record = |id: &str, event: &str| told(id, "insert").partition(0).header("ce_id", event);
+    hostile.client.produce(&hostile.input, &record("other", "other"));
+    store.until("SELECT count(*) FROM seen WHERE id = 'other'", 1);
+    let reset = ["groups", "reset", &hostile.group, "--to", "1", "--partition", "0", "--duplicates", "run"];
+    let output = hostile.sandbox.tidemill(&reset);
+    assert!(output.status.success(), "{output:?}");
+    store.until("SELECT count(*) FROM seen WHERE id = 'other'", 2);
+    // The event of the dead letter, once more.
+    hostile.client.produce(&hostile.input, &record("sent again", "event-0"));
+    store.until("SELECT count(*) FROM seen WHERE id = 'sent again'", 1);
+    mend(&hostile, &mut daemon);
+    done(&hostile.sandbox, &["replay", "--all-matching"]);
+    store.until("SELECT count(*) FROM tm_pending", 0);
+    assert_eq!(seen(&store), ["other|2", "sent again|1"]);
+    let duplicates = || hostile.sandbox.scrape().sum("tidemill_records_total", &[("outcome", "duplicate")]);
+    eventually(SOON, "it is counted as a duplicate", || duplicates() == 1.0);
     daemon.terminate();
 }
 

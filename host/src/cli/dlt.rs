@@ -238,9 +238,10 @@ fn show(arguments: &Showing) -> Result<()> {
 
 fn told(detail: &Detail) -> Result<String> {
     let letter = &detail.letter;
-    let fate = letter.fate.as_ref().map(|fated| {
-        format!("{} at {} by {}, handler {}", fated.fate.name(), fated.at, fated.who, fated.handler)
-    });
+    let fate = letter
+        .fate
+        .as_ref()
+        .map(|fated| format!("{} at {} by {}, handler {}", fated.fate.name(), fated.at, fated.who, fated.handler));
     let mut lines = Vec::new();
     let mut line = |name: &str, text: Option<&str>| {
         lines.extend(text.map(|text| format!("{name:<10}{text}")));

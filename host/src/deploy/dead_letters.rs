@@ -9,14 +9,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::Deployer;
 use super::audit::{Act, Caller};
 use super::command::{Denied, unknown};
 use super::manifest::Spec;
-use super::Deployer;
 use crate::executor::{self, Errand};
 use crate::kafka::dead_letter::{self, Original};
 use crate::kafka::ends::{self, Ends};
@@ -185,6 +185,11 @@ impl Source {
     fn letters_of(&self, topic: &str) -> String {
         self.spec.dead_letter.topic.replace("{topic}", topic)
     }
+
+    /// Whether this is one of its dead letter topics.
+    fn owns(&self, letters: &str) -> bool {
+        self.topics.iter().any(|topic| self.letters_of(topic) == letters)
+    }
 }
 
 /// The handlers that run or ever did, by their names.
@@ -317,25 +322,26 @@ impl Deployer {
         let mut outcomes = Vec::with_capacity(found.len());
         let mut errands: HashMap<Arc<str>, (executor::Handle, Vec<(usize, Errand)>)> = HashMap::new();
         for (place, found) in found {
-            let planned = found.and_then(|found| {
-                let of = found.was.as_ref().ok().map(|was| was.record.place().to_string());
-                let planned = self.plan(&sources, &fates, found, fate, order, caller);
-                planned.map(|(store, errand)| (of, store, errand))
-            });
-            let outcome = match planned {
-                Ok((of, store, errand)) => {
+            let was = found.as_ref().ok().and_then(|found| found.was.as_ref().ok());
+            let of = was.map(|was| was.record.place().to_string());
+            let outcome = Outcome { place, of, handler: None, error: None, note: None };
+            let planned = found.and_then(|found| plan(&sources, &fates, found, fate, order, caller));
+            outcomes.push(match planned {
+                Ok((store, errand)) => {
                     let handler = Some(errand.handler.to_string());
                     let entry = errands.entry(store.name().clone()).or_insert_with(|| (store, Vec::new()));
                     entry.1.push((outcomes.len(), errand));
-                    Outcome { place, of, handler, error: None, note: None }
+                    Outcome { handler, ..outcome }
                 }
-                Err(error) => Outcome { place, of: None, handler: None, error: Some(error), note: None },
-            };
-            outcomes.push(outcome);
+                Err(error) => Outcome { error: Some(error), ..outcome },
+            });
         }
         for (store, errands) in errands.into_values() {
             let (numbers, errands): (Vec<usize>, Vec<Errand>) = errands.into_iter().unzip();
-            for (number, disposed) in numbers.into_iter().zip(store.dispose(errands, order.dry_run)?) {
+            // Another store may have done its own already.
+            let disposed = store.dispose(errands, order.dry_run);
+            let disposed = disposed.unwrap_or_else(|error| vec![Err(format!("{error:#}")); numbers.len()]);
+            for (number, disposed) in numbers.into_iter().zip(disposed) {
                 let Some(outcome) = outcomes.get_mut(number) else { continue };
                 match disposed {
                     Ok(note) => outcome.note = note.map(str::to_owned),
@@ -344,53 +350,6 @@ impl Deployer {
             }
         }
         Ok(Handled { letters: outcomes, next })
-    }
-
-    /// What is to be done with a dead letter, and in which store.
-    fn plan(
-        &self,
-        sources: &Sources,
-        fates: &Fates,
-        found: Found,
-        fate: Fate,
-        order: &Order,
-        caller: &Caller,
-    ) -> Result<(executor::Handle, Errand), String> {
-        let Found { place, was, handler, ends, .. } = found;
-        // Where nobody is known who gave it up, it is kept by whom its topic belongs to.
-        let owner = || {
-            let owns = |source: &&Source| source.topics.iter().any(|topic| source.letters_of(topic) == place.topic);
-            sources.values().find(owns).map(|source| source.spec.name.clone())
-        };
-        let group = was.as_ref().ok().and_then(|was| was.group.clone());
-        let was = match (was, fate) {
-            (Ok(was), _) => Some(was),
-            (Err(_), Fate::Discarded) => None,
-            (Err(problem), _) => return Err(problem),
-        };
-        let name = match (fate, order.on.clone().or(handler)) {
-            (_, Some(name)) => name,
-            (Fate::Replayed, None) => {
-                return Err(format!(
-                    "no handler here has read as group {}, which gave it up: say which is to have it (--on)",
-                    group.unwrap_or_else(|| "-".into())
-                ));
-            }
-            (_, None) => owner().ok_or("no handler here has this dead letter topic, so nothing can note it")?,
-        };
-        let source = sources.get(&name).ok_or_else(|| unknown(&name).to_string())?;
-        if fate == Fate::Replayed && !source.runs {
-            return Err(format!("handler {name} does not run: deploy it, or say which one is to have it (--on)"));
-        }
-        let letter = letter::Letter { place, topic_id: ends.topic_id.as_str().to_owned() };
-        let elsewhere = fates.find(&letter, Some(source.store.name())).map_err(|error| format!("{error:#}"))?;
-        if let Some(done) = elsewhere.filter(|_| !order.again) {
-            let (what, at) = (done.fate.name(), units::show_time(done.at));
-            return Err(format!("it was {what} at {at} by {}, for handler {}", done.who, done.handler));
-        }
-        let handler = name.as_str().into();
-        let (again, who) = (order.again, caller.name().to_owned());
-        Ok((source.store.clone(), Errand { letter, low: ends.low, fate, handler, was, again, who }))
     }
 
     /// The handlers that run, and those that did and whose last version is kept.
@@ -410,7 +369,11 @@ impl Deployer {
                     Ok(Some(spec)) => spec,
                     Ok(None) => continue,
                     Err(error) => {
-                        tracing::debug!(handler = name, error = format!("{error:#}"), "its last version cannot be read");
+                        tracing::debug!(
+                            handler = name,
+                            error = format!("{error:#}"),
+                            "its last version cannot be read"
+                        );
                         continue;
                     }
                 },
@@ -446,6 +409,7 @@ impl Deployer {
             None => begin(&ends),
         };
         let limit = search.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+        let began = place_of(&parts);
         let client = scan::open(&self.around.kafka, "dead-letters")?;
         let until = Instant::now() + WITHIN;
         let (mut lists, mut held, mut trouble) = (BTreeMap::<(String, i32), VecDeque<Found>>::new(), 0, None);
@@ -473,6 +437,12 @@ impl Deployer {
             }
         }
         let found = oldest(&mut lists, limit);
+        if place_of(&parts) == began && Instant::now() >= until {
+            bail!(
+                "Kafka at {} has brought nothing of the dead letter topics within {WITHIN:?}",
+                self.around.kafka.bootstrap
+            );
+        }
         // What was read and is not told is read again.
         let next = parts.iter().flat_map(|(topic, parts)| {
             let lists = &lists;
@@ -523,6 +493,49 @@ impl Deployer {
         };
         Ok(places.iter().map(found).collect())
     }
+}
+
+/// What is to be done with a dead letter, and in which store.
+fn plan(
+    sources: &Sources,
+    fates: &Fates,
+    found: Found,
+    fate: Fate,
+    order: &Order,
+    caller: &Caller,
+) -> Result<(executor::Handle, Errand), String> {
+    let Found { place, was, handler, ends, .. } = found;
+    // Where nobody is known who gave it up, it is kept by whom its topic belongs to.
+    let owner = || sources.values().find(|source| source.owns(&place.topic)).map(|source| source.spec.name.clone());
+    let group = was.as_ref().ok().and_then(|was| was.group.clone());
+    let was = match (was, fate) {
+        (Ok(was), _) => Some(was),
+        (Err(_), Fate::Discarded) => None,
+        (Err(problem), _) => return Err(problem),
+    };
+    let name = match (fate, order.on.clone().or(handler)) {
+        (_, Some(name)) => name,
+        (Fate::Replayed, None) => {
+            return Err(format!(
+                "no handler here has read as group {}, which gave it up: say which is to have it (--on)",
+                group.unwrap_or_else(|| "-".into())
+            ));
+        }
+        (_, None) => owner().ok_or("no handler here has this dead letter topic, so nothing can note it")?,
+    };
+    let source = sources.get(&name).ok_or_else(|| unknown(&name).to_string())?;
+    if fate == Fate::Replayed && !source.runs {
+        return Err(format!("handler {name} does not run: deploy it, or say which one is to have it (--on)"));
+    }
+    let letter = letter::Letter { place, topic_id: ends.topic_id.as_str().to_owned() };
+    let elsewhere = fates.find(&letter, Some(source.store.name())).map_err(|error| format!("{error:#}"))?;
+    if let Some(done) = elsewhere.filter(|_| !order.again) {
+        let (what, at) = (done.fate.name(), units::show_time(done.at));
+        return Err(format!("it was {what} at {at} by {}, for handler {}", done.who, done.handler));
+    }
+    let handler = name.as_str().into();
+    let (again, who) = (order.again, caller.name().to_owned());
+    Ok((source.store.clone(), Errand { letter, low: ends.low, fate, handler, was, again, who }))
 }
 
 /// Readers of all stores, each with its name.
@@ -597,19 +610,22 @@ impl<'a> Filter<'a> {
                 .ok_or_else(|| Denied::Conflict(format!("{text:?} is no time; write it like 2026-01-31T12:00:00Z"))),
         };
         let header = |text: &'a String| {
-            text.split_once('=').ok_or_else(|| Denied::Conflict(format!("{text:?} is no header; write it as NAME=VALUE")))
+            text.split_once('=')
+                .ok_or_else(|| Denied::Conflict(format!("{text:?} is no header; write it as NAME=VALUE")))
         };
         if let Some(name) = &search.handler {
             sources.get(name).ok_or_else(|| unknown(name))?;
         }
         let read = |topic: &String| sources.values().any(|source| source.topics.contains(topic));
+        // One that a handler reads as well, for example to tell somebody, is a dead letter topic all the same.
+        let holds = |topic: &String| sources.values().any(|source| source.owns(topic));
         Ok(Self {
             search,
             error: search.error.as_ref().map(|text| text.to_lowercase()),
             since: time(&search.since)?,
             until: time(&search.until)?,
             headers: search.headers.iter().map(header).collect::<Result<_, _>>()?,
-            of_topic: search.topic.as_ref().is_some_and(read),
+            of_topic: search.topic.as_ref().is_some_and(|topic| read(topic) && !holds(topic)),
         })
     }
 
@@ -618,7 +634,8 @@ impl<'a> Filter<'a> {
         let name = self.search.handler.as_ref();
         let sources = sources.values().filter(|source| name.is_none_or(|name| source.spec.name == *name));
         let of = |source: &Source| -> Vec<String> {
-            let topics = source.topics.iter().filter(|topic| !self.of_topic || self.search.topic.as_ref() == Some(*topic));
+            let topics =
+                source.topics.iter().filter(|topic| !self.of_topic || self.search.topic.as_ref() == Some(*topic));
             topics.map(|topic| source.letters_of(topic)).collect()
         };
         match &self.search.topic {
@@ -671,6 +688,11 @@ fn oldest(lists: &mut BTreeMap<(String, i32), VecDeque<Found>>, limit: usize) ->
 
 /// What there is to read, by topics.
 type Parts = BTreeMap<String, Vec<Part>>;
+
+/// How far they have been read, all together.
+fn place_of(parts: &Parts) -> i64 {
+    parts.values().flatten().map(|part| part.next).sum()
+}
 
 fn begin(ends: &HashMap<(String, i32), Ends>) -> Parts {
     let mut parts = Parts::new();
@@ -745,7 +767,8 @@ mod tests {
 
     #[test]
     fn h3_an_answer_goes_on_where_another_ended_and_takes_nothing_that_came_since() {
-        let ends = |low, high| Ends { topic_id: crate::kafka::identity::TopicId::from_stored("i"), low, high, at: high };
+        let ends =
+            |low, high| Ends { topic_id: crate::kafka::identity::TopicId::from_stored("i"), low, high, at: high };
         let all = HashMap::from([(("a-b.DLT".to_owned(), 1), ends(5, 90)), (("c".to_owned(), 0), ends(0, 9))]);
         let parts = resume("a-b.DLT/1@2-80,gone/0@1-2", &all).unwrap();
         assert_eq!(parts, Parts::from([("a-b.DLT".to_owned(), vec![Part { partition: 1, next: 5, end: 80 }])]));

@@ -93,13 +93,8 @@ impl Executor {
         {
             return Ok(Err(why));
         }
-        let done = Done {
-            fate: errand.fate,
-            handler: errand.handler.to_string(),
-            original,
-            who: errand.who.clone(),
-            at: now,
-        };
+        let done =
+            Done { fate: errand.fate, handler: errand.handler.to_string(), original, who: errand.who.clone(), at: now };
         let disposed = match (errand.fate, &errand.was) {
             (Fate::Discarded, _) => Ok(None),
             (_, None) => Err("it does not say which record it was".to_owned()),
@@ -161,11 +156,8 @@ impl Executor {
                 stored.next_offset
             )));
         }
-        let input = InputId::Record {
-            topic_id: stored.topic_id.clone(),
-            partition: record.partition,
-            offset: record.offset,
-        };
+        let input =
+            InputId::Record { topic_id: stored.topic_id.clone(), partition: record.partition, offset: record.offset };
         let seed = Seed::derive(self.identity.secret.as_bytes(), handler, &input);
         let next_letter = seed.dead_letter_id(record.timestamp.millis().unwrap_or(0)).to_string();
         if outbox::waits(connection, &next_letter)? {

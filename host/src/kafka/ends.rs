@@ -50,7 +50,7 @@ pub fn look(
 /// Looks at all partitions of topics; those of topics that are not there are not in the map.
 ///
 /// # Errors
-/// No broker answers, or does not let us look.
+/// No broker answers, or one does not let us look, or a partition has no leader that answers.
 pub fn of(connection: &Connection, topics: &[&str]) -> Result<HashMap<(String, i32), Ends>> {
     let client = topics::open(connection)?;
     let described = native::describe_topics(&client, connection.admin_broker(), topics, WITHIN)
@@ -64,7 +64,12 @@ pub fn of(connection: &Connection, topics: &[&str]) -> Result<HashMap<(String, i
             Err(code) => bail!("ask Kafka at {} for topic {}: {code}", connection.bootstrap, topic.name),
         }
     }
-    find(&client, connection, &partitions, None)
+    let ends = find(&client, connection, &partitions, None)?;
+    let there = |place: &&(&str, i32)| ends.contains_key(&(place.0.to_owned(), place.1));
+    if let Some((topic, partition)) = partitions.iter().find(|place| !there(place)) {
+        bail!("Kafka at {} does not answer for {topic}/{partition}: is its leader there?", connection.bootstrap);
+    }
+    Ok(ends)
 }
 
 fn find<C: ClientContext>(

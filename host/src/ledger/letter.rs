@@ -67,12 +67,7 @@ pub fn find(connection: &Connection, letter: &Letter) -> Result<Option<Done>, Er
         "SELECT {COLUMNS} FROM main.tm_letter WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND topic_id = ?4"
     );
     let Letter { place, topic_id } = letter;
-    let params = [
-        place.topic.as_str().into(),
-        place.partition.into(),
-        place.offset.into(),
-        topic_id.as_str().into(),
-    ];
+    let params = [place.topic.as_str().into(), place.partition.into(), place.offset.into(), topic_id.as_str().into()];
     connection.first(&sql, &params, done)
 }
 

@@ -26,6 +26,8 @@ pub struct Stored {
 pub struct Replay {
     /// Numbers the replays of a handler, from 1.
     pub round: i64,
+    /// The first offset that is read again. A dead letter from before it is no part of the replay.
+    pub from: i64,
     /// The first offset that is none of it.
     pub until: i64,
 }
@@ -43,7 +45,7 @@ pub struct Move {
     pub to: i64,
 }
 
-const COLUMNS: &str = "topic_id, cluster_id, next_offset, epoch, replay_round, replay_until";
+const COLUMNS: &str = "topic_id, cluster_id, next_offset, epoch, replay_round, replay_from, replay_until";
 
 fn stored(row: &Row<'_>) -> Result<Stored, Error> {
     Ok(Stored {
@@ -51,7 +53,7 @@ fn stored(row: &Row<'_>) -> Result<Stored, Error> {
         cluster_id: row.text(1)?,
         next_offset: row.integer(2)?,
         epoch: row.integer(3)?,
-        replay: Replay { round: row.integer(4)?, until: row.integer(5)? },
+        replay: Replay { round: row.integer(4)?, from: row.integer(5)?, until: row.integer(6)? },
     })
 }
 
@@ -66,7 +68,7 @@ pub fn all(connection: &Connection, handler: &str) -> Result<Vec<(String, i32, S
     let sql =
         format!("SELECT {COLUMNS}, topic, partition FROM main.tm_offset WHERE handler = ?1 ORDER BY topic, partition");
     connection.query(&sql, &[handler.into()], |row| {
-        Ok((row.text(6)?, i32::try_from(row.integer(7)?).unwrap_or(i32::MAX), stored(row)?))
+        Ok((row.text(7)?, i32::try_from(row.integer(8)?).unwrap_or(i32::MAX), stored(row)?))
     })
 }
 
@@ -79,11 +81,12 @@ pub fn any(connection: &Connection, handler: &str) -> Result<bool, Error> {
 /// Writes the row that a lane was opened with.
 pub fn open(connection: &Connection, handler: &str, topic: &str, partition: i32, row: &Stored) -> Result<(), Error> {
     let sql = "INSERT INTO main.tm_offset
-               (handler, topic, partition, topic_id, cluster_id, next_offset, epoch, replay_round, replay_until)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+               (handler, topic, partition, topic_id, cluster_id, next_offset, epoch, replay_round, replay_from, replay_until)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                ON CONFLICT (handler, topic, partition) DO UPDATE SET topic_id = excluded.topic_id,
                cluster_id = excluded.cluster_id, next_offset = excluded.next_offset, epoch = excluded.epoch,
-               replay_round = excluded.replay_round, replay_until = excluded.replay_until";
+               replay_round = excluded.replay_round, replay_from = excluded.replay_from,
+               replay_until = excluded.replay_until";
     let params = [
         handler.into(),
         topic.into(),
@@ -93,6 +96,7 @@ pub fn open(connection: &Connection, handler: &str, topic: &str, partition: i32,
         row.next_offset.into(),
         row.epoch.into(),
         row.replay.round.into(),
+        row.replay.from.into(),
         row.replay.until.into(),
     ];
     connection.execute(sql, &params).map(drop)
@@ -110,7 +114,7 @@ pub fn reset(
     let stored = find(connection, handler, topic, *partition)?.filter(|stored| stored.topic_id == *topic_id);
     if let Some(before) = &stored {
         let replay = match round {
-            Some(round) => Replay { round, until: before.replay.until.max(before.next_offset) },
+            Some(round) => Replay { round, from: *to, until: before.replay.until.max(before.next_offset) },
             None => before.replay,
         };
         let row = Stored { next_offset: *to, epoch: before.epoch + 1, replay, ..before.clone() };
@@ -218,16 +222,16 @@ mod tests {
             let place = Move { topic: "topic".into(), partition: 0, topic_id: "t".into(), to };
             assert!(reset(&store, "h", &place, round).unwrap().is_some());
             let Stored { next_offset, epoch, replay, .. } = find(&store, "h", "topic", 0).unwrap().unwrap();
-            (next_offset, epoch, replay.round, replay.until)
+            (next_offset, epoch, replay.round, replay.from, replay.until)
         };
-        assert_eq!(reset(0, true), (0, 8, 1, 100));
+        assert_eq!(reset(0, true), (0, 8, 1, 0, 100));
         assert!(!advance(&store, "h", "topic", 0, 7, 100, 101).unwrap(), "the lane that was open is stale");
         assert!(advance(&store, "h", "topic", 0, 8, 0, 40).unwrap());
         // In the middle of it: once more from here, and once without running again what this round has done.
-        assert_eq!(reset(20, true), (20, 9, 2, 100));
-        assert_eq!(reset(10, false), (10, 10, 2, 100));
-        assert_eq!(reset(150, true), (150, 11, 3, 100));
-        assert_eq!(reset(120, true), (120, 12, 4, 150));
+        assert_eq!(reset(20, true), (20, 9, 2, 20, 100));
+        assert_eq!(reset(10, false), (10, 10, 2, 20, 100));
+        assert_eq!(reset(150, true), (150, 11, 3, 150, 100));
+        assert_eq!(reset(120, true), (120, 12, 4, 120, 150));
         let other = Move { topic: "topic".into(), partition: 0, topic_id: "another life".into(), to: 0 };
         assert_eq!(super::reset(&store, "h", &other, None).unwrap(), None);
         assert_eq!(find(&store, "h", "topic", 0).unwrap().unwrap().next_offset, 120);

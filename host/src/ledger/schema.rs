@@ -180,12 +180,14 @@ ALTER TABLE tm_offset ADD COLUMN replay_round INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tm_offset ADD COLUMN replay_until INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// What an operator has done with a dead letter, by its own place, and with which record.
+/// What an operator has done with a dead letter, by its own place, and with which record. A replay knows where it began, since a dead
+/// letter may be of a record before it.
 const LETTERS: &str = "
 CREATE TABLE tm_letter (
     topic TEXT NOT NULL, topic_id TEXT NOT NULL, partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL,
     handler TEXT NOT NULL, original TEXT, fate TEXT NOT NULL, who TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (topic, partition, \"offset\", topic_id)) WITHOUT ROWID;
+ALTER TABLE tm_offset ADD COLUMN replay_from INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tm_letter_original ON tm_letter (handler, original, at) WHERE fate <> 'discarded';
 ";
 

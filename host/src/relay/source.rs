@@ -309,9 +309,7 @@ impl Source {
                 self.not_taken(row.id, &flying, code, outlet);
             }
             // A dead letter goes to the fallback, and an event waits for its topic.
-            Sent::NoTopic(error)
-                if !matches!(row.event.kind, EventKind::DeadLetter { .. }) || !is_final(&error) =>
-            {
+            Sent::NoTopic(error) if !matches!(row.event.kind, EventKind::DeadLetter { .. }) || !is_final(&error) => {
                 self.hold(row.id, &topic, row.place(), &error.to_string())
             }
             Sent::NoTopic(error) => {

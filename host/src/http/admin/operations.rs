@@ -133,7 +133,10 @@ pub static OPERATIONS: &[Operation] = &[
             Parameter { name: "until", about: "written before this time" },
             Parameter { name: "key", about: "with this key" },
             Parameter { name: "headers", about: "with these headers, `NAME=VALUE`, one a line" },
-            Parameter { name: "all", about: "`true` lists also those that were replayed, published again or discarded" },
+            Parameter {
+                name: "all",
+                about: "`true` lists also those that were replayed, published again or discarded",
+            },
             Parameter { name: "limit", about: "so many at most; 100 without it" },
             Parameter { name: "after", about: "goes on where another answer ended, as its `next` says" },
         ],
