@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
-use tidemill_tests::{Client, Daemon, Out, SOON, Sandbox, Service, Store, eventually};
+use tidemill_tests::{Client, Daemon, Out, SOON, Sandbox, Service, Store, built, eventually};
 
 use crate::deploying::{deploy, file_that_says, refused, versions, works, writes_as};
 use crate::rig::told;
@@ -334,7 +334,8 @@ fn h2_the_last_records_run_on_a_copy_nothing_of_it_is_kept_and_a_trap_turns_the_
     for wrong in ["-1", "10001", "x"] {
         assert_eq!(sandbox.tidemill(&["deploy", next, "--smoke", wrong]).status.code(), Some(2));
     }
-    sandbox.admin("POST", "handlers?smoke=x").send().expect_status(400);
+    let sent = sandbox.admin("POST", "handlers?smoke=x").bytes("application/wasm", built("hostile"));
+    sent.send().expect_status(400);
 }
 
 #[test]
