@@ -13,6 +13,7 @@ pub mod report;
 pub mod command;
 pub mod groups;
 pub mod dead_letters;
+pub mod pausing;
 pub mod publish;
 mod checks;
 mod going_back;

@@ -21,6 +21,7 @@ mod completed;
 mod switch;
 mod reset;
 mod letters;
+mod pause;
 pub mod event_id;
 mod upkeep;
 pub mod positions;
@@ -59,7 +60,7 @@ use crate::outbound::Outbound;
 use crate::policy::{Circuit, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
-use crate::store::Connection;
+use crate::store::{Connection, Error};
 use crate::store::rights::Tables;
 
 /// How long the executor waits before it tries a store again that failed.
@@ -106,6 +107,7 @@ pub fn spawn(
     let inbox = Inbox::open(&connection, &identity.secret)?;
     let next_outbox_id = ledger::outbox::first_id(&connection)?;
     let unclean = ledger::crash::begin_run(&connection)?;
+    let pause_ends = ledger::pause::next_end(&connection)?;
     let backlog = Backlog::new(ledger::outbox::count(&connection)?, outbox.max_rows);
     // Senders bound themselves: lanes by their marks, HTTP by `http.max-waiting`, the relay by its window, the outside by
     // what groups have asked for.
@@ -142,6 +144,7 @@ pub fn spawn(
         next_request: 0,
         unwell: None,
         stopping: false,
+        pause_ends,
         resting: Vec::new(),
         meter: meter.clone(),
     };
@@ -267,6 +270,8 @@ struct Executor {
     /// Since when the store cannot be written, and when it is tried again.
     unwell: Option<Instant>,
     stopping: bool,
+    /// When the first pause ends by itself, milliseconds since the Unix epoch.
+    pause_ends: Option<i64>,
     /// Who waits until nothing is left to do.
     resting: Vec<SyncSender<Option<i64>>>,
     /// What a scraper reads.
@@ -289,6 +294,7 @@ impl Executor {
                     self.receive(message);
                 }
                 self.wake_due();
+                self.end_pauses();
                 if self.unwell.is_some_and(|until| Instant::now() < until) || !self.run_group() {
                     break;
                 }
@@ -338,7 +344,8 @@ impl Executor {
     fn idle_time(&self) -> Duration {
         let now = crate::clock::now();
         let mut wait = self.upkeep.idle().min(Duration::from_secs(60));
-        if let Some(Reverse((due, _))) = self.due.peek() {
+        let due = self.due.peek().map(|Reverse((due, _))| *due);
+        for due in due.into_iter().chain(self.pause_ends) {
             wait = wait.min(Duration::from_millis(u64::try_from(due - now).unwrap_or(0)));
         }
         if let Some(since) = self.relayed.since {
@@ -414,6 +421,9 @@ impl Executor {
             Message::Letters { errands, dry, reply } => {
                 let _ = reply.send(self.dispose(errands, dry));
             }
+            Message::Pause { handler, change, reply } => {
+                let _ = reply.send(self.change_pauses(&handler, &change));
+            }
             Message::Remove { handler, reply } => {
                 self.remove(&handler);
                 let _ = reply.send(());
@@ -484,6 +494,30 @@ impl Executor {
             lane.alarm = Some(due);
             self.due.push(Reverse((due, token)));
         }
+    }
+
+    /// The lane of a partition, or of a schedule, if it is open.
+    fn lane_of(&self, handler: &str, topic: &str, partition: i32) -> Option<Token> {
+        let is_it = |lane: &Lane| lane.partition == partition && *lane.handler == *handler && *lane.topic == *topic;
+        self.lanes.iter().find(|(_, lane)| is_it(lane)).map(|(token, _)| *token)
+    }
+
+    /// The open lanes of a handler.
+    fn lanes_of(&self, handler: &str) -> Vec<Token> {
+        self.lanes.iter().filter(|(_, lane)| *lane.handler == *handler).map(|(token, _)| *token).collect()
+    }
+
+    /// Does all of something in a transaction of its own, or nothing of it.
+    fn whole<T, E: From<Error>>(&mut self, act: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
+        self.connection().execute("BEGIN IMMEDIATE", &[])?;
+        let done = act(self).and_then(|done| {
+            self.connection().execute("COMMIT", &[])?;
+            Ok(done)
+        });
+        if done.is_err() {
+            let _ = self.rollback();
+        }
+        done
     }
 
     /// A lane and the handler it belongs to.

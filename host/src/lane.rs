@@ -59,6 +59,8 @@ pub struct Lane {
     pub careful: usize,
     /// Whether any of its records had crashes to its count when it was opened.
     pub crashed: bool,
+    /// Whether an operator has paused it: nothing new begins.
+    pub paused: bool,
     /// Whether the lane stands in its handler's list of lanes to run.
     pub listed: bool,
     /// The due time for which the executor was last asked to wake it.
@@ -172,7 +174,7 @@ impl Lane {
         if let Some(id) = self.answered.get(draft.map_or(0, |draft| draft.answered)) {
             return Some(Head::Answered(*id));
         }
-        if full {
+        if full || self.paused {
             return None;
         }
         let waiting = self.waiting(draft);
@@ -232,9 +234,14 @@ impl Lane {
         self.next = self.place(Some(&draft));
         self.waiting = draft.waiting.unwrap_or(self.waiting);
         self.steps += draft.steps;
-        self.meter.set_blocked(stands(&self.waiting, policy));
+        self.note_standing(policy);
         self.note_oldest();
         draft.asks
+    }
+
+    /// Tells the meter whether the lane stands still.
+    pub fn note_standing(&self, policy: &Policy) {
+        self.meter.set_blocked(self.paused || stands(&self.waiting, policy));
     }
 
     /// A delivery's call was answered; one that is not known (any more) is passed over.

@@ -10,6 +10,7 @@ pub mod offset;
 pub mod inbox;
 pub mod pending;
 pub mod timer;
+pub mod pause;
 pub mod crash;
 pub mod outbox;
 pub mod fallback;

@@ -8,6 +8,8 @@ use reqwest::Method;
 use super::remote::{Remote, print_json, table};
 use super::say;
 use crate::deploy::groups::{Again, Done, Group, Partition, Reset, Target};
+use crate::deploy::pausing::{Paused, Pausing};
+use crate::settings::units;
 
 /// `tidemill groups`
 #[derive(Debug, Args)]
@@ -24,6 +26,10 @@ enum What {
     Describe(Describing),
     /// Let a group go on at other offsets, while it runs. Its records that wait for another attempt are thrown away.
     Reset(Resetting),
+    /// Let a group, a topic of it or a partition stand still: no record or timer is begun until it is resumed. Requests are answered as ever.
+    Pause(Pause),
+    /// Let a group, or a part of it, that was paused go on.
+    Resume(Resume),
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +78,42 @@ struct Resetting {
     remote: Remote,
 }
 
+#[derive(Debug, Args)]
+struct Part {
+    /// The group: a handler's name, unless its manifest says otherwise.
+    group: String,
+    /// Only this topic.
+    #[arg(long)]
+    topic: Option<String>,
+    /// Only this partition of the topic.
+    #[arg(long, value_name = "NUMBER", requires = "topic")]
+    partition: Option<i32>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Pause {
+    #[command(flatten)]
+    part: Part,
+    /// Let it go on by itself after this time, like 10m.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Resume {
+    #[command(flatten)]
+    part: Part,
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    units::duration(text).map(|_| text.to_owned())
+}
+
 fn place(text: &str) -> Result<String, String> {
     text.parse::<Target>().map(|_| text.to_owned())
 }
@@ -85,7 +127,37 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         What::List(listing) => list(listing),
         What::Describe(describing) => describe(describing),
         What::Reset(resetting) => reset(resetting),
+        What::Pause(Pause { part, time }) => {
+            let paused = change(part, "pause", time.clone())?;
+            if part.json { print_json(&paused) } else { say(&told_of_pause(&paused)) }
+        }
+        What::Resume(Resume { part }) => {
+            let resumed = change(part, "resume", None)?;
+            if part.json { print_json(&resumed) } else { say(&told_of_resume(&resumed)) }
+        }
     }
+}
+
+fn change(part: &Part, verb: &str, time: Option<String>) -> Result<Paused> {
+    let pausing = Pausing { topic: part.topic.clone(), partition: part.partition, time };
+    let body = serde_json::to_vec(&pausing).context("write JSON")?;
+    let path = format!("groups/{}/{verb}", in_path(&part.group));
+    part.remote.daemon()?.ask(Method::POST, &path, Some(("application/json", body)))
+}
+
+fn told_of_pause(paused: &Paused) -> String {
+    let lines = paused.before.iter().map(|before| format!("in the place of the pause of {before}"));
+    let group = &paused.group;
+    let now = paused.pauses.iter().map(|pause| format!("group {group} is paused: {pause}"));
+    lines.chain(now).collect::<Vec<_>>().join("\n")
+}
+
+fn told_of_resume(resumed: &Paused) -> String {
+    let group = &resumed.group;
+    let ended = resumed.before.iter().map(|pause| format!("group {group} goes on: {pause}"));
+    let left = resumed.pauses.iter().map(|pause| format!("group {group} is still paused: {pause}"));
+    let lines: Vec<String> = ended.chain(left).collect();
+    if resumed.changed { lines.join("\n") } else { [vec![format!("group {group} was not paused there")], lines].concat().join("\n") }
 }
 
 fn list(arguments: &Listing) -> Result<()> {
@@ -94,12 +166,14 @@ fn list(arguments: &Listing) -> Result<()> {
         return print_json(&all);
     }
     warn(all.first());
-    let mut rows = vec![["GROUP", "HANDLER", "PARTITIONS", "LAG", "PENDING"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["GROUP", "HANDLER", "PARTITIONS", "LAG", "PENDING", "PAUSED"].map(str::to_owned).to_vec()];
     rows.extend(all.into_iter().map(|group| {
         let lag = group.partitions.iter().map(|p| p.lag).sum::<Option<i64>>();
         let pending: u64 = group.partitions.iter().map(|p| p.pending).sum();
         let partitions = group.partitions.len().to_string();
-        vec![group.group, group.handler, partitions, known(lag), pending.to_string()]
+        let scopes: Vec<String> = group.pauses.iter().map(|pause| pause.scope.to_string()).collect();
+        let paused = if scopes.is_empty() { "-".to_owned() } else { scopes.join(", ") };
+        vec![group.group, group.handler, partitions, known(lag), pending.to_string(), paused]
     }));
     say(&table(&rows))
 }
@@ -111,14 +185,16 @@ fn describe(arguments: &Describing) -> Result<()> {
         return print_json(&group);
     }
     warn(Some(&group));
-    let head = ["TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "PENDING", "REPLAY-UNTIL"];
+    let head = ["TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "PENDING", "REPLAY-UNTIL", "PAUSED"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(group.partitions.into_iter().map(|p| {
-        let Partition { topic, partition, offset, end, lag, pending, replay_until } = p;
+        let Partition { topic, partition, offset, end, lag, pending, replay_until, paused } = p;
         let (partition, offset, pending) = (partition.to_string(), offset.to_string(), pending.to_string());
-        vec![topic, partition, offset, known(end), known(lag), pending, known(replay_until)]
+        let paused = if paused { "yes" } else { "-" };
+        vec![topic, partition, offset, known(end), known(lag), pending, known(replay_until), paused.to_owned()]
     }));
-    say(&table(&rows))
+    let pauses = group.pauses.iter().map(|pause| format!("paused: {pause}"));
+    say(&pauses.chain([table(&rows)]).collect::<Vec<_>>().join("\n"))
 }
 
 fn reset(arguments: &Resetting) -> Result<()> {

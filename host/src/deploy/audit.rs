@@ -44,8 +44,8 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 7] =
-    ["deploy", "rollback", "undeploy", "reset-group", "replay-dead-letters", "discard-dead-letters", "go-back"];
+pub const ACTIONS: [&str; 9] =
+    ["deploy", "rollback", "undeploy", "reset-group", "pause-group", "resume-group", "replay-dead-letters", "discard-dead-letters", "go-back"];
 
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -67,6 +67,25 @@ pub struct Act<'a> {
     /// What was done, where the rest does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'a str>,
+}
+
+/// What the one who acts has to tell for the line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) handler: Option<String>,
+    pub(super) version: Option<i64>,
+    pub(super) artifact: Option<String>,
+    pub(super) file: Option<String>,
+    /// What went wrong after it was done.
+    pub(super) warning: Option<String>,
+    pub(super) detail: Option<String>,
+}
+
+impl Told {
+    /// Of an act on this handler.
+    pub(super) fn of(handler: &str) -> Self {
+        Self { handler: Some(handler.to_owned()), ..Self::default() }
+    }
 }
 
 #[derive(Serialize)]
@@ -117,6 +136,39 @@ impl Audit {
             file.sync_data()
         });
         written.with_context(|| format!("write the audit log {}", self.path.display()))
+    }
+
+    /// Does something that is in the log afterwards, whatever comes of it. `act` adds to what is told.
+    ///
+    /// # Errors
+    /// It was not done; or it was, and could not be noted.
+    pub(super) fn noted<T>(
+        &self,
+        caller: &Caller,
+        action: &str,
+        mut told: Told,
+        act: impl FnOnce(&mut Told) -> Result<T>,
+    ) -> Result<T> {
+        self.check().context("nothing was done, since it could not be noted")?;
+        let done = act(&mut told);
+        let error = done.as_ref().err().map(|error| format!("{error:#}"));
+        let Told { handler, version, artifact, file, warning, detail } = told;
+        let line = Act {
+            action,
+            handler: handler.as_deref(),
+            version,
+            artifact: artifact.as_deref(),
+            file: file.as_deref(),
+            ok: done.is_ok(),
+            error: error.as_deref().or(warning.as_deref()),
+            detail: detail.as_deref(),
+        };
+        let noted = self.write(caller, line);
+        let done = done?;
+        noted.with_context(|| {
+            format!("{action} of handler {} was done, and could not be noted", handler.unwrap_or_default())
+        })?;
+        Ok(done)
     }
 
     /// How often each action was done (`true`) or refused since the start.

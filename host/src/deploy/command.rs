@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::artifact::{Artifact, Parts};
-use super::audit::{Act, Caller};
+use super::audit::{Caller, Told};
 use super::report::{Description, Done, Entry, Listed, Report};
 use super::versions::{Staged, remove, sync};
 use super::{Candidate, Deployed, Deployer, Handlers, Made, Probation, Store};
@@ -33,9 +33,9 @@ impl Deployer {
     /// # Errors
     /// It was refused, and nothing was changed; or it is live, and its file could not be put in its place.
     pub fn upload(&self, parts: Parts, smoke: Option<usize>, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "deploy", None, |subject| {
+        self.audit(caller, "deploy", Told::default(), |told| {
             let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
-            *subject = Some((artifact.name().to_owned(), Some(artifact.version.clone())));
+            (told.handler, told.artifact) = (Some(artifact.name().to_owned()), Some(artifact.version.clone()));
             self.try_upload(artifact, smoke, caller)
         })
     }
@@ -86,7 +86,7 @@ impl Deployer {
     /// # Errors
     /// There is no such version, or it cannot go live; nothing was changed.
     pub fn rollback(&self, name: &str, version: Option<i64>, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "rollback", Some(name), |subject| {
+        self.audit(caller, "rollback", Told::of(name), |told| {
             let mut handlers = self.lock();
             let store = self.store(name)?;
             let row = choose(deployment::history(&store, name)?, version, handlers.contains_key(name), name)?;
@@ -97,7 +97,7 @@ impl Deployer {
                 ))
             };
             let hash = row.artifact.ok_or_else(of_old)?;
-            *subject = Some((name.to_owned(), Some(hash.clone())));
+            told.artifact = Some(hash.clone());
             let gone = |error: anyhow::Error| {
                 Denied::Unknown(format!("version {number} of handler {name} cannot be gone back to: {error:#}"))
             };
@@ -183,14 +183,14 @@ impl Deployer {
     /// # Errors
     /// It does not run; or its file cannot be taken away, and it runs on.
     pub fn undeploy(&self, name: &str, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "undeploy", Some(name), |subject| {
+        self.audit(caller, "undeploy", Told::of(name), |told| {
             let mut handlers = self.lock();
             let Some(running) = handlers.get(name) else {
                 self.store(name)?;
                 return Err(Denied::Conflict(format!("handler {name} does not run")).into());
             };
             let (file, artifact) = (running.file.clone(), running.version.clone());
-            *subject = Some((name.to_owned(), Some(artifact.clone())));
+            told.artifact = Some(artifact.clone());
             let folder = file.parent().unwrap_or(Path::new("."));
             for path in [file.clone(), file.with_extension("toml"), file.with_extension("migrations")] {
                 remove(&path).with_context(|| format!("take {} out of the handlers folder", path.display()))?;
@@ -318,40 +318,24 @@ impl Deployer {
         }
     }
 
-    /// Does something that is in the audit log afterwards, whatever comes of it. `act` says whom it is about.
+    /// Changes what runs, and notes it.
     fn audit(
         &self,
         caller: &Caller,
         action: &str,
-        handler: Option<&str>,
-        act: impl FnOnce(&mut Option<(String, Option<String>)>) -> Result<Done>,
+        told: Told,
+        act: impl FnOnce(&mut Told) -> Result<Done>,
     ) -> Result<Done> {
-        self.around.audit.check().context("nothing was done, since it could not be noted")?;
-        let mut subject = handler.map(|handler| (handler.to_owned(), None));
-        let done = act(&mut subject);
-        let (handler, artifact) = subject.unzip();
-        let failed = done.as_ref().err().map(|error| format!("{error:#}"));
-        let warning = done.as_ref().ok().and_then(|done| done.warning.clone());
-        let line = Act {
-            action,
-            handler: handler.as_deref(),
-            version: done.as_ref().ok().and_then(|done| done.version),
-            artifact: artifact.as_ref().and_then(Option::as_deref),
-            file: done.as_ref().ok().map(|done| done.file.as_str()),
-            ok: done.is_ok(),
-            error: failed.as_deref().or(warning.as_deref()),
-            detail: None,
-        };
-        let noted = self.around.audit.write(caller, line);
-        match &done {
-            Ok(done) => tracing::info!(handler = done.handler, version = done.version, by = caller.name(), "{action}"),
-            Err(error) => {
-                tracing::warn!(handler, by = caller.name(), "{action} refused, and what ran before goes on: {error:#}")
-            }
-        }
-        let done = done?;
-        noted.with_context(|| format!("{action} of handler {} was done, and could not be noted", done.handler))?;
-        Ok(done)
+        let by = caller.name();
+        self.around.audit.noted(caller, action, told, |told| {
+            let done = act(told).inspect_err(|error| {
+                let handler = told.handler.as_deref();
+                tracing::warn!(handler, by, "{action} refused, and what ran before goes on: {error:#}");
+            })?;
+            tracing::info!(handler = done.handler, version = done.version, by, "{action}");
+            (told.version, told.file, told.warning) = (done.version, Some(done.file.clone()), done.warning.clone());
+            Ok(done)
+        })
     }
 }
 

@@ -11,13 +11,14 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::audit::{Act, Caller};
+use super::audit::{Caller, Told};
 use super::command::Denied;
 use super::manifest::{EventId, Spec};
 use super::{Deployed, Deployer, Handlers};
 use crate::executor::Moved;
 use crate::kafka::ends::{self, Ends};
 use crate::ledger::offset::{self, Move, Stored};
+use crate::ledger::pause::{self, Pause};
 use crate::ledger::pending::Rows;
 use crate::settings::units;
 
@@ -30,6 +31,9 @@ pub struct Group {
     pub handler: String,
     /// The partitions that it has read, in order.
     pub partitions: Vec<Partition>,
+    /// What an operator has paused of it, the widest first.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
     /// Why ends and lags are missing, if they are.
     pub warning: Option<String>,
 }
@@ -51,6 +55,9 @@ pub struct Partition {
     pub pending: u64,
     /// Up to which offset records are run again, if that is ahead.
     pub replay_until: Option<i64>,
+    /// Whether it is paused.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// Where a group is to go on.
@@ -179,18 +186,21 @@ impl Deployer {
     }
 
     /// What its store says.
-    fn stands(&self, spec: &Spec) -> Result<Group> {
+    pub(super) fn stands(&self, spec: &Spec) -> Result<Group> {
         let (connection, handler) = (self.store(&spec.name)?, &*spec.name);
         let rows = offset::all(&connection, handler)?;
+        let pauses = pause::all(&connection, handler)?;
         let stands = |(topic, partition, Stored { next_offset, replay, .. }): (String, i32, Stored)| {
             let pending = Rows { connection: &connection, handler, topic: &topic, partition }.to_handle()?;
             let replay_until = Some(replay.until).filter(|until| *until > next_offset);
-            Ok(Partition { topic, partition, offset: next_offset, end: None, lag: None, pending, replay_until })
+            let paused = pause::cover(&pauses, &topic, partition);
+            Ok(Partition { topic, partition, offset: next_offset, end: None, lag: None, pending, replay_until, paused })
         };
         Ok(Group {
             group: spec.group.clone(),
             handler: spec.name.clone(),
             partitions: rows.into_iter().map(stands).collect::<Result<_>>()?,
+            pauses,
             warning: None,
         })
     }
@@ -223,32 +233,29 @@ impl Deployer {
         if reset.dry_run {
             return self.moves(running, reset).map(|(done, _)| done);
         }
-        let audit = &self.around.audit;
-        audit.check().context("nothing was done, since it could not be noted")?;
-        let done = self.try_reset(running, reset);
-        let (error, detail) = match &done {
-            Ok(done) => (None, Some(done.to_string())),
-            Err(error) => (Some(format!("{error:#}")), None),
-        };
-        let handler = running.spec.name.as_str();
-        match &detail {
-            Some(moved) => tracing::info!(handler, group = name, by = caller.name(), moved, "group reset"),
-            None => tracing::warn!(handler, group = name, by = caller.name(), error, "group not reset"),
-        }
-        let noted = audit.write(
-            caller,
-            Act {
-                action: "reset-group",
-                handler: Some(handler),
-                ok: error.is_none(),
-                error: error.as_deref(),
-                detail: detail.as_deref(),
-                ..Act::default()
-            },
-        );
-        let done = done?;
-        noted.with_context(|| format!("group {name} was reset, and that could not be noted"))?;
-        Ok(done)
+        self.note_group(running, "reset-group", caller, |told| {
+            let done = self.try_reset(running, reset)?;
+            told.detail = Some(done.to_string());
+            Ok(done)
+        })
+    }
+
+    /// Changes a group, and notes it.
+    pub(super) fn note_group<T>(
+        &self,
+        running: &Deployed,
+        action: &str,
+        caller: &Caller,
+        act: impl FnOnce(&mut Told) -> Result<T>,
+    ) -> Result<T> {
+        let (Spec { name, group, .. }, by) = (&running.spec, caller.name());
+        self.around.audit.noted(caller, action, Told::of(name), |told| {
+            let done = act(told).inspect_err(|error| {
+                tracing::warn!(handler = name, group, by, "{action} refused: {error:#}");
+            })?;
+            tracing::info!(handler = name, group, by, detail = told.detail, "{action}");
+            Ok(done)
+        })
     }
 
     fn try_reset(&self, running: &Deployed, reset: &Reset) -> Result<Done> {
@@ -354,7 +361,7 @@ fn place(p: &Partition, ends: &HashMap<(String, i32), Ends>, target: Target) -> 
 }
 
 /// The handler that reads as this group.
-fn of_group<'a>(handlers: &'a Handlers, name: &str) -> Result<&'a Deployed, Denied> {
+pub(super) fn of_group<'a>(handlers: &'a Handlers, name: &str) -> Result<&'a Deployed, Denied> {
     let reading = || handlers.values().filter(|handler| handler.spec.reads());
     reading().find(|handler| handler.spec.group == name).ok_or_else(|| {
         let names: Vec<&str> = reading().map(|handler| handler.spec.group.as_str()).collect();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Deployer;
-use super::audit::{Act, Caller};
+use super::audit::{Caller, Told};
 use super::command::{Denied, unknown};
 use super::report::{Enqueued, Published};
 use crate::executor::Publication;
@@ -27,27 +27,12 @@ impl Deployer {
     /// # Errors
     /// The handler does not run; one of the events was refused; or its store takes none. Nothing was published.
     pub fn publish(&self, name: &str, events: Vec<Event>, caller: &Caller) -> Result<Published> {
-        self.around.audit.check().context("nothing was done, since it could not be noted")?;
-        let published = self.try_publish(name, events, caller);
-        let (error, ids) = match &published {
-            Ok(Published { events, .. }) => {
-                let ids: Vec<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
-                (None, Some(ids.join(" ")))
-            }
-            Err(error) => (Some(format!("{error:#}")), None),
-        };
-        let line = Act {
-            action: "publish",
-            handler: Some(name),
-            ok: error.is_none(),
-            error: error.as_deref(),
-            detail: ids.as_deref(),
-            ..Act::default()
-        };
-        let noted = self.around.audit.write(caller, line);
-        let published = published?;
-        noted.with_context(|| format!("the events are in the outbox of handler {name}, and could not be noted"))?;
-        Ok(published)
+        self.around.audit.noted(caller, "publish", Told::of(name), |told| {
+            let published = self.try_publish(name, events, caller)?;
+            let ids: Vec<&str> = published.events.iter().map(|event| event.event_id.as_str()).collect();
+            told.detail = Some(ids.join(" "));
+            Ok(published)
+        })
     }
 
     fn try_publish(&self, name: &str, events: Vec<Event>, caller: &Caller) -> Result<Published> {

@@ -23,6 +23,7 @@ use crate::lane::{Meter, Token};
 use crate::ledger::Identity;
 use crate::ledger::deployment::{Migration, Status};
 use crate::ledger::offset::Move;
+use crate::ledger::pause::{Change, Pause};
 use crate::metrics::meters;
 use crate::outbound;
 use crate::policy::Spent;
@@ -159,6 +160,7 @@ pub(super) enum Message {
     Switch { version: Box<Version>, reply: SyncSender<Result<Joined>> },
     Reset { handler: Arc<str>, moves: Vec<Move>, again: bool, reply: SyncSender<Result<Vec<Moved>>> },
     Letters { errands: Vec<Errand>, dry: bool, reply: SyncSender<Result<Vec<Disposed>>> },
+    Pause { handler: Arc<str>, change: Change, reply: SyncSender<Result<Vec<Pause>>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
     Rest { reply: SyncSender<Option<i64>> },
     Note { write: Note, reply: SyncSender<Result<(), Error>> },
@@ -274,6 +276,13 @@ impl Handle {
     pub fn dispose(&self, errands: Vec<Errand>, dry: bool) -> Result<Vec<Disposed>> {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Letters { errands, dry, reply })?;
+        answer.recv().context("the store's executor has stopped")?
+    }
+
+    /// Begins or ends pauses of a handler. Returns those that were there of just what is paused, or that have ended.
+    pub fn pause(&self, handler: &Arc<str>, change: Change) -> Result<Vec<Pause>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Pause { handler: handler.clone(), change, reply })?;
         answer.recv().context("the store's executor has stopped")?
     }
 

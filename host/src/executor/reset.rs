@@ -23,24 +23,12 @@ pub struct Moved {
 impl Executor {
     /// Moves partitions, `again` as a replay in which the inbox knows nothing of what was done before.
     pub(super) fn reset(&mut self, handler: &Arc<str>, moves: &[Move], again: bool) -> Result<Vec<Moved>> {
-        self.connection().execute("BEGIN IMMEDIATE", &[])?;
-        let reset = self.store_reset(handler, moves, again).and_then(|moved| {
-            self.connection().execute("COMMIT", &[])?;
-            Ok(moved)
-        });
-        let moved = match reset {
-            Ok(moved) => moved,
-            Err(error) => {
-                let _ = self.rollback();
-                return Err(error).with_context(|| format!("move the offsets of handler {handler}"));
+        let moved = self.whole(|executor| executor.store_reset(handler, moves, again));
+        let moved = moved.with_context(|| format!("move the offsets of handler {handler}"))?;
+        for Move { topic, partition, .. } in moves {
+            if let Some(token) = self.lane_of(handler, topic, *partition) {
+                self.close_lane(token);
             }
-        };
-        for place in moves {
-            let is_it = |lane: &crate::lane::Lane| {
-                lane.handler == *handler && lane.partition == place.partition && *lane.topic == *place.topic
-            };
-            let token = self.lanes.iter().find(|(_, lane)| is_it(lane)).map(|(token, _)| *token);
-            token.into_iter().for_each(|token| self.close_lane(token));
         }
         Ok(moved)
     }

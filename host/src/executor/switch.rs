@@ -14,10 +14,11 @@ use crate::deploy::manifest::Start;
 use crate::fault::{self, Moment};
 use crate::guest::Environment;
 use crate::lane::opening::{self, Opening};
-use crate::lane::{self, Lane, Token};
+use crate::lane::{Lane, Token};
 use crate::ledger::crash;
 use crate::ledger::deployment::{self, New, Status};
 use crate::ledger::offset::{self, Replay, Stored};
+use crate::ledger::pause;
 use crate::ledger::pending::{self, NO_PARTITION, Rows, TIMERS};
 use crate::ledger::probation::State;
 use crate::ledger::timer;
@@ -44,19 +45,10 @@ impl Executor {
                 "Kafka does not answer for all of its partitions yet, and what `start` or `tidemill adopt` means is decided for all together"
             );
         }
-        self.connection().execute("BEGIN IMMEDIATE", &[])?;
-        let opened = self.store_openings(handler, lanes, start, &live.environment.spec.retry);
-        let committed = opened.and_then(|opened| {
-            self.connection().execute("COMMIT", &[])?;
-            Ok(opened)
-        });
-        match committed {
-            Ok(opened) => Ok(opened.into_iter().map(|lane| self.admit(lane)).collect()),
-            Err(error) => {
-                let _ = self.rollback();
-                Err(error).with_context(|| format!("open partitions of handler {handler}"))
-            }
-        }
+        let opened =
+            self.whole(|executor| executor.store_openings(handler, lanes, start, &live.environment.spec.retry));
+        let opened = opened.with_context(|| format!("open partitions of handler {handler}"))?;
+        Ok(opened.into_iter().map(|lane| self.admit(lane)).collect())
     }
 
     fn store_openings(
@@ -69,6 +61,7 @@ impl Executor {
         let fresh = !offset::any(self.connection(), handler)?;
         let adopted = offset::take_adopted(self.connection(), handler)?;
         let owner = (!adopted).then_some(self.identity.store_id.as_str());
+        let pauses = pause::all(self.connection(), handler)?;
         lanes
             .into_iter()
             .map(|open| {
@@ -95,10 +88,9 @@ impl Executor {
                 let crashed = crash::open(self.connection(), handler, &topic, &topic_id, partition, next)?;
                 let rows = Rows { connection: self.connection(), handler, topic: &topic, partition };
                 let waiting = rows.open(crate::clock::now(), latest_due())?;
-                open.meter.set_blocked(lane::stands(&waiting, policy));
-                Ok(Some(Lane {
+                let lane = Lane {
                     handler: handler.clone(),
-                    topic,
+                    topic: topic.clone(),
                     topic_id,
                     partition,
                     schedule: None,
@@ -113,9 +105,12 @@ impl Executor {
                     steps: 0,
                     careful: self.careful(crashed),
                     crashed,
+                    paused: pause::cover(&pauses, &topic, partition),
                     listed: false,
                     alarm: None,
-                }))
+                };
+                lane.note_standing(policy);
+                Ok(Some(lane))
             })
             .collect()
     }
@@ -154,28 +149,19 @@ impl Executor {
             grants: version.spec.tables.clone(),
             tables: self.tables.clone(),
         });
-        let switched = self.connection().execute("BEGIN IMMEDIATE", &[]).and_then(|_| {
-            let owners = deployment::migrate(self.connection(), &rights, &version.migrations, now)?;
-            let made = self.take_place(new, &version, now)?;
+        let switched = self.whole(|executor| -> Result<_, Error> {
+            let owners = deployment::migrate(executor.connection(), &rights, &version.migrations, now)?;
+            let made = executor.take_place(new, &version, now)?;
             let (schedules, latest) = (&version.spec.schedules, latest_due());
-            let dues = timer::take_up(self.connection(), &handler, schedules, now, latest)?;
-            let virtual_tables = self.connection().has_virtual_tables()?;
+            let dues = timer::take_up(executor.connection(), &handler, schedules, now, latest)?;
+            let virtual_tables = executor.connection().has_virtual_tables()?;
             fault::reach(Moment::Migrated);
-            self.connection().execute("COMMIT", &[])?;
-            fault::reach(Moment::Switched);
             Ok((made, virtual_tables, owners, dues))
         });
-        let ((number, new, state), dues) = match switched {
-            Ok((made, virtual_tables, owners, dues)) => {
-                self.virtual_tables = virtual_tables;
-                self.tables.set(owners);
-                (made, dues)
-            }
-            Err(error) => {
-                self.rollback()?;
-                return Err(error.into());
-            }
-        };
+        let ((number, new, state), virtual_tables, owners, dues) = switched?;
+        fault::reach(Moment::Switched);
+        self.virtual_tables = virtual_tables;
+        self.tables.set(owners);
         self.next_owner += 1;
         let environment = Arc::new(Environment { spec: version.spec, owner: self.next_owner, rights });
         let (meter, spec) = (self.meter.add_handler(&handler), &environment.spec);
@@ -232,9 +218,8 @@ impl Executor {
         if new {
             self.look_at_due(&handler);
         }
-        let lanes: Vec<Token> =
-            self.lanes.iter().filter(|(_, lane)| lane.handler == handler).map(|(token, _)| *token).collect();
-        lanes.into_iter().for_each(|token| self.list(token));
+        self.lanes_of(&handler).into_iter().for_each(|token| self.list(token));
+        self.note_pauses(&handler);
         if let Err(error) = self.open_own(&handler, dues) {
             tracing::warn!(%handler, %error, "look for refused events to compensate, and timers to try again; it is done at the next start");
         }
@@ -267,9 +252,8 @@ impl Executor {
 
     /// A lane of the handler's own, opened where it is not.
     fn own_lane(&mut self, handler: &Arc<str>, topic: &str, partition: i32) -> Result<Token, Error> {
-        let is_it = |lane: &Lane| lane.partition == partition && lane.handler == *handler && *lane.topic == *topic;
-        if let Some((token, _)) = self.lanes.iter().find(|(_, lane)| is_it(lane)) {
-            return Ok(*token);
+        if let Some(token) = self.lane_of(handler, topic, partition) {
+            return Ok(token);
         }
         let rows = Rows { connection: self.connection(), handler, topic, partition };
         let lane = Lane {
@@ -289,6 +273,7 @@ impl Executor {
             steps: 0,
             careful: self.careful(false),
             crashed: self.unclean,
+            paused: pause::cover(&pause::all(self.connection(), handler)?, topic, partition),
             listed: false,
             alarm: None,
         };

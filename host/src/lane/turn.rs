@@ -263,6 +263,7 @@ mod tests {
             steps: 0,
             careful: 0,
             crashed: false,
+            paused: false,
             listed: false,
             alarm: None,
         }

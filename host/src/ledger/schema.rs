@@ -9,7 +9,7 @@ use crate::store::{Connection, Error, Kind};
 
 /// The steps from an empty store to today's schema; a store's `user_version` counts those it has taken. One that was
 /// released is never changed.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     FIRST,
     PENDING_SCOPES,
     DEAD_LETTER_TOPICS,
@@ -22,6 +22,7 @@ const STEPS: [&str; 12] = [
     TIMERS,
     REPLAYS,
     LETTERS,
+    PAUSES,
 ];
 
 const FIRST: &str = "
@@ -189,6 +190,12 @@ CREATE TABLE tm_letter (
     PRIMARY KEY (topic, partition, \"offset\", topic_id)) WITHOUT ROWID;
 ALTER TABLE tm_offset ADD COLUMN replay_from INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tm_letter_original ON tm_letter (handler, original, at) WHERE fate <> 'discarded';
+";
+
+/// What an operator has paused: of a handler all but requests, or one topic (`topic`), or one partition of it.
+const PAUSES: &str = "
+CREATE TABLE tm_pause (
+    handler TEXT NOT NULL, topic TEXT, partition INTEGER, since INTEGER NOT NULL, until INTEGER, who TEXT NOT NULL);
 ";
 
 /// What tells this store from every other one.

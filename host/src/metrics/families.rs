@@ -45,6 +45,7 @@ families! {
     CIRCUIT_OPEN = gauge("tidemill_circuit_open", ["handler"], "Whether the handler's circuit is open");
     CIRCUIT_OPENED = counter("tidemill_circuit_opened_total", ["handler"], "How often the handler's circuit has opened");
     HELD = gauge("tidemill_version_held", ["handler"], "Whether the live version has failed its probation and waits for another one");
+    PAUSES = gauge("tidemill_pauses", ["handler"], "Pauses by an operator that are in force: of the handler, of a topic or of a partition");
     MEMORY_MAX = gauge("tidemill_guest_memory_max_bytes", ["handler"], "Most linear memory that a delivery of the live version has had");
     MEMORY_LIMIT = gauge("tidemill_guest_memory_limit_bytes", ["handler"], "Linear memory that a delivery may have (limits.memory)");
     INSTANCES = counter("tidemill_instances_made_total", ["handler"], "Instances that were made for deliveries that came to an end");

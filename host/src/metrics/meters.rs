@@ -4,7 +4,7 @@
 //! atomics; no lock is taken for a delivery, and nothing here is read by what it counts.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -125,6 +125,7 @@ pub struct Handler {
     /// From a record's timestamp to its commit.
     pub end_to_end: Histogram,
     circuit: AtomicU8,
+    pauses: AtomicUsize,
     opened: AtomicU64,
     memory: AtomicU64,
     instances: AtomicU64,
@@ -144,6 +145,7 @@ impl Handler {
             deliveries: std::array::from_fn(|_| deliveries()),
             end_to_end: Histogram::new(&LONG),
             circuit: AtomicU8::new(0),
+            pauses: AtomicUsize::new(0),
             opened: AtomicU64::new(0),
             memory: AtomicU64::new(0),
             instances: AtomicU64::new(0),
@@ -222,6 +224,16 @@ impl Handler {
     pub fn circuit(&self) -> (bool, bool) {
         let now = self.circuit.load(Ordering::Relaxed);
         (now > 0, now > 1)
+    }
+
+    /// So many pauses of it are in force.
+    pub fn set_pauses(&self, pauses: usize) {
+        self.pauses.store(pauses, Ordering::Relaxed);
+    }
+
+    /// How many pauses of it are in force.
+    pub fn pauses(&self) -> usize {
+        self.pauses.load(Ordering::Relaxed)
     }
 
     /// How often its circuit has opened.
