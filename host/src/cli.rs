@@ -27,24 +27,38 @@ pub mod publish;
 pub mod broker;
 pub mod token;
 pub mod version;
+pub mod status;
+pub mod doctor;
+pub mod completions;
+pub mod man;
+mod progress;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::settings::{Problems, Settings};
+use crate::settings::{FILE, Problems, Settings};
 
 /// It did not work.
 const FAILED: u8 = 1;
 /// The arguments or the settings are wrong (clap uses the same number).
 const USAGE: u8 = 2;
 
+/// What stands below the help: `docs/commands.md` says the same.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it did not work
+  2  the arguments or the settings are wrong
+  3  `doctor` alone: something should be looked at
+  4  `doctor` alone: something is bad";
+
 /// Runs business logic as WebAssembly components on Kafka records.
 #[derive(Debug, Parser)]
-#[command(name = "tidemill", version = version::TEXT, max_term_width = 100)]
+#[command(name = "tidemill", version = version::TEXT, max_term_width = 100, after_help = EXIT_CODES)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -64,6 +78,10 @@ enum Command {
     Check(check::Arguments),
     /// Send a handler's file to the daemon, which makes it live and puts it into its handlers folder.
     Deploy(deploy::Arguments),
+    /// Show the daemon on one screen: handlers, lag, failures, outbox, stores, disk.
+    Status(status::Arguments),
+    /// Check the settings, this machine, the stores and Kafka, each by itself, with or without a daemon.
+    Doctor(doctor::Arguments),
     /// List the handlers.
     Handlers(handlers::Arguments),
     /// List the versions of a handler.
@@ -76,7 +94,7 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
-    /// List the handlers' consumer groups, say where they stand, or let one go on at other offsets.
+    /// List the handlers' consumer groups, say where they stand, let one go on at other offsets, or pause one.
     Groups(groups::Arguments),
     /// List dead letters, look at one, put their records back to handlers, or discard them.
     Dlt(dlt::Arguments),
@@ -94,6 +112,10 @@ enum Command {
     Plan(plan::Arguments),
     /// Try a handler's .wasm without Kafka and without a daemon, for its tests.
     Rig(rig::Arguments),
+    /// Print a script by which a shell completes this program's arguments.
+    Completions(completions::Arguments),
+    /// Write the manual's pages.
+    Man(man::Arguments),
     /// Print the version.
     Version,
     /// Run the embedded broker; the daemon starts it.
@@ -110,6 +132,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The file, if there is one.
+    fn file(&self) -> Option<PathBuf> {
+        let file = self.config.clone().unwrap_or_else(|| FILE.into());
+        file.exists().then_some(file)
+    }
+
     /// The settings of the file, with the environment's on top.
     ///
     /// # Errors
@@ -146,6 +174,10 @@ pub fn main() -> ExitCode {
         Command::Token(arguments) => token::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Rig(arguments) => rig::run(arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Version => version::run(),
         Command::Broker(arguments) => broker::run(arguments),
     };
@@ -161,6 +193,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line as clap knows it.
+fn command() -> clap::Command {
+    Line::command()
+}
+
 /// Writes one line to standard output.
 ///
 /// # Errors
@@ -172,6 +209,9 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
 
 /// An error as lines for people, and the exit code.
 fn explain(error: &anyhow::Error) -> (Vec<String>, u8) {
+    if let Some(worst) = error.downcast_ref::<doctor::Worst>() {
+        return (Vec::new(), worst.code());
+    }
     match error.downcast_ref::<Problems>() {
         Some(problems) => (problems.iter().map(ToString::to_string).collect(), USAGE),
         None => (format!("{error:#}").lines().map(str::to_owned).collect(), FAILED),
@@ -181,8 +221,6 @@ fn explain(error: &anyhow::Error) -> (Vec<String>, u8) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -60,8 +60,8 @@ use crate::outbound::Outbound;
 use crate::policy::{Circuit, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::settings;
-use crate::store::{Connection, Error};
 use crate::store::rights::Tables;
+use crate::store::{Connection, Error};
 
 /// How long the executor waits before it tries a store again that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 
 pub mod folder;
 pub mod admin;
-mod monitor;
+pub mod monitor;
 mod address;
 mod greeting;
 
@@ -138,10 +138,10 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
             stop.cancel();
         });
         // Where either cannot be served, the daemon stops.
-        let told = cancel.clone();
+        let stop = cancel.clone();
         let api = async {
-            let served = door.serve(deployer.clone(), told.clone()).await;
-            told.cancel();
+            let served = door.serve(deployer.clone(), told.clone(), stop.clone()).await;
+            stop.cancel();
             served
         };
         let (served, api) = tokio::join!(bound.serve(routes, verifier, cancel), api);

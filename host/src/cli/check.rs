@@ -98,7 +98,7 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
 }
 
 /// The `.wasm` files of the folder, sorted; none if it does not exist.
-fn handlers(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn handlers(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !folder.try_exists()? {
         return Ok(Vec::new());
     }

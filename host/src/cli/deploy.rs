@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
 
+use super::progress::Progress;
 use super::remote::{Remote, print_json};
 use super::say;
 use crate::deploy::artifact::{Artifact, Parts};
@@ -49,7 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let smoke = arguments.smoke.map(|count| format!("&smoke={count}")).unwrap_or_default();
     let path = format!("handlers?dry-run={}{smoke}", arguments.dry_run);
+    let progress = Progress::begin("the daemon compiles it and tries it on a copy of its store");
     let done: Done = daemon.ask(Method::POST, &path, Some(body))?;
+    drop(progress);
     if arguments.json {
         return print_json(&done);
     }

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use reqwest::Method;
 
+use super::progress::Progress;
 use super::remote::{Remote, print_json, table};
 use super::say;
 use crate::deploy::groups::{Again, Done, Group, Partition, Reset, Target};
@@ -157,7 +158,11 @@ fn told_of_resume(resumed: &Paused) -> String {
     let ended = resumed.before.iter().map(|pause| format!("group {group} goes on: {pause}"));
     let left = resumed.pauses.iter().map(|pause| format!("group {group} is still paused: {pause}"));
     let lines: Vec<String> = ended.chain(left).collect();
-    if resumed.changed { lines.join("\n") } else { [vec![format!("group {group} was not paused there")], lines].concat().join("\n") }
+    if resumed.changed {
+        lines.join("\n")
+    } else {
+        [vec![format!("group {group} was not paused there")], lines].concat().join("\n")
+    }
 }
 
 fn list(arguments: &Listing) -> Result<()> {
@@ -207,7 +212,10 @@ fn reset(arguments: &Resetting) -> Result<()> {
     };
     let body = serde_json::to_vec(&reset).context("write JSON")?;
     let path = format!("groups/{}/reset", in_path(&arguments.group));
-    let done: Done = arguments.remote.daemon()?.ask(Method::POST, &path, Some(("application/json", body)))?;
+    let daemon = arguments.remote.daemon()?;
+    let progress = Progress::begin("the daemon asks Kafka where the partitions go on");
+    let done: Done = daemon.ask(Method::POST, &path, Some(("application/json", body)))?;
+    drop(progress);
     if arguments.json { print_json(&done) } else { say(&told(&done)) }
 }
 

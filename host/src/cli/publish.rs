@@ -3,7 +3,7 @@
 //! It prints where each goes and its id once it is committed. Lines of standard input go in batches of what has come while the one before
 //! was committed, each of them whole or not at all.
 
-use std::io::BufRead as _;
+use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,6 +11,7 @@ use clap::Args;
 use reqwest::Method;
 
 use super::produce::header;
+use super::progress;
 use super::remote::{Daemon, Remote, name};
 use super::say;
 use crate::deploy::report::Published;
@@ -83,6 +84,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let last = before + values.len();
         publish(&daemon, arguments, values, Some((before + 1, last)))?;
         before = last;
+        // What is printed goes before it, where both are on one terminal.
+        if !std::io::stdout().is_terminal() {
+            progress::line(&format!("{before} lines are published"));
+        }
+    }
+    if before > 0 {
+        progress::line("");
     }
     Ok(())
 }

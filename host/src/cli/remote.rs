@@ -14,6 +14,7 @@ use super::Config;
 use crate::host::admin::url_file;
 use crate::http::admin::{BASE, CLAIMED};
 use crate::http::secret;
+use crate::settings::{Problems, Settings};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,6 +35,14 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The settings of the daemon that is meant, unless one elsewhere is named.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(super) fn here(&self) -> Result<Option<Settings>, Problems> {
+        if self.to.is_some() { Ok(None) } else { self.config.load().map(Some) }
+    }
+
     /// Where it is, by the arguments or by the data folder of the settings.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::address::Sign;
 use super::take_port;
 use crate::deploy::Deployer;
 use crate::http::admin::{Admin, SEATS};
+use crate::http::monitor::Told;
 use crate::http::{connection, secret};
 use crate::settings::Settings;
 
@@ -43,12 +44,12 @@ impl Door {
     }
 
     /// Answers until `cancel`.
-    pub(super) async fn serve(self, deployer: Arc<Deployer>, cancel: CancellationToken) -> Result<()> {
+    pub(super) async fn serve(self, deployer: Arc<Deployer>, told: Arc<Told>, cancel: CancellationToken) -> Result<()> {
         let Some((listener, token)) = self.open else {
             cancel.cancelled().await;
             return Ok(());
         };
-        let service = Arc::new(Admin::new(deployer, &token, cancel));
+        let service = Arc::new(Admin::new(deployer, told, &token, cancel));
         let served = connection::serve(listener, None, service, SEATS).await;
         self.sign.take_down();
         served.context("serve the admin API")

@@ -3,7 +3,7 @@
 //! Its invariant: whoever asks is answered for as long as the process can answer at all, and told what it is at. It knows no number itself.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -22,6 +22,11 @@ use crate::settings::{Metrics, Settings};
 const FILE: &str = "metrics.url";
 /// The setting of the address.
 const KEY: &str = "metrics.listen";
+
+/// Where the daemon of a data folder says that it answers.
+pub fn url_file(data: &Path) -> PathBuf {
+    data.join(FILE)
+}
 
 /// The place, and what is told there.
 pub(super) struct Post {
@@ -61,7 +66,7 @@ impl Post {
     /// Takes the address, unless a standby has it already, and says so in the data folder.
     pub(super) fn take(&mut self, data: &Path, after_another: bool) -> Result<()> {
         self.told.now.set(Stage::Starting);
-        let sign = Sign::new(data.join(FILE));
+        let sign = Sign::new(url_file(data));
         let Some(address) = self.settings.listen else { return Ok(()) };
         let address = match self.address {
             Some(address) => address,

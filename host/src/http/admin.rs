@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::deploy::Deployer;
 use crate::deploy::audit::Caller;
 use crate::http::connection::{self, Reply, Service};
+use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::http::request;
 use crate::http::token::Token;
@@ -48,6 +49,7 @@ const BODIES: usize = 2;
 /// The API, and what it acts on.
 pub struct Admin {
     deployer: Arc<Deployer>,
+    monitor: Arc<Told>,
     token: Token,
     bodies: Semaphore,
     cancel: CancellationToken,
@@ -72,9 +74,9 @@ impl Service for Admin {
 
 impl Admin {
     /// With the token that callers must know.
-    pub fn new(deployer: Arc<Deployer>, token: &[u8], cancel: CancellationToken) -> Self {
+    pub fn new(deployer: Arc<Deployer>, monitor: Arc<Told>, token: &[u8], cancel: CancellationToken) -> Self {
         let token = Token::new(token, "this is not the token of the admin API");
-        Self { deployer, token, bodies: Semaphore::new(BODIES), cancel }
+        Self { deployer, monitor, token, bodies: Semaphore::new(BODIES), cancel }
     }
 
     async fn handle(
@@ -106,7 +108,8 @@ impl Admin {
             sent = self.read(parts, body, expected.most).await?;
         }
         let caller = Caller { who: "token", claimed: claimed(&parts.headers), peer };
-        self.ask(operation, Call { params, query, media_type, body: sent, caller }).await
+        let monitor = self.monitor.clone();
+        self.ask(operation, Call { params, query, media_type, body: sent, caller, monitor }).await
     }
 
     async fn read(&self, parts: &Parts, body: &mut Option<Incoming>, most: usize) -> Result<Bytes, Problem> {

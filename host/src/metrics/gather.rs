@@ -3,6 +3,8 @@
 //! Stores are read by connections of its own, each bounded in time, so that no store's thread waits and none is held up by a slow one. What
 //! cannot be had in time is left out, and said to be. Nothing is changed.
 
+pub mod status;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -94,10 +96,7 @@ impl Gatherer {
     /// The whole page. Waits for the disk and for Kafka, for a bounded time.
     pub fn page(&self, stage: Stage, format: Format) -> String {
         let mut page = Page::default();
-        let until = Instant::now() + READ_ALL_WITHIN;
-        let listed = self.parts.deployer.stores().listed();
-        let stores: Vec<Store> = listed.into_iter().map(|store| self.read(store, until)).collect();
-        let known = self.ends.of(places(&stores), ENDS_WITHIN);
+        let (stores, known) = self.look();
         common(&mut page, stage, self.readiness(stage, known.up).ready);
         if let Some(up) = known.up {
             page.count(&families::KAFKA_UP, &[], u64::from(up));
@@ -121,11 +120,20 @@ impl Gatherer {
         }
         put_routes(&mut page, &self.parts.routes);
         self.parts.relay.statistics().put(&mut page, "relay");
-        if let Ok(disk) = rustix::fs::statvfs(&self.parts.data) {
-            page.count(&families::DATA_FREE, &[], disk.f_bavail.saturating_mul(disk.f_frsize));
-            page.count(&families::DATA_SIZE, &[], disk.f_blocks.saturating_mul(disk.f_frsize));
+        if let Some((free, size)) = disk(&self.parts.data) {
+            page.count(&families::DATA_FREE, &[], free);
+            page.count(&families::DATA_SIZE, &[], size);
         }
         page.write(families::ALL, format)
+    }
+
+    /// What the stores and Kafka know.
+    fn look(&self) -> (Vec<Store>, Known) {
+        let until = Instant::now() + READ_ALL_WITHIN;
+        let listed = self.parts.deployer.stores().listed();
+        let stores: Vec<Store> = listed.into_iter().map(|store| self.read(store, until)).collect();
+        let known = self.ends.of(places(&stores), ENDS_WITHIN);
+        (stores, known)
     }
 
     /// Whether the daemon is ready. `kafka` is what is known of that.
@@ -257,10 +265,8 @@ fn put_store(page: &mut Page, store: &Store, now: i64) {
         page.count(&families::REFUSED, &[name, by], refused.load(Ordering::Relaxed));
         page.histogram(&families::RELAY_TIME, &[name, by], &relayed.time);
     }
-    for (file, path) in [("db", store.path.to_path_buf()), ("wal", beside(&store.path, "-wal"))] {
-        if let Ok(found) = std::fs::metadata(path) {
-            page.count(&families::STORE_BYTES, &[name, file], found.len());
-        }
+    for (file, size) in store.sizes() {
+        page.count(&families::STORE_BYTES, &[name, file], size);
     }
     let read = &store.read;
     page.count(&families::SCRAPE_INCOMPLETE, &[name], u64::from(!read.whole));
@@ -278,6 +284,26 @@ fn put_store(page: &mut Page, store: &Store, now: i64) {
             page.count(&families::FALLBACK, &[name, handler], rows);
         }
     }
+}
+
+impl Store {
+    /// How large its files are that are there, in bytes.
+    fn sizes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let files = [("db", self.path.to_path_buf()), ("wal", beside(&self.path, "-wal"))];
+        files.into_iter().filter_map(|(file, path)| Some((file, std::fs::metadata(path).ok()?.len())))
+    }
+
+    /// How many records of a handler wait in it, and since when the first does, if it could be read.
+    fn pending(&self, handler: &str) -> Option<(u64, Option<i64>)> {
+        let pending = self.read.pending.as_ref()?;
+        Some(pending.iter().find(|row| row.0 == handler).map_or((0, None), |row| (row.1, row.2)))
+    }
+}
+
+/// What is free on the disk of a folder to who is not its administrator, and its size, in bytes.
+pub fn disk(folder: &Path) -> Option<(u64, u64)> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
 }
 
 /// SQLite names its log so.
@@ -307,12 +333,13 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     page.count(&families::CIRCUIT_OPEN, &[name], u64::from(open));
     page.count(&families::CIRCUIT_OPENED, &[name], handler.opened());
     page.count(&families::HELD, &[name], u64::from(held));
+    page.count(&families::PAUSES, &[name], handler.pauses() as u64);
     page.count(&families::MEMORY_MAX, &[name], handler.memory());
     page.count(&families::MEMORY_LIMIT, &[name], facts.memory_limit as u64);
     page.count(&families::INSTANCES, &[name], handler.instances());
-    let waits = store.read.pending.as_ref().map(|pending| pending.iter().find(|row| row.0 == *name));
-    if let Some(row) = waits {
-        page.count(&families::PENDING, &[name], row.map_or(0, |row| row.1));
+    let pending = store.pending(name);
+    if let Some((records, _)) = pending {
+        page.count(&families::PENDING, &[name], records);
     }
     if !facts.reads {
         return;
@@ -325,9 +352,8 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     page.count(&families::LANE_RECORDS, &[name], lanes.iter().map(|lane| lane.records() as u64).sum());
     page.count(&families::LANE_BYTES, &[name], lanes.iter().map(|lane| lane.bytes() as u64).sum());
     handler.reading.put(page, name);
-    if let Some(row) = waits {
-        let pending = row.and_then(|row| row.2);
-        let oldest = lanes.iter().filter_map(|lane| lane.oldest()).chain(pending).min();
+    if let Some((_, since)) = pending {
+        let oldest = lanes.iter().filter_map(|lane| lane.oldest()).chain(since).min();
         page.put(&families::OLDEST_UNPROCESSED, &[name], age(oldest, now));
     }
     for (topic, partition, stored) in store.read.offsets.get(name).into_iter().flatten() {

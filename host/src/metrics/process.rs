@@ -22,21 +22,43 @@ pub(super) fn put(page: &mut Page) {
         if let Some(threads) = field(20) {
             page.put(&families::PROCESS_THREADS, &[], threads);
         }
-        if let (Some(after), Some(boot)) = (field(22), boot_time()) {
-            page.put(&families::PROCESS_START, &[], boot + after / unit(ticks));
+        if let Some(started) = started_by(&fields) {
+            page.put(&families::PROCESS_START, &[], started);
         }
         if let (Some(virtual_bytes), Some(resident)) = (field(23), field(24)) {
             page.put(&families::PROCESS_VIRTUAL, &[], virtual_bytes);
             page.put(&families::PROCESS_RESIDENT, &[], resident * unit(bytes));
         }
     }
-    if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The folder that is read is one of them.
-        page.count(&families::PROCESS_FDS, &[], (open.count() as u64).saturating_sub(1));
+    if let Some(open) = open_files() {
+        page.count(&families::PROCESS_FDS, &[], open);
     }
-    if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+    if let Some(most) = most_files() {
         page.count(&families::PROCESS_MAX_FDS, &[], most);
     }
+}
+
+/// How many files and connections are open.
+pub(super) fn open_files() -> Option<u64> {
+    // The folder that is read is one of them.
+    fs::read_dir("/proc/self/fd").ok().map(|open| (open.count() as u64).saturating_sub(1))
+}
+
+/// How many may be.
+pub(super) fn most_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// When the process was started, in seconds since the Unix epoch.
+pub(super) fn started() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    started_by(&fields(&stat))
+}
+
+fn started_by(fields: &[&str]) -> Option<f64> {
+    // By its number in proc_pid_stat(5).
+    let after: f64 = fields.get(22 - 3)?.parse().ok()?;
+    Some(boot_time()? + after / rustix::param::clock_ticks_per_second().max(1) as f64)
 }
 
 /// What follows the command, which may hold anything, in `/proc/self/stat`: field 3 first.

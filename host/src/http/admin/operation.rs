@@ -3,6 +3,7 @@
 //! A call reaches what runs only when all of that is found to be so. Nothing here acts on anything.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::deploy::audit::Caller;
 use crate::deploy::command::Denied;
 use crate::deploy::{Deployer, may_pass};
+use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::record::Refusal;
 
@@ -71,6 +73,8 @@ pub(super) struct Call {
     pub(super) media_type: &'static str,
     pub(super) body: Bytes,
     pub(super) caller: Caller,
+    /// Knows the numbers of a daemon that runs.
+    pub(super) monitor: Arc<Told>,
 }
 
 impl Operation {

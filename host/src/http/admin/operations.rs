@@ -2,6 +2,7 @@
 //!
 //! A new one is an entry here and a method of the deployer's; its path, its role and its bounds stand nowhere else.
 
+use anyhow::Context as _;
 use hyper::Method;
 
 use super::body::{EVENTS_MAX, NewEvent, Publish, Rollback, Upload};
@@ -10,9 +11,12 @@ use crate::deploy::Deployer;
 use crate::deploy::artifact::Parts;
 use crate::deploy::dead_letters::{PAGE_MAX, Search};
 use crate::deploy::groups::Reset;
+use crate::deploy::pausing::Pausing;
 use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::guest::engine::COMPONENT_MAX;
+use crate::http::monitor::Told;
 use crate::http::problem::Problem;
+use crate::metrics::gather::status::Status;
 
 const JSON: &str = "application/json";
 /// A few words.
@@ -27,6 +31,15 @@ const COMPONENT: Body =
 
 /// All of them.
 pub static OPERATIONS: &[Operation] = &[
+    Operation {
+        method: Method::GET,
+        path: "status",
+        role: Role::Read,
+        summary: "Say how the daemon, its handlers and its stores are",
+        query: &[],
+        body: None,
+        run: |_, call| told(status(&call.monitor)),
+    },
     Operation {
         method: Method::GET,
         path: "handlers",
@@ -121,6 +134,24 @@ pub static OPERATIONS: &[Operation] = &[
         run: |deployer, call| told(deployer.reset(call.param("group"), &call.json::<Reset>()?, &call.caller)),
     },
     Operation {
+        method: Method::POST,
+        path: "groups/{group}/pause",
+        role: Role::Operate,
+        summary: "Let a consumer group, a topic of it or a partition stand still",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.pause(call.param("group"), &pausing(&call)?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "groups/{group}/resume",
+        role: Role::Operate,
+        summary: "Let a consumer group, or a part of it, that was paused go on",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.resume(call.param("group"), &pausing(&call)?, &call.caller)),
+    },
+    Operation {
         method: Method::GET,
         path: "dead-letters",
         role: Role::Read,
@@ -198,6 +229,16 @@ fn deploy(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
         true => deployer.rehearse(sent, smoke),
         false => deployer.upload(sent, smoke, &call.caller),
     })
+}
+
+fn status(monitor: &Told) -> anyhow::Result<Status> {
+    let gatherer = monitor.gatherer.get().context("the daemon does not run yet")?;
+    Ok(gatherer.status(monitor.now.get()))
+}
+
+/// With nothing said it is all of the group.
+fn pausing(call: &Call) -> Result<Pausing, Problem> {
+    if call.body.is_empty() { Ok(Pausing::default()) } else { call.json() }
 }
 
 fn rollback(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
