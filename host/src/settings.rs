@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use destination::{Destination, Destinations, Post};
+pub use load::FILE;
 pub use problems::{Problem, Problems};
 pub use security::{Properties, Security};
 

@@ -44,7 +44,7 @@ pub fn look(
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
-    find(&topics::open(connection)?, connection, partitions, time)
+    look_with(&topics::open(connection)?, connection, partitions, time)
 }
 
 /// Looks at all partitions of topics; those of topics that are not there are not in the map.
@@ -64,7 +64,7 @@ pub fn of(connection: &Connection, topics: &[&str]) -> Result<HashMap<(String, i
             Err(code) => bail!("ask Kafka at {} for topic {}: {code}", connection.bootstrap, topic.name),
         }
     }
-    let ends = find(&client, connection, &partitions, None)?;
+    let ends = look_with(&client, connection, &partitions, None)?;
     let there = |place: &&(&str, i32)| ends.contains_key(&(place.0.to_owned(), place.1));
     if let Some((topic, partition)) = partitions.iter().find(|place| !there(place)) {
         bail!("Kafka at {} does not answer for {topic}/{partition}: is its leader there?", connection.bootstrap);
@@ -72,7 +72,11 @@ pub fn of(connection: &Connection, topics: &[&str]) -> Result<HashMap<(String, i
     Ok(ends)
 }
 
-fn find<C: ClientContext>(
+/// Looks as [`look`] does, by a client that is there.
+///
+/// # Errors
+/// No broker answers.
+pub fn look_with<C: ClientContext>(
     client: &Client<C>,
     connection: &Connection,
     partitions: &[(&str, i32)],
@@ -114,6 +118,16 @@ pub fn highs<C: ClientContext>(
     }
     let ids = ids(client, connection, partitions).with_context(away)?;
     native::list_offsets(client, &of_topics(partitions, &ids), native::END, WITHIN).with_context(away)
+}
+
+/// The latest time that a record of each partition has, in milliseconds since the Unix epoch (KIP-734); one without records is left out.
+/// All of the partitions have to be there.
+///
+/// # Errors
+/// No broker answers, or one does not know the question.
+pub fn newest<C: ClientContext>(client: &Client<C>, partitions: &[(&str, i32)]) -> Result<HashMap<(String, i32), i64>> {
+    let found = native::list_times(client, partitions, WITHIN).context("ask Kafka for the newest records")?;
+    Ok(found.into_iter().filter(|(_, time)| *time >= 0).collect())
 }
 
 /// The ids of those topics that are there.

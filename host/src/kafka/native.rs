@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::{ptr, slice};
 
 use bytes::Bytes;
-use rdkafka::bindings::{self, rd_kafka_admin_op_t, rd_kafka_event_t, rd_kafka_queue_t};
+use rdkafka::bindings::{self, rd_kafka_ResourceType_t, rd_kafka_admin_op_t, rd_kafka_event_t, rd_kafka_queue_t};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedHeaders;
@@ -25,6 +25,8 @@ pub(super) const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopi
 pub(super) const BEGIN: i64 = -2;
 /// For [`list_offsets`]: the offset that the next record will get.
 pub(super) const END: i64 = -1;
+/// For [`list_places`]: the record with the latest time (KIP-734).
+const NEWEST: i64 = -3;
 
 /// librdkafka reports on time; this is for a call that it lost.
 const GRACE: Duration = Duration::from_secs(2);
@@ -153,6 +155,27 @@ pub(super) fn list_offsets<C: ClientContext>(
     which: i64,
     timeout: Duration,
 ) -> Result<HashMap<(String, i32), i64>, Failure> {
+    let places = list_places(client, partitions, which, timeout)?;
+    Ok(places.into_iter().map(|(place, (offset, _))| (place, offset)).collect())
+}
+
+/// Asks for the latest time that a record of each partition has, in milliseconds since the Unix epoch; -1 where there is none.
+pub(super) fn list_times<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    timeout: Duration,
+) -> Result<HashMap<(String, i32), i64>, Failure> {
+    let places = list_places(client, partitions, NEWEST, timeout)?;
+    Ok(places.into_iter().map(|(place, (_, time))| (place, time)).collect())
+}
+
+/// An offset of each partition, and the time of its record where that is known.
+fn list_places<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    which: i64,
+    timeout: Duration,
+) -> Result<HashMap<(String, i32), (i64, i64)>, Failure> {
     let mut found = HashMap::with_capacity(partitions.len());
     if partitions.is_empty() {
         return Ok(found);
@@ -184,11 +207,77 @@ pub(super) fn list_offsets<C: ClientContext>(
         for i in 0..count {
             let place = &*bindings::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
             if place.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                found.insert((text(place.topic), place.partition), place.offset);
+                let time = bindings::rd_kafka_ListOffsetsResultInfo_timestamp(*infos.add(i));
+                found.insert((text(place.topic), place.partition), (place.offset, time));
             }
         }
     }
     Ok(found)
+}
+
+/// Asks for the settings of topics, each by its name. One that cannot be asked for is not in the map; if none can, it is an error.
+pub(super) fn describe_configs<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<HashMap<String, HashMap<String, String>>, Failure> {
+    let mut found = HashMap::new();
+    if topics.is_empty() {
+        return Ok(found);
+    }
+    let names = topics
+        .iter()
+        .map(|name| CString::new(*name).map_err(|_| Failure::invalid(format!("{name:?} holds a zero byte"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let request = Request::new(client, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout)?;
+    // SAFETY: the names are valid C strings, which the resources copy; the resources are copied by the call, and each is freed
+    // once. Client, options and queue outlive the call.
+    unsafe {
+        let topic = rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        let mut resources: Vec<_> =
+            names.iter().map(|name| bindings::rd_kafka_ConfigResource_new(topic, name.as_ptr())).collect();
+        bindings::rd_kafka_DescribeConfigs(
+            client.native_ptr(),
+            resources.as_mut_ptr(),
+            resources.len(),
+            request.options,
+            request.queue,
+        );
+        bindings::rd_kafka_ConfigResource_destroy_array(resources.as_mut_ptr(), resources.len());
+    }
+    let event = request.wait()?;
+    let mut refused = None;
+    // SAFETY: the event is alive to the end of this function, and owns the result and everything reached from it; null is
+    // checked for, lists are read only as far as they go, and what is kept is copied.
+    unsafe {
+        let result = bindings::rd_kafka_event_DescribeConfigs_result(event.0);
+        if result.is_null() {
+            return Err(Failure::invalid("librdkafka answered DescribeConfigs with another event"));
+        }
+        let mut count = 0;
+        let resources = bindings::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
+        for i in 0..count {
+            let resource = *resources.add(i);
+            let code = RDKafkaErrorCode::from(bindings::rd_kafka_ConfigResource_error(resource));
+            if code != RDKafkaErrorCode::NoError {
+                refused =
+                    Some(Failure { code, reason: text(bindings::rd_kafka_ConfigResource_error_string(resource)) });
+                continue;
+            }
+            let mut size = 0;
+            let entries = bindings::rd_kafka_ConfigResource_configs(resource, &mut size);
+            let entry = |i| {
+                let entry = *entries.add(i);
+                (text(bindings::rd_kafka_ConfigEntry_name(entry)), text(bindings::rd_kafka_ConfigEntry_value(entry)))
+            };
+            let name = text(bindings::rd_kafka_ConfigResource_name(resource));
+            found.insert(name, (0..size).map(entry).collect());
+        }
+    }
+    match refused {
+        Some(failure) if found.is_empty() => Err(failure),
+        _ => Ok(found),
+    }
 }
 
 /// Creates one topic, and waits until the controller has done so.

@@ -3,6 +3,7 @@
 //! Never changes a topic, never deletes one, and never creates one by asking for it. A client is opened for each
 //! call and closed again: topics are looked after at start and at a deployment, and an idle client is not free.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -264,6 +265,18 @@ pub(crate) fn open(connection: &Connection) -> Result<Client<Reporter>, TopicErr
         Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Reporter::new("admin"))
     };
     open().map_err(|error| TopicError::Client { reason: error.to_string() })
+}
+
+/// The settings of topics that are there, each by its name; those that this client may not ask for are left out.
+///
+/// # Errors
+/// No broker answers; or this client may ask for none.
+pub(crate) fn configs(
+    client: &Client<Reporter>,
+    topics: &[&str],
+    timeout: Duration,
+) -> anyhow::Result<HashMap<String, HashMap<String, String>>> {
+    Ok(native::describe_configs(client, topics, timeout)?)
 }
 
 /// The broker's words without their full stop, for use inside a sentence.

@@ -25,6 +25,9 @@ const STEPS: [&str; 13] = [
     PAUSES,
 ];
 
+/// How many there are, which a store of this version has taken.
+pub const LATEST: i64 = STEPS.len() as i64;
+
 const FIRST: &str = "
 CREATE TABLE tm_meta (
     key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -9,7 +9,7 @@ use super::reader::{self, PREFIX, Variables};
 use super::{Problems, Settings, read};
 
 /// The file that is read when none is named.
-const FILE: &str = "tidemill.toml";
+pub const FILE: &str = "tidemill.toml";
 
 /// Variables that are not settings: which file to read, the token of another machine's daemon, where the tests' Kafka keeps its jars,
 /// and what tests of handlers run.

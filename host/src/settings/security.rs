@@ -38,6 +38,20 @@ impl Properties {
 }
 
 impl Security {
+    /// Files that hold what is secret.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        let key = self.properties.0.get("ssl.key.location").map(Path::new);
+        self.files.values().map(PathBuf::as_path).chain(key)
+    }
+
+    /// Files that hold certificates.
+    pub fn certificate_files(&self) -> impl Iterator<Item = &Path> {
+        ["ssl.ca.location", "ssl.certificate.location"]
+            .into_iter()
+            .filter_map(|name| self.properties.0.get(name))
+            .map(Path::new)
+    }
+
     /// With what is in files.
     ///
     /// # Errors
