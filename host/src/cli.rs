@@ -228,6 +228,50 @@ mod tests {
         Line::command().debug_assert();
     }
 
+    /// Each command that does something, as it is typed, with what its help says first.
+    fn leaves(of: &clap::Command, typed: &str, found: &mut Vec<(String, clap::Command)>) {
+        for command in of.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let typed = format!("{typed} {}", command.get_name());
+            match command.has_subcommands() {
+                true => leaves(command, &typed, found),
+                false => found.push((typed, command.clone())),
+            }
+        }
+    }
+
+    fn all() -> Vec<(String, clap::Command)> {
+        let mut found = Vec::new();
+        leaves(&command(), "tidemill", &mut found);
+        found
+    }
+
+    /// One row of the table for each command, word for word.
+    #[test]
+    fn the_documentation_lists_each_command() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let documented: Vec<&str> = text.lines().filter(|line| line.starts_with("| `tidemill ")).collect();
+        let row = |(typed, command): &(String, clap::Command)| {
+            format!("| `{typed}` | {} |", command.get_about().map(ToString::to_string).unwrap_or_default())
+        };
+        let rows: Vec<String> = all().iter().map(row).collect();
+        assert_eq!(documented, rows, "docs/commands.md should have:\n{}", rows.join("\n"));
+    }
+
+    #[test]
+    fn what_lists_or_says_something_does_so_as_json_too() {
+        let says = ["List", "Say", "Show", "Check the settings, this machine"];
+        let mut listings = 0;
+        for (typed, command) in all() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            if says.iter().any(|verb| about.starts_with(verb)) {
+                listings += 1;
+                assert!(command.get_arguments().any(|argument| argument.get_id() == "json"), "{typed} has no --json");
+            }
+        }
+        assert!(listings >= 7, "{listings}");
+    }
+
     #[test]
     fn settings_problems_are_told_apart_from_failures() {
         let problems = Settings::parse("a = 1\nb = 2", "x.toml").unwrap_err();
