@@ -137,7 +137,7 @@ fn h7_a_store_that_is_damaged_or_from_another_time_is_told_whether_a_daemon_has_
     // As a person with sqlite3 could leave it.
     open()
         .execute_batch(
-            "PRAGMA foreign_keys = OFF; CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE child (of REFERENCES parent);
+            "PRAGMA foreign_keys = OFF; CREATE TABLE elder (id INTEGER PRIMARY KEY); CREATE TABLE child (of REFERENCES elder);
              INSERT INTO child VALUES (7);",
         )
         .unwrap();

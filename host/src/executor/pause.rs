@@ -22,8 +22,9 @@ impl Executor {
 
     /// Ends the pauses whose time is over.
     pub(super) fn end_pauses(&mut self) {
+        let Some(end) = self.pause_ends else { return };
         let now = crate::clock::now();
-        if self.pause_ends.is_none_or(|end| end > now) {
+        if now < end {
             return;
         }
         match self.whole(|executor| pause::end_due(executor.connection(), now)) {
@@ -35,7 +36,7 @@ impl Executor {
                 }
             }
             Err(error) => {
-                // With the time of a store's own pause, when it cannot be written.
+                // As long as any store is left alone that cannot be written.
                 self.pause_ends = Some(now + 1_000);
                 tracing::warn!(store = %self.name, %error, "end a pause; it is tried again");
             }
