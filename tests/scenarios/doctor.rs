@@ -137,14 +137,14 @@ fn h7_a_store_that_is_damaged_or_from_another_time_is_told_whether_a_daemon_has_
     // As a person with sqlite3 could leave it.
     open()
         .execute_batch(
-            "PRAGMA foreign_keys = OFF; CREATE TABLE elder (id INTEGER PRIMARY KEY); CREATE TABLE child (of REFERENCES elder);
-             INSERT INTO child VALUES (7);",
+            "PRAGMA foreign_keys = OFF; CREATE TABLE elder (id INTEGER PRIMARY KEY); CREATE TABLE younger (of REFERENCES elder);
+             INSERT INTO younger VALUES (7);",
         )
         .unwrap();
-    assert_eq!(says(&sandbox, "stores", "bad", &["1 rows refer to what is not there", "table child"]), 4);
+    assert_eq!(says(&sandbox, "stores", "bad", &["1 rows refer to what is not there", "table younger"]), 4);
     daemon.terminate();
-    says(&sandbox, "stores", "bad", &["table child"]);
-    open().execute_batch("DROP TABLE child").unwrap();
+    says(&sandbox, "stores", "bad", &["table younger"]);
+    open().execute_batch("DROP TABLE younger").unwrap();
     well(&sandbox, "stores");
 
     open()
