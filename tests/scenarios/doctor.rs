@@ -154,9 +154,10 @@ fn h7_a_store_that_is_damaged_or_from_another_time_is_told_whether_a_daemon_has_
         )
         .unwrap();
     says(&sandbox, "clock", "bad", &["2100-01-01T00:00:00", "set the clock right"]);
+    let known: i64 = open().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     open().execute_batch("DELETE FROM tm_outbox; PRAGMA user_version = 999").unwrap();
     says(&sandbox, "stores", "bad", &["a newer Tidemill (ledger 999"]);
-    open().execute_batch("PRAGMA user_version = 12; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    open().execute_batch(&format!("PRAGMA user_version = {known}; PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
 
     // A page in the middle that is no page.
     let mut bytes = fs::read(&path).unwrap();

@@ -44,8 +44,17 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 9] =
-    ["deploy", "rollback", "undeploy", "reset-group", "pause-group", "resume-group", "replay-dead-letters", "discard-dead-letters", "go-back"];
+pub const ACTIONS: [&str; 9] = [
+    "deploy",
+    "rollback",
+    "undeploy",
+    "reset-group",
+    "pause-group",
+    "resume-group",
+    "replay-dead-letters",
+    "discard-dead-letters",
+    "go-back",
+];
 
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
