@@ -185,6 +185,15 @@ fn s2_10_shells_complete_and_the_manual_has_a_page_for_each_command() {
     assert!(text(&sandbox.tidemill(&["man"])).contains(".SH NAME"));
 }
 
+/// Ends the orders, also where the test has failed.
+struct Drawn<'a>(&'a AtomicBool);
+
+impl Drop for Drawn<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// With `TIDEMILL_TEST_PICTURE` set it writes `docs/status.svg` anew.
 #[test]
 fn s2_10_the_picture_of_a_status_is_drawn_from_one() {
@@ -201,11 +210,10 @@ fn s2_10_the_picture_of_a_status_is_drawn_from_one() {
         }
     };
     let mut screen = std::thread::scope(|scope| {
+        let _drawn = Drawn(&drawn);
         scope.spawn(order);
         Store::open(&sandbox, "notification").until("SELECT count(*) >= 20 FROM notifications", 1);
-        let screen = text(&sandbox.tidemill(&["status"]));
-        drawn.store(true, Ordering::Relaxed);
-        screen
+        text(&sandbox.tidemill(&["status"]))
     });
     for name in ["order", "notification", "hostile"] {
         line(&screen, name);
