@@ -40,6 +40,7 @@ use crate::metrics::health::Stage;
 use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::{Acks, Bootstrap, Settings, Topic};
+use crate::trace::Tracer;
 
 /// How long to wait before topics are looked after again while Kafka does not answer.
 const TOPICS_AGAIN: Duration = Duration::from_secs(2);
@@ -85,6 +86,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     let outbound = Outbound::new(runtime.handle().clone())?;
     let destinations = settings.destinations.clone().with_secrets()?;
     let sender = Sender::new(kafka.clone(), destinations.clone());
+    let tracer = Tracer::start(&settings.traces, folder.id(), runtime.handle())?;
     let (relay, relay_threads) = relay::start(relay::Plan {
         connection: kafka.clone(),
         admin: admin.clone(),
@@ -93,6 +95,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         outbound: outbound.clone(),
         sweep: settings.outbox.sweep,
         read_back: settings.outbox.read_back.then(|| format!("tidemill-{}-relay", folder.id())),
+        tracer: tracer.clone(),
     })?;
     let stopping = Arc::new(AtomicBool::new(false));
     look_after_topics(admin.clone(), settings.topics.clone(), stopping.clone())?;
@@ -102,13 +105,13 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         host_id: folder.id().to_owned(),
         engine,
         routes: routes.clone(),
-        readers: Readers::start()?,
+        readers: Readers::start(&tracer)?,
         kafka: kafka.clone(),
         admin,
         versions: Versions::open(&settings.data, settings.versions.keep)?,
         audit: Audit::new(&settings.data),
     };
-    let outside = Outside { outbound, sender };
+    let outside = Outside { outbound, sender, tracer: tracer.clone() };
     let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outside)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
     post.run(Gatherer::new(Parts {
@@ -116,6 +119,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         relay: relay.clone(),
         routes: routes.clone(),
         kafka: kafka.clone(),
+        tracer: tracer.clone(),
         data: settings.data.clone(),
         stuck_after: settings.metrics.stuck_after,
     })?);

@@ -74,6 +74,8 @@ pub struct Aside {
     pub answers: Answers,
     /// Calls that were made for it.
     pub asked: usize,
+    /// When its first run began, where its trace is recorded.
+    pub since: Option<Instant>,
 }
 
 /// A call that is made once the group has committed.

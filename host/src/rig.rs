@@ -48,6 +48,7 @@ use crate::outbound::{Call, Outbound};
 use crate::record::Record;
 use crate::settings::{Settings, units};
 use crate::store::Connection;
+use crate::trace::Tracer;
 use crate::{cli, clock};
 
 /// The rig's own file in its data folder.
@@ -133,7 +134,7 @@ impl Rig {
             client,
             address,
             routes,
-            readers: Readers::start()?,
+            readers: Readers::start(&Tracer::default())?,
             kafka: Arc::new(Mutex::new(kafka)),
             services: Arc::default(),
             lines,
@@ -245,6 +246,7 @@ impl Rig {
         let outside = Outside {
             outbound: Outbound::scripted(Arc::new(move |call: &Call| lock(&services).call(call))),
             sender: Sender::scripted(Arc::new(move |event: &Event, way: Way| lock(&kafka).send(event, way))),
+            tracer: Tracer::default(),
         };
         let keep = Keep { inbox: self.settings.inbox.keep, answers: self.settings.http.idempotency_keep };
         let (store, outbox) = (&self.settings.store, &self.settings.outbox);

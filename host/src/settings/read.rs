@@ -11,6 +11,7 @@ use super::destination::destinations;
 use super::librdkafka::Reach;
 use super::reader::Section;
 use super::security::security;
+use super::traces::traces;
 use super::value::Value;
 use super::{
     Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics,
@@ -44,6 +45,8 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         defaults: defaults(&root.section("defaults")),
         overrides: overrides(root, base),
         log: log(&root.section("log")),
+        traces: traces(&root.section("traces"), base),
+        stop_within: root.take("stop-within", |v| v.duration(SECOND..=DAY)).unwrap_or(25 * SECOND),
     }
 }
 
