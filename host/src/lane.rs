@@ -10,6 +10,7 @@ pub mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::guest::Answers;
 use crate::ledger::offset::Replay;

@@ -217,7 +217,8 @@ mod tests {
     }
 
     fn place(tracer: &Tracer, parent: Option<&str>, n: i64, attempt: u32) -> Place {
-        let incoming = parent.map(|parent| Incoming { context: Context::parse(parent.as_bytes()).unwrap(), state: None });
+        let incoming =
+            parent.map(|parent| Incoming { context: Context::parse(parent.as_bytes()).unwrap(), state: None });
         let seed = seed(n);
         tracer.place(incoming, Origin { root: &seed, seed: &seed, attempt })
     }

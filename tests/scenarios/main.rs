@@ -31,6 +31,8 @@ mod members;
 mod groups;
 mod metrics;
 mod monitoring;
+mod tracing;
+mod signals;
 mod commerce;
 mod standby;
 mod crash;

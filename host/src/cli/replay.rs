@@ -20,12 +20,12 @@ use crate::guest::Engine;
 use crate::kafka::dead_letter;
 use crate::ledger::deployment::{self, Status};
 use crate::record::Record;
-use crate::trace::Tracer;
 use crate::replay::{self, Plan, Version};
 use crate::rig::wire::{Expected, Fed};
 use crate::scratch::Scratch;
 use crate::settings::{Settings, units};
 use crate::store::Connection;
+use crate::trace::Tracer;
 
 /// `tidemill replay`
 #[derive(Debug, Args)]

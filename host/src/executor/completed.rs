@@ -160,8 +160,15 @@ impl Completed {
     ) -> Logged {
         let event = &self.sending.event;
         let (trace_id, span_id) = told_of(place);
-        let span = tracing::info_span!("completed", handler, version, topic = event.topic, event_id = event.event_id,
-            trace_id, span_id);
+        let span = tracing::info_span!(
+            "completed",
+            handler,
+            version,
+            topic = event.topic,
+            event_id = event.event_id,
+            trace_id,
+            span_id
+        );
         let trouble = trouble.map(|trouble| format!("{trouble}; it is not told again"));
         Logged { span, lines, trouble }
     }

@@ -355,7 +355,7 @@ impl Executor {
             }
         }
         group.sends.into_iter().for_each(|(handler, sending)| self.send(handler, sending));
-        self.tell(group.traced, group.picks.len(), group.committed_at, group.commit_took);
+        self.tell_of(group.traced, group.picks.len(), group.committed_at, group.commit_took);
         for logged in group.log {
             logged.emit();
         }

@@ -40,14 +40,25 @@ impl Traced {
 }
 
 /// What log lines say of a trace.
-pub(super) fn told_of(place: &Place) -> (Option<tracing::field::DisplayValue<opentelemetry::TraceId>>, Option<tracing::field::DisplayValue<opentelemetry::SpanId>>) {
+pub(super) fn told_of(
+    place: &Place,
+) -> (
+    Option<tracing::field::DisplayValue<opentelemetry::TraceId>>,
+    Option<tracing::field::DisplayValue<opentelemetry::SpanId>>,
+) {
     let current = place.current();
     (current.map(|c| tracing::field::display(c.trace)), current.map(|c| tracing::field::display(c.span)))
 }
 
 impl Executor {
     /// The group has committed: what its deliveries did is told, each with the commit that made it true.
-    pub(super) fn tell(&self, traced: Vec<Traced>, deliveries: usize, committed_at: Option<Instant>, took: Duration) {
+    pub(super) fn tell_of(
+        &self,
+        traced: Vec<Traced>,
+        deliveries: usize,
+        committed_at: Option<Instant>,
+        took: Duration,
+    ) {
         let Some(at) = committed_at else { return };
         let began = at.checked_sub(took).unwrap_or(at);
         for traced in traced {

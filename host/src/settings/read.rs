@@ -291,12 +291,7 @@ fn overrides(root: &Section<'_>, base: &Path) -> BTreeMap<String, Manifest> {
 fn log(section: &Section<'_>) -> Log {
     let level = section.take("level", |v| {
         let text = v.text()?;
-        match tracing_subscriber::EnvFilter::try_new(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(_) => Err(format!(
-                "\"{text}\" is not a filter; write error, warn, info, debug or trace, or a list like \"info,tidemill=debug\""
-            )),
-        }
+        crate::telemetry::parse(text).map(|_| text.to_owned())
     });
     Log {
         level: level.unwrap_or_else(|| "info".into()),
