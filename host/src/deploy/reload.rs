@@ -60,7 +60,7 @@ impl Reloaded {
         .into_iter()
         .flatten()
         .collect();
-        let handler = |(name, version): &(String, i64)| format!("handler {name} goes on with it as version {version}");
+        let handler = |(name, version): &(String, i64)| format!("handler {name} goes on with it (version {version})");
         lines.extend(self.handlers.iter().map(handler));
         lines.extend(self.kept.iter().map(|(name, why)| format!("handler {name} goes on as it was: {why}")));
         if lines.is_empty() {

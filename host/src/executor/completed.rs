@@ -160,7 +160,7 @@ impl Completed {
     ) -> Logged {
         let event = &self.sending.event;
         let (trace_id, span_id) = told_of(place);
-        let span = tracing::info_span!(
+        let span = tracing::error_span!(
             "completed",
             handler,
             version,

@@ -331,14 +331,15 @@ impl Delivery {
     pub(super) fn logged(&self, lines: Vec<guest::LogLine>, trouble: Option<String>) -> Logged {
         let version = self.live.version;
         let (trace_id, span_id) = told_of(&self.place);
+        // Of the highest level, so that a line names its record at whatever level there are lines.
         let span = match self.input.reason() {
-            None if self.is_timer() => tracing::info_span!("timer", handler = %self.handler, version,
+            None if self.is_timer() => tracing::error_span!("timer", handler = %self.handler, version,
                 name = %self.record.topic, due = units::show_time(self.record.offset), attempt = self.attempt,
                 trace_id, span_id),
-            None => tracing::info_span!("delivery", handler = %self.handler, version, topic = %self.record.topic,
+            None => tracing::error_span!("delivery", handler = %self.handler, version, topic = %self.record.topic,
                 partition = self.record.partition, offset = self.record.offset, attempt = self.attempt, trace_id,
                 span_id),
-            Some(_) => tracing::info_span!("compensation", handler = %self.handler, version, source = self.source,
+            Some(_) => tracing::error_span!("compensation", handler = %self.handler, version, source = self.source,
                 attempt = self.attempt, trace_id, span_id),
         };
         Logged { span, lines, trouble }

@@ -184,7 +184,7 @@ pub(super) fn conclude(
     let trouble = answer.as_ref().err().map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
     let logged = (trouble.is_some() || !lines.is_empty()).then(|| {
         let (trace_id, span_id) = told_of(place);
-        let span = tracing::info_span!("request", handler, version, method = %request.method, path = %request.path,
+        let span = tracing::error_span!("request", handler, version, method = %request.method, path = %request.path,
             trace_id, span_id);
         Logged { span, lines, trouble }
     });

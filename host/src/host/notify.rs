@@ -13,9 +13,29 @@ use tokio::runtime::Handle;
 use crate::http::monitor::Told;
 use crate::metrics::Gatherer;
 
+/// How long news may take to be told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The service manager, if one wants to know.
 #[derive(Clone, Default)]
-pub(super) struct Notify(Option<Arc<(UnixDatagram, SocketAddr)>>);
+pub(super) struct Notify(Option<Arc<Line>>);
+
+struct Line {
+    /// Waits a little where the service manager is slow.
+    news: UnixDatagram,
+    /// Waits for nothing: a beat that is late is none.
+    beats: UnixDatagram,
+    to: SocketAddr,
+}
+
+impl Line {
+    fn open(to: SocketAddr) -> std::io::Result<Self> {
+        let line = Self { news: UnixDatagram::unbound()?, beats: UnixDatagram::unbound()?, to };
+        line.news.set_write_timeout(Some(PATIENCE))?;
+        line.beats.set_nonblocking(true)?;
+        Ok(line)
+    }
+}
 
 impl Notify {
     /// The one that the environment names.
@@ -27,7 +47,7 @@ impl Notify {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(&name),
         };
-        match address.and_then(|address| Ok((UnixDatagram::unbound()?, address))) {
+        match address.and_then(Line::open) {
             Ok(found) => Self(Some(Arc::new(found))),
             Err(error) => {
                 tracing::warn!(socket = name, %error, "the service manager cannot be told anything (NOTIFY_SOCKET)");
@@ -37,8 +57,8 @@ impl Notify {
     }
 
     fn tell(&self, state: &str) {
-        if let Some(to) = &self.0
-            && let Err(error) = to.0.send_to_addr(state.as_bytes(), &to.1)
+        if let Some(line) = &self.0
+            && let Err(error) = line.news.send_to_addr(state.as_bytes(), &line.to)
         {
             tracing::debug!(%error, "tell the service manager");
         }
@@ -62,8 +82,7 @@ impl Notify {
 
     /// Tells that it lives, as often as the service manager wants to know.
     pub(super) fn watch(&self, told: Arc<Told>, runtime: &Handle) {
-        let Some(every) = self.0.as_ref().and_then(|_| watchdog()) else { return };
-        let notify = self.clone();
+        let Some((line, every)) = self.0.clone().zip(watchdog()) else { return };
         runtime.spawn(async move {
             let mut beat = tokio::time::interval(every);
             let mut alive = true;
@@ -79,7 +98,7 @@ impl Notify {
                         );
                     }
                 } else {
-                    notify.tell("WATCHDOG=1");
+                    let _ = line.beats.send_to_addr(b"WATCHDOG=1", &line.to);
                 }
                 alive = state.is_none();
             }
