@@ -134,7 +134,7 @@ impl Rig {
             client,
             address,
             routes,
-            readers: Readers::start(&Tracer::default())?,
+            readers: Readers::start(&Tracer::rehearsing(&settings.traces))?,
             kafka: Arc::new(Mutex::new(kafka)),
             services: Arc::default(),
             lines,
@@ -246,7 +246,7 @@ impl Rig {
         let outside = Outside {
             outbound: Outbound::scripted(Arc::new(move |call: &Call| lock(&services).call(call))),
             sender: Sender::scripted(Arc::new(move |event: &Event, way: Way| lock(&kafka).send(event, way))),
-            tracer: Tracer::default(),
+            tracer: Tracer::rehearsing(&self.settings.traces),
         };
         let keep = Keep { inbox: self.settings.inbox.keep, answers: self.settings.http.idempotency_keep };
         let (store, outbox) = (&self.settings.store, &self.settings.outbox);
