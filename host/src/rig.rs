@@ -95,6 +95,7 @@ impl Rig {
         let lines = Lines::start()?;
         let artifact = Artifact::read(&plan.file).with_context(|| plan.file.display().to_string())?;
         let settings = plan.settings(&artifact)?;
+        let readers = Readers::start(&Tracer::rehearsing(&settings.traces))?;
         let file = settings.data.join(FILE);
         if settings.data.join("stores").exists() && !file.exists() {
             bail!(
@@ -134,7 +135,7 @@ impl Rig {
             client,
             address,
             routes,
-            readers: Readers::start(&Tracer::rehearsing(&settings.traces))?,
+            readers,
             kafka: Arc::new(Mutex::new(kafka)),
             services: Arc::default(),
             lines,
