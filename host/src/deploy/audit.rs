@@ -47,8 +47,16 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 8] =
-    ["deploy", "rollback", "undeploy", "reset-group", "replay-dead-letters", "discard-dead-letters", "go-back", "reload"];
+pub const ACTIONS: [&str; 8] = [
+    "deploy",
+    "rollback",
+    "undeploy",
+    "reset-group",
+    "replay-dead-letters",
+    "discard-dead-letters",
+    "go-back",
+    "reload",
+];
 
 /// What was done, or refused.
 #[derive(Clone, Debug, Default, Serialize)]
