@@ -14,6 +14,8 @@ pub mod versions;
 pub mod rollback;
 pub mod undeploy;
 pub mod inspect;
+pub mod log;
+pub mod reload;
 pub mod remote;
 pub mod groups;
 pub mod dlt;
@@ -92,6 +94,10 @@ enum Command {
     Undeploy(undeploy::Arguments),
     /// Say what is in a handler's file, without running it, or in the live version of a handler.
     Inspect(inspect::Arguments),
+    /// Say what the daemon logs, or let it log something else.
+    Log(log::Arguments),
+    /// Let the daemon read its settings again, and say what of them holds now.
+    Reload(reload::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
     /// List the handlers' consumer groups, say where they stand, let one go on at other offsets, or pause one.
@@ -124,7 +130,7 @@ enum Command {
 }
 
 /// Which settings to use.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Config {
     /// The file with the settings; without it `tidemill.toml` in the current folder, if there is one.
     #[arg(long, value_name = "FILE", env = "TIDEMILL_CONFIG")]
@@ -143,10 +149,18 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(&self) -> Result<Settings, Problems> {
+        self.load_with_text().map(|(settings, _)| settings)
+    }
+
+    /// The same, with the file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load_with_text(&self) -> Result<(Settings, String), Problems> {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Settings::load(self.config.as_deref(), std::env::vars_os().filter_map(text))
+        Settings::load_with_text(self.config.as_deref(), std::env::vars_os().filter_map(text))
     }
 }
 
@@ -170,6 +184,8 @@ pub fn main() -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Undeploy(arguments) => undeploy::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),

@@ -24,6 +24,11 @@ pub fn now() -> i64 {
     }
 }
 
+/// What the wall's clock said at that moment, to be told with the precision that [`now`] has not; nothing is decided by it.
+pub fn wall(at: Instant) -> SystemTime {
+    SystemTime::now() - at.elapsed()
+}
+
 /// Lets time stand still at `at`, in milliseconds since the Unix epoch, until the next call; it does not go back either. For a
 /// rig, in which time passes when a test says so.
 pub fn hold(at: i64) {

@@ -21,10 +21,11 @@ mod rehearsal;
 pub mod smoke;
 mod refused;
 pub mod watch;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::oneshot;
@@ -37,6 +38,8 @@ use self::going_back::Tried;
 use self::manifest::{Route, Spec};
 use self::refused::Refused;
 use self::rehearsal::Rehearsal;
+use self::reload::Keys;
+pub use self::reload::{Control, Read, Reloaded};
 use self::stores::{Pin, Stores};
 use self::versions::Versions;
 use crate::executor::readers::Readers;
@@ -149,6 +152,8 @@ pub struct Surroundings {
     pub versions: Versions,
     /// Notes who did what.
     pub audit: Audit,
+    /// What can be another way while the daemon runs.
+    pub control: Control,
 }
 
 /// Deploys and removes handlers, one at a time.
@@ -156,6 +161,10 @@ pub struct Deployer {
     around: Surroundings,
     stores: Stores,
     handlers: Mutex<Handlers>,
+    /// The settings, as they are now.
+    settings: RwLock<Arc<Settings>>,
+    /// What the file says that they are of.
+    keys: Mutex<Keys>,
 }
 
 impl Deployer {
@@ -164,7 +173,9 @@ impl Deployer {
         if let Err(error) = rehearsal::clear(&around.settings.data) {
             tracing::warn!(error = format!("{error:#}"), "they take space until then");
         }
-        Self { around, stores, handlers: Mutex::default() }
+        let settings = RwLock::new(Arc::new(around.settings.clone()));
+        let keys = Mutex::new(Keys::of(&around.control.text));
+        Self { around, stores, handlers: Mutex::default(), settings, keys }
     }
 
     /// Makes the file's version live, or the one that runs in its place. `None` if just that runs already.
@@ -220,7 +231,7 @@ impl Deployer {
 
     /// Makes a version live. `None` if just that runs. Why one was refused is noted in its store.
     fn go_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
-        let refused = Refused::of(&new, &self.around.settings);
+        let refused = Refused::of(&new, &self.settings());
         self.try_live(handlers, new).inspect_err(|error| {
             if !may_pass(error) {
                 self.note(refused, format!("{error:#}"));
@@ -230,7 +241,7 @@ impl Deployer {
 
     fn try_live(&self, handlers: &mut Handlers, new: Candidate) -> Result<Option<Made>> {
         let Candidate { artifact, file, instead_of, source, who, before, probation, smoke } = new;
-        let spec = artifact.resolve(&self.around.settings)?;
+        let spec = artifact.resolve(&self.settings())?;
         if let Some(running) = handlers.get(&spec.name)
             && running.file == file
             && running.version == artifact.version
@@ -316,6 +327,11 @@ impl Deployer {
         self.around.versions.prune(&deployment::history(&Store::open_reader(store)?, handler)?)
     }
 
+    /// The settings, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Handlers> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -351,7 +367,7 @@ impl Deployer {
         if !self.around.kafka.is_embedded() {
             return Ok(());
         }
-        let settings = &self.around.settings;
+        let settings = self.settings();
         let plain = spec.publish.values().filter(|topic| !topic.is_dated()).map(Template::as_str);
         let published = plain.filter(|topic| settings.destinations.http(topic).is_none());
         for topic in spec.topics.iter().map(String::as_str).chain(published) {

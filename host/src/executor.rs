@@ -18,6 +18,7 @@ mod outside;
 mod request;
 mod publish;
 mod completed;
+mod traced;
 mod switch;
 mod reset;
 mod letters;
@@ -62,6 +63,7 @@ use crate::record::{Answer, Refusal, Request};
 use crate::settings;
 use crate::store::rights::Tables;
 use crate::store::{Connection, Error};
+use crate::trace::Tracer;
 
 /// How long the executor waits before it tries a store again that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -78,6 +80,8 @@ pub struct Outside {
     pub outbound: Outbound,
     /// Kafka.
     pub sender: Sender,
+    /// Spans of what was done.
+    pub tracer: Tracer,
 }
 
 /// Opens the store and starts its thread.
@@ -209,6 +213,8 @@ struct Waiting {
     /// What the host publishes for it, in place of the handler's run.
     publication: Option<Arc<Publication>>,
     reply: oneshot::Sender<Answer>,
+    /// When it came.
+    since: Instant,
     /// What its calls to the outside were answered, once it has made one.
     aside: Option<Aside>,
 }

@@ -8,23 +8,27 @@ pub mod admin;
 pub mod monitor;
 mod address;
 mod greeting;
+mod notify;
+mod stop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
 use self::monitor::Post;
+use self::notify::Notify;
+use self::stop::{Progress, Signals, Step};
 use crate::broker::Embedded;
-use crate::deploy::audit::Audit;
+use crate::deploy::audit::{Audit, Caller};
 use crate::deploy::stores::Stores;
 use crate::deploy::versions::Versions;
 use crate::deploy::watch::Watch;
-use crate::deploy::{Deployer, Surroundings};
+use crate::deploy::{Control, Deployer, Read, Surroundings};
 use crate::executor::Outside;
 use crate::executor::readers::Readers;
 use crate::guest::Engine;
@@ -40,6 +44,8 @@ use crate::metrics::health::Stage;
 use crate::outbound::Outbound;
 use crate::relay;
 use crate::settings::{Acks, Bootstrap, Settings, Topic};
+use crate::telemetry::Levels;
+use crate::trace::Tracer;
 
 /// How long to wait before topics are looked after again while Kafka does not answer.
 const TOPICS_AGAIN: Duration = Duration::from_secs(2);
@@ -49,15 +55,35 @@ const PORT_AGAIN: Duration = Duration::from_millis(20);
 /// How long what is under way besides may go on once all is stopped.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until it is told to stop. A standby first waits until nobody else holds the data folder; a signal
+/// What the daemon is started with.
+pub struct Start {
+    /// The settings.
+    pub settings: Settings,
+    /// The text of their file.
+    pub text: String,
+    /// Reads them again.
+    pub read: Read,
+    /// What is logged.
+    pub levels: Levels,
+    /// Whether it waits while another one holds the data folder.
+    pub standby: bool,
+}
+
+/// Runs the daemon until it is told to stop. A standby first waits until nobody else holds the data folder; a signal that stops it
 /// ends it as it ends any process, since it has nothing to put in order yet.
-pub fn run(settings: Settings, standby: bool) -> Result<()> {
+pub fn run(start: Start) -> Result<()> {
+    let Start { settings, text, read, levels, standby } = start;
     survive_large_files();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the HTTP server")?;
+    // From here on it ends no process.
+    let hangup = runtime.block_on(async { signal(SignalKind::hangup()).context("listen for SIGHUP") })?;
+    let notify = Notify::of_environment();
     let mut post = Post::new(&settings, runtime.handle())?;
+    notify.watch(post.told(), runtime.handle());
     let (folder, waited) = if standby {
         post.stand_by();
+        notify.ready("standing by: another daemon holds the data folder");
         Folder::wait(&settings.data)?
     } else {
         (Folder::open(&settings.data)?, false)
@@ -85,6 +111,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     let outbound = Outbound::new(runtime.handle().clone())?;
     let destinations = settings.destinations.clone().with_secrets()?;
     let sender = Sender::new(kafka.clone(), destinations.clone());
+    let tracer = Tracer::start(&settings.traces, folder.id(), runtime.handle())?;
     let (relay, relay_threads) = relay::start(relay::Plan {
         connection: kafka.clone(),
         admin: admin.clone(),
@@ -93,6 +120,7 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         outbound: outbound.clone(),
         sweep: settings.outbox.sweep,
         read_back: settings.outbox.read_back.then(|| format!("tidemill-{}-relay", folder.id())),
+        tracer: tracer.clone(),
     })?;
     let stopping = Arc::new(AtomicBool::new(false));
     look_after_topics(admin.clone(), settings.topics.clone(), stopping.clone())?;
@@ -102,13 +130,14 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         host_id: folder.id().to_owned(),
         engine,
         routes: routes.clone(),
-        readers: Readers::start()?,
+        readers: Readers::start(&tracer)?,
         kafka: kafka.clone(),
         admin,
         versions: Versions::open(&settings.data, settings.versions.keep)?,
         audit: Audit::new(&settings.data),
+        control: Control { read, text, levels, tracer: tracer.clone() },
     };
-    let outside = Outside { outbound, sender };
+    let outside = Outside { outbound, sender, tracer: tracer.clone() };
     let deployer = Arc::new(Deployer::new(around, Stores::open_all(&settings, relay.clone(), outside)?));
     let watch = Watch::begin(&settings.handlers, deployer.clone())?.start(stopping.clone())?;
     post.run(Gatherer::new(Parts {
@@ -116,27 +145,34 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
         relay: relay.clone(),
         routes: routes.clone(),
         kafka: kafka.clone(),
+        tracer: tracer.clone(),
         data: settings.data.clone(),
         stuck_after: settings.metrics.stuck_after,
     })?);
     let told = post.told();
     greeting::say(&settings, address, &kafka, embedded.as_deref(), &deployer.specs())?;
 
+    let progress = Progress::default();
     let served = runtime.block_on(async {
         let cancel = CancellationToken::new();
-        let stop = cancel.clone();
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let signalled = told.clone();
+        let mut signals = Signals::listen()?;
+        let (stop, signalled, ends) = (cancel.clone(), told.clone(), stopping.clone());
+        let (deployer_of, progress, notify_of) = (deployer.clone(), progress.clone(), notify.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            signals.next().await;
+            let within = deployer_of.settings().stop_within;
             signalled.now.set(Stage::Stopping);
+            notify_of.stopping(within);
             tracing::info!("stopping: requests under way are answered, what is committed is published");
             stop.cancel();
+            // Nothing new is read while that lasts.
+            ends.store(true, Ordering::Relaxed);
+            let (reading, counting) = (deployer_of.clone(), deployer_of);
+            tokio::task::spawn_blocking(move || reading.stop_consumers());
+            signals.enforce(within, progress, move || unpublished(&counting)).await;
         });
+        tokio::spawn(reload_on(hangup, deployer.clone(), notify.clone()));
+        notify.ready(&format!("running: {} handlers, {address}", deployer.specs().len()));
         // Where either cannot be served, the daemon stops.
         let stop = cancel.clone();
         let api = async {
@@ -152,14 +188,20 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     }
 
     told.now.set(Stage::Stopping);
+    notify.stopping(deployer.settings().stop_within);
     stopping.store(true, Ordering::Relaxed);
+    progress.at(Step::Consumers);
     let _ = watch.join();
     deployer.stop_consumers();
+    progress.at(Step::Relay);
     relay.stop();
     for thread in relay_threads {
         let _ = thread.join();
     }
+    progress.at(Step::Stores);
     deployer.stop_stores();
+    progress.at(Step::Broker);
+    runtime.block_on(tracer.flush(STOP_WITHIN));
     if let Some(embedded) = embedded
         && let Err(error) = embedded.stop()
     {
@@ -170,6 +212,28 @@ pub fn run(settings: Settings, standby: bool) -> Result<()> {
     // A scrape may be under way.
     runtime.shutdown_timeout(STOP_WITHIN);
     served
+}
+
+/// Reads the settings again whenever SIGHUP comes.
+async fn reload_on(mut hangup: Signal, deployer: Arc<Deployer>, notify: Notify) {
+    while hangup.recv().await.is_some() {
+        notify.reloading();
+        let deployer_of = deployer.clone();
+        // What came of it is in the log.
+        let done = tokio::task::spawn_blocking(move || deployer_of.reload(&Caller::SIGNAL).map(drop)).await;
+        let well = matches!(done, Ok(Ok(())));
+        notify.ready(if well {
+            "running with the settings read again"
+        } else {
+            "running; the settings cannot be read again"
+        });
+    }
+}
+
+/// Events of all outboxes that wait.
+fn unpublished(deployer: &Deployer) -> u64 {
+    let stores = deployer.stores().listed();
+    stores.iter().map(|(store, _)| store.meter().outbox_rows.load(Ordering::Relaxed)).sum()
 }
 
 /// Takes a port. A daemon that was killed gives up its lock and its port one after the other.

@@ -151,29 +151,41 @@ impl Seed {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
+    /// The trace that the delivery begins where its input is of none (W3C Trace Context); its attempts share it.
+    pub fn trace_id(&self) -> [u8; 16] {
+        let mut id = [0u8; 16];
+        id.iter_mut().zip(self.digest("trace", 0)).for_each(|(to, from)| *to = from);
+        id
+    }
+
+    /// The span of the delivery's `n`-th attempt.
+    pub fn span_id(&self, n: u32) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.digest("span", n);
+        [a, b, c, d, e, f, g, h]
+    }
+
     /// A number from 0 to 1 for the wait after the `n`-th attempt.
     pub fn dice(&self, n: u32) -> f64 {
-        let mut hash = Sha256::new();
-        hash.update(self.0);
-        hash.update("dice");
-        hash.update(n.to_le_bytes());
-        let digest: [u8; 32] = hash.finalize().into();
-        let [a, b, c, d, ..] = digest;
+        let [a, b, c, d, ..] = self.digest("dice", n);
         f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
     }
 
     fn uuid(&self, purpose: &str, n: u32, at: i64) -> Uuid {
-        let mut hash = Sha256::new();
-        hash.update(self.0);
-        hash.update(purpose);
-        hash.update(n.to_le_bytes());
-        let digest: [u8; 32] = hash.finalize().into();
+        let digest = self.digest(purpose, n);
         let mut bytes = [0u8; 16];
         let millis = u64::try_from(at).unwrap_or(0).to_be_bytes();
         for (to, from) in bytes.iter_mut().zip(millis.iter().skip(2).chain(digest.iter())) {
             *to = *from;
         }
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    fn digest(&self, purpose: &str, n: u32) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update(purpose);
+        hash.update(n.to_le_bytes());
+        hash.finalize().into()
     }
 
     /// The delivery's random numbers. `stream` tells sources apart that must not draw from each other.

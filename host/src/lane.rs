@@ -10,6 +10,7 @@ pub mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::guest::Answers;
 use crate::ledger::offset::Replay;
@@ -76,6 +77,8 @@ pub struct Aside {
     pub answers: Answers,
     /// Calls that were made for it.
     pub asked: usize,
+    /// When its first run began, where its trace is recorded.
+    pub since: Option<Instant>,
 }
 
 /// A call that is made once the group has committed.

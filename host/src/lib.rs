@@ -26,6 +26,7 @@ pub mod thread;
 pub mod fault;
 pub mod scratch;
 pub mod telemetry;
+pub mod trace;
 pub mod metrics;
 pub mod project;
 pub mod cli;

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::policy::Backoff;
 use crate::record::Response;
+use crate::trace::{self, Place};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -89,6 +90,8 @@ pub struct Call {
     timeout: Duration,
     /// Tells it from another call: the same for the same request.
     pub fingerprint: [u8; 32],
+    /// Its own span and the one above it, where its trace is recorded.
+    pub span: Option<(trace::Context, trace::Context)>,
 }
 
 /// Why a call has no answer.
@@ -165,7 +168,31 @@ impl Call {
             headers.insert("idempotency-key", key);
         }
         let timeout = request.timeout.unwrap_or(settings.timeout).min(settings.timeout);
-        Ok(Self { method, url, headers, body: request.body.into(), timeout, fingerprint })
+        Ok(Self { method, url, headers, body: request.body.into(), timeout, fingerprint, span: None })
+    }
+
+    /// Goes out as a part of the delivery's trace, unless it names one itself. That is no part of its fingerprint.
+    pub fn carry(mut self, place: &Place) -> Self {
+        let Some(current) = place.current() else { return self };
+        self.span = place.recorded().map(|(own, _)| (own.child(&self.fingerprint), own));
+        if !self.headers.contains_key(trace::PARENT) {
+            for (name, value) in place.headers(self.span.map_or(current, |(span, _)| span)) {
+                if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+                    self.headers.insert(name, value);
+                }
+            }
+        }
+        self
+    }
+
+    /// The host that it goes to.
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.url.port_or_known_default().unwrap_or_default()
     }
 
     /// Where it goes.

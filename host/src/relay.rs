@@ -30,6 +30,7 @@ use crate::kafka::topics::Admin;
 use crate::metrics::statistics::Statistics;
 use crate::outbound::Outbound;
 use crate::settings::{Destinations, Topic};
+use crate::trace::Tracer;
 
 /// How long an orderly stop waits for acknowledgements.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -125,6 +126,8 @@ pub struct Plan {
     pub sweep: Duration,
     /// The group in which it reads back what it published, before a row counts as published.
     pub read_back: Option<String>,
+    /// Is told what was published.
+    pub tracer: Tracer,
 }
 
 /// Starts the relay: a thread for Kafka, and one for HTTP where a destination is there.
@@ -144,12 +147,13 @@ pub fn start(plan: Plan) -> Result<(Handle, Vec<JoinHandle<()>>)> {
         sender.clone(),
         statistics.clone(),
     )?;
-    let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, renew_at: None };
+    let tracer = plan.tracer.clone();
+    let relay = Relay { outlet, read_back, sources: HashMap::new(), sweep, tracer, renew_at: None };
     let mut threads = vec![crate::thread::spawn("relay", move || relay.run(&receiver))?];
     let mut post = None;
     if destinations.0.iter().any(|destination| destination.http.is_some()) {
         let (sender, receiver) = channel();
-        let poster = Poster::new(destinations, plan.outbound, sweep, sender.clone());
+        let poster = Poster::new(destinations, plan.outbound, plan.tracer, sweep, sender.clone());
         threads.push(crate::thread::spawn("relay-http", move || poster.run(&receiver))?);
         post = Some(sender);
     }
@@ -173,6 +177,7 @@ struct Relay {
     read_back: Option<ReadBack>,
     sources: HashMap<Arc<str>, Source>,
     sweep: Duration,
+    tracer: Tracer,
     /// Not before this is a failed producer replaced.
     renew_at: Option<Instant>,
 }
@@ -242,7 +247,7 @@ impl Relay {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Add { name, path, executor, woken } => {
-                self.sources.insert(name, Source::new(path, executor, woken));
+                self.sources.insert(name, Source::new(path, executor, woken, self.tracer.clone()));
             }
             Message::Woken { name } => {
                 if let Some(source) = self.sources.get_mut(&name) {

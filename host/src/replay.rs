@@ -34,6 +34,7 @@ use crate::scratch::Scratch;
 use crate::settings::units;
 use crate::store::Connection;
 use crate::store::rights::{Rights, Tables};
+use crate::trace::{Incoming, Origin, Tracer};
 
 /// The secret and the topic id where the store does not know them.
 const UNKNOWN: &str = "replay";
@@ -52,7 +53,7 @@ pub struct Version {
 }
 
 /// What is replayed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     /// The record.
     pub record: Record,
@@ -64,6 +65,8 @@ pub struct Plan {
     pub attempt: Option<u32>,
     /// What calls are answered, each once.
     pub answers: Vec<Expected>,
+    /// Decides of which traces is told, as in the daemon.
+    pub tracer: Tracer,
 }
 
 /// Runs the record on a copy of `store`, or on an empty store.
@@ -264,6 +267,10 @@ impl Desk<'_> {
             sender: Some(sender),
             warm: None,
             trace: Some(self.statements.clone()),
+            place: self.plan.tracer.place(
+                Incoming::of_record(&self.plan.record.headers),
+                Origin { root: &self.seed, seed: &self.seed, attempt: self.facts.attempt },
+            ),
         }
     }
 

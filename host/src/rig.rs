@@ -48,6 +48,7 @@ use crate::outbound::{Call, Outbound};
 use crate::record::Record;
 use crate::settings::{Settings, units};
 use crate::store::Connection;
+use crate::trace::Tracer;
 use crate::{cli, clock};
 
 /// The rig's own file in its data folder.
@@ -94,6 +95,7 @@ impl Rig {
         let lines = Lines::start()?;
         let artifact = Artifact::read(&plan.file).with_context(|| plan.file.display().to_string())?;
         let settings = plan.settings(&artifact)?;
+        let readers = Readers::start(&Tracer::rehearsing(&settings.traces))?;
         let file = settings.data.join(FILE);
         if settings.data.join("stores").exists() && !file.exists() {
             bail!(
@@ -133,7 +135,7 @@ impl Rig {
             client,
             address,
             routes,
-            readers: Readers::start()?,
+            readers,
             kafka: Arc::new(Mutex::new(kafka)),
             services: Arc::default(),
             lines,
@@ -245,6 +247,7 @@ impl Rig {
         let outside = Outside {
             outbound: Outbound::scripted(Arc::new(move |call: &Call| lock(&services).call(call))),
             sender: Sender::scripted(Arc::new(move |event: &Event, way: Way| lock(&kafka).send(event, way))),
+            tracer: Tracer::rehearsing(&self.settings.traces),
         };
         let keep = Keep { inbox: self.settings.inbox.keep, answers: self.settings.http.idempotency_keep };
         let (store, outbox) = (&self.settings.store, &self.settings.outbox);

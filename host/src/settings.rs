@@ -10,6 +10,7 @@ mod problems;
 mod read;
 mod security;
 pub(crate) mod reader;
+mod traces;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -24,6 +25,7 @@ pub use destination::{Destination, Destinations, Post};
 pub use load::FILE;
 pub use problems::{Problem, Problems};
 pub use security::{Properties, Security};
+pub use traces::{Sampling, Traces};
 
 use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
@@ -61,6 +63,10 @@ pub struct Settings {
     pub overrides: BTreeMap<String, crate::deploy::manifest::Manifest>,
     /// `[log]`
     pub log: Log,
+    /// `[traces]`
+    pub traces: Traces,
+    /// `stop-within`: how long a daemon that was told to stop may take for what is under way. Default 25 s.
+    pub stop_within: Duration,
 }
 
 /// `[kafka]`

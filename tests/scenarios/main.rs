@@ -33,6 +33,8 @@ mod metrics;
 mod monitoring;
 mod status;
 mod doctor;
+mod tracing;
+mod signals;
 mod commerce;
 mod standby;
 mod crash;

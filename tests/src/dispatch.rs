@@ -88,6 +88,7 @@ impl Dispatch {
             sender: None,
             warm: self.warm.take(),
             trace: None,
+            place: Default::default(),
         };
         let finished = guest::delivery::handle_record(&self.component, connection, context, &record);
         finished.result.expect("it is done");

@@ -19,12 +19,14 @@ pub mod http;
 pub mod store;
 pub mod kafka;
 pub mod service;
+pub mod collector;
 pub mod authority;
 pub mod metrics;
 pub mod prometheus;
 pub mod dispatch;
 
 pub use authority::Authority;
+pub use collector::{Collector, Span};
 pub use daemon::Daemon;
 pub use http::{Call, Reply, http};
 pub use kafka::Kafka;

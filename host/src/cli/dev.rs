@@ -54,14 +54,16 @@ pub(super) fn run(mut arguments: Arguments) -> Result<()> {
     // So that the project's own `tidemill.toml` is found, and what is printed is short.
     std::env::set_current_dir(&arguments.path).with_context(|| format!("go to {}", arguments.path.display()))?;
     let project = Project { folder: PathBuf::from("."), ..project };
-    let mut settings = arguments.config.load()?;
+    let (mut settings, text) = arguments.config.load_with_text()?;
     settings.data = DATA.into();
     settings.handlers = HANDLERS.into();
     settings.kafka.bootstrap = Bootstrap::Embedded { keep: false };
     settings.http.listen = arguments.http;
-    telemetry::init(&settings.log)?;
+    let levels = telemetry::init(&settings.log)?;
     make_room(arguments.fresh)?;
 
+    let config = arguments.config.clone();
+    let read = Box::new(move || config.load_with_text());
     let stop = Arc::new(AtomicBool::new(false));
     let mut seen = Sources::look(&project.folder);
     while !build(&project, &stop) {
@@ -79,7 +81,7 @@ pub(super) fn run(mut arguments: Arguments) -> Result<()> {
             }
         }
     })?;
-    let ran = host::run(settings, false);
+    let ran = host::run(host::Start { settings, text, read, levels, standby: false });
     stop.store(true, Ordering::Relaxed);
     let _ = builder.join();
     ran

@@ -25,6 +25,7 @@ use crate::rig::wire::{Expected, Fed};
 use crate::scratch::Scratch;
 use crate::settings::{Settings, units};
 use crate::store::Connection;
+use crate::trace::Tracer;
 
 /// `tidemill replay`
 #[derive(Debug, Args)]
@@ -71,7 +72,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let settings = arguments.config.load()?;
     let (record, errors) = record(&arguments.record)?;
     let answers = arguments.answer.iter().map(|text| answer(text)).collect::<Result<_>>()?;
-    let plan = Plan { record, errors, at: arguments.at, attempt: arguments.attempt, answers };
+    let tracer = Tracer::rehearsing(&settings.traces);
+    let plan = Plan { record, errors, at: arguments.at, attempt: arguments.attempt, answers, tracer };
     let scratch = Scratch::new()?;
     let one = |on: &str| {
         let version = version(on, &settings, scratch.path()).with_context(|| on.to_owned())?;

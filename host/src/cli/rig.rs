@@ -35,10 +35,10 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The secret of a new store, from which ids and random numbers follow: another store's is in its tm_meta.
-    #[arg(long, value_name = "TEXT", default_value = "rig")]
+    #[arg(long, value_name = "TEXT", default_value = "rig", allow_hyphen_values = true)]
     seed: String,
     /// The id of its topics, from which they follow too: another store's are in its tm_offset.
-    #[arg(long, value_name = "ID", default_value = "rig")]
+    #[arg(long, value_name = "ID", default_value = "rig", allow_hyphen_values = true)]
     topic_id: String,
     /// A call that is expected from the beginning, as the command `answer` has it.
     #[arg(long, value_name = "JSON")]

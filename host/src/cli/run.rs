@@ -20,7 +20,9 @@ pub struct Arguments {
 /// # Errors
 /// The daemon cannot start; or the HTTP server fails.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let settings = arguments.config.load()?;
-    telemetry::init(&settings.log)?;
-    host::run(settings, arguments.standby)
+    let (settings, text) = arguments.config.load_with_text()?;
+    let levels = telemetry::init(&settings.log)?;
+    let config = arguments.config.clone();
+    let read = Box::new(move || config.load_with_text());
+    host::run(host::Start { settings, text, read, levels, standby: arguments.standby })
 }

@@ -22,7 +22,7 @@ const FILE: &str = "audit.log";
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// How it is known: `token`, `folder`, or `tidemill`.
+    /// How it is known: `token`, `folder`, `signal`, or `tidemill`.
     pub who: &'static str,
     /// The user and the machine that it says it is.
     pub claimed: Option<String>,
@@ -34,6 +34,9 @@ impl Caller {
     /// The handlers folder.
     pub const FOLDER: Self = Self { who: "folder", claimed: None, peer: None };
 
+    /// SIGHUP.
+    pub const SIGNAL: Self = Self { who: "signal", claimed: None, peer: None };
+
     /// The host itself.
     pub const HOST: Self = Self { who: "tidemill", claimed: None, peer: None };
 
@@ -44,7 +47,7 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 9] = [
+pub const ACTIONS: [&str; 10] = [
     "deploy",
     "rollback",
     "undeploy",
@@ -54,6 +57,7 @@ pub const ACTIONS: [&str; 9] = [
     "replay-dead-letters",
     "discard-dead-letters",
     "go-back",
+    "reload",
 ];
 
 /// What was done, or refused.

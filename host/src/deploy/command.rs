@@ -70,7 +70,7 @@ impl Deployer {
     pub fn rehearse(&self, parts: Parts, smoke: Option<usize>) -> Result<Done> {
         let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
         let handlers = self.lock();
-        let spec = artifact.resolve(&self.around.settings)?;
+        let spec = artifact.resolve(&self.settings())?;
         let file = self.place(&handlers, &artifact)?;
         drop(stage(&file, &artifact)?);
         let component = self.examine(&handlers, &file, &artifact, &spec)?;
@@ -110,7 +110,7 @@ impl Deployer {
     /// A migration that has run is never undone, so a version from before it must say that it can live with what it did.
     pub(super) fn knows_the_schema(&self, store: &Store, artifact: &Artifact, name: &str, number: i64) -> Result<()> {
         let unknown = deployment::unknown(store, name, &artifact.migrations)?;
-        if !unknown.is_empty() && !artifact.lay_out(&self.around.settings)?.0.newer_schema {
+        if !unknown.is_empty() && !artifact.lay_out(&self.settings())?.0.newer_schema {
             let unknown = unknown.join(", ");
             return Err(Denied::Conflict(format!(
                 "version {number} of handler {name} does not know what migrations have done since ({unknown}), and they are not undone: \
@@ -252,7 +252,7 @@ impl Deployer {
         let last = versions.iter().find(|entry| entry.status != Status::Failed.name());
         let artifact = last.and_then(|entry| self.around.versions.read(entry.artifact.as_deref()?).ok());
         let description = match artifact {
-            Some(artifact) => Some(Description::of(&artifact, &artifact.lay_out(&self.around.settings)?.0)?),
+            Some(artifact) => Some(Description::of(&artifact, &artifact.lay_out(&self.settings())?.0)?),
             None => None,
         };
         Ok(Report {
@@ -276,7 +276,7 @@ impl Deployer {
         let name = artifact.name();
         let file = match handlers.get(name) {
             Some(running) => running.file.clone(),
-            None => self.around.settings.handlers.join(format!("{name}.wasm")),
+            None => self.settings().handlers.join(format!("{name}.wasm")),
         };
         let other = handlers.iter().find(|(other, handler)| *other != name && handler.file == file);
         let other = other.map(|(other, _)| other.clone());

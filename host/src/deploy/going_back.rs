@@ -62,7 +62,7 @@ impl Deployer {
         }
         let Some(row) = last_good(&history, &artifact.version) else { return Ok(None) };
         let before = self.around.versions.read(row.artifact.as_deref().unwrap_or_default())?;
-        let spec = before.resolve(&self.around.settings)?;
+        let spec = before.resolve(&self.settings())?;
         let knows = |migration: &Migration| before.migrations.iter().any(|known| known.name == migration.name);
         let strange = !deployment::unknown(&store, name, &before.migrations)?.is_empty()
             || !artifact.migrations.iter().all(knows);

@@ -148,7 +148,7 @@ impl Deployer {
 
     /// A copy of a store, or an empty one where there is none.
     fn copy(&self, store: Option<&Store>, name: &str, size: u64) -> Result<(Copy, Store)> {
-        let folder = self.around.settings.data.join(FOLDER);
+        let folder = self.settings().data.join(FOLDER);
         let made = || format!("copy store {name} into {}, to try the version there first", folder.display());
         fs::create_dir_all(&folder).with_context(made)?;
         let space = rustix::fs::statvfs(&folder).map_err(std::io::Error::from).with_context(made)?;

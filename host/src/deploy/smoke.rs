@@ -112,5 +112,6 @@ fn context(
         sender: Some(Sender::scripted(Arc::new(|_, _| Ok(Position { partition: 0, offset: 0 })))),
         warm: None,
         trace: None,
+        place: Default::default(),
     }
 }

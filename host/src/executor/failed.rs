@@ -99,6 +99,7 @@ impl Executor {
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
             format!("{outcome}; kept in tm_fallback, since it is a dead letter already")
         } else {
+            delivery.place.mark_last(&mut event.headers);
             let id = group.next_outbox_id;
             // One that waits already is this very dead letter, from before the operator let the handler read again.
             outbox::insert(self.connection(), id, &event, &spec.name, &delivery.source, delivery.now)?;
@@ -126,6 +127,7 @@ impl Executor {
         let event = delivery.letter(&bare, &failure, "[]");
         let cause = format!("{}; only its place is kept: {}", failure.message, delivery.source);
         fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
+        delivery.traced(group, failure.outcome.name(), Vec::new(), Some(&cause));
         group.log.push(delivery.logged(Vec::new(), Some(cause)));
         delivery.has_ended(group, Err(failure.outcome));
         delivery.counts_as(group, Left::Fallback);

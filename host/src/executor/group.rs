@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::pick::Pick;
 use super::probation::Finding;
+use super::traced::Traced;
 use super::{CLEAR_WITHIN, Executor, STORE_PAUSE};
 use crate::fault::{self, Moment};
 use crate::guest::{LogLine, Sending};
@@ -70,6 +71,8 @@ pub(super) struct Group {
     /// How much each handler was told of what it has sent.
     pub(super) told: HashMap<Arc<str>, usize>,
     pub(super) log: Vec<Logged>,
+    /// Deliveries that are told of.
+    pub(super) traced: Vec<Traced>,
     /// Handlers and the topics that have refused events of theirs, which they compensate.
     refused: Vec<(Arc<str>, String)>,
     /// Rows of the outbox that wait no more.
@@ -81,7 +84,9 @@ pub(super) struct Group {
     /// Bytes of memory that the present run had, and whether an instance was made for it.
     pub(super) ran: Option<(usize, bool)>,
     /// How long its commit took.
-    commit_took: Duration,
+    pub(super) commit_took: Duration,
+    /// When it was done, where somebody is told.
+    pub(super) committed_at: Option<Instant>,
 }
 
 /// What a delivery has come to, for its handler's meter once the group has committed.
@@ -282,6 +287,7 @@ impl Executor {
             committed => committed?,
         };
         group.commit_took = began.elapsed();
+        group.committed_at = (!group.traced.is_empty()).then(Instant::now);
         fault::reach(Moment::Committed);
         Ok(())
     }
@@ -349,6 +355,7 @@ impl Executor {
             }
         }
         group.sends.into_iter().for_each(|(handler, sending)| self.send(handler, sending));
+        self.tell_of(group.traced, group.picks.len(), group.committed_at, group.commit_took);
         for logged in group.log {
             logged.emit();
         }
@@ -424,6 +431,7 @@ impl Executor {
         group.drafts.clear();
         group.circuits.clear();
         group.findings.clear();
+        group.traced.clear();
         group.asked.clear();
         group.sends.clear();
         group.sending.clear();

@@ -5,7 +5,7 @@
 
 use std::sync::mpsc::{SendError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
@@ -233,7 +233,7 @@ impl Handle {
     fn ask(&self, handler: &Arc<str>, request: Request, publication: Option<Publication>) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         let (request, publication) = (Arc::new(request), publication.map(Arc::new));
-        let waiting = Box::new(Waiting { request, publication, reply, aside: None });
+        let waiting = Box::new(Waiting { request, publication, reply, since: Instant::now(), aside: None });
         let message = Message::Request { handler: handler.clone(), waiting };
         if let Err(SendError(Message::Request { waiting, .. })) = self.sender.send(message) {
             let _ = waiting.reply.send(Err(Refusal::StoreUnavailable));

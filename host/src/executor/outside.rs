@@ -4,6 +4,7 @@
 //! record's place in the order meanwhile. No thread waits, and no transaction is open.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::group::{Abort, Group};
 use super::handle::Message;
@@ -15,6 +16,7 @@ use crate::lane::turn::Turn;
 use crate::lane::{Aside, Ask, Token};
 use crate::outbound::{Answer, Call};
 use crate::policy::{Failure, Outcome};
+use crate::trace::span;
 
 /// How often a delivery may ask, for each call that it may make: a store that changes each time makes it ask anew.
 const ASKED_AGAIN: usize = 4;
@@ -57,7 +59,7 @@ impl Executor {
     ) -> Result<Option<String>, Abort> {
         let spec = &delivery.live.environment.spec;
         let before = delivery.input.aside().cloned();
-        let aside = before.unwrap_or(Aside { started: delivery.started, ..Aside::default() });
+        let aside = before.unwrap_or(Aside { started: delivery.started, since: delivery.since, ..Aside::default() });
         let Some(aside) = aside.ask(spec, position) else {
             return self.fail(group, delivery, &asked_too_often(spec)).map(Some);
         };
@@ -96,7 +98,11 @@ impl Executor {
         let settings = member.live.environment.spec.outbound.clone();
         let own = self.own.clone();
         let dice = f64::from(call.fingerprint.first().copied().unwrap_or(0)) / 255.0;
+        let told = call.span.map(|span| (self.outside.tracer.clone(), span, call.clone(), Instant::now()));
         self.outside.outbound.call(call, settings, dice, move |answer| {
+            if let Some((tracer, (own, parent), call, since)) = told {
+                tracer.tell(span::call(own, parent, &call, since, &answer));
+            }
             // An executor that has ended needs none.
             let _ = own.send(message(answer));
         });

@@ -15,6 +15,7 @@ use crate::id::Seed;
 use crate::ledger::outbox;
 use crate::record::{Answer, Event, Fault, Request, Response, Unpublished};
 use crate::store::Error;
+use crate::trace::{Incoming, Origin, Tracer};
 
 /// Events that are published for a request, all of them or none.
 pub struct Publication {
@@ -59,10 +60,16 @@ impl Executor {
         let (input, now) = (input(request), crate::clock::now());
         let seed = Seed::derive(self.identity.secret.as_bytes(), &spec.name, &input);
         let source = input.describe("");
+        // Nothing of a handler's runs: what came is passed on.
+        let place = Tracer::default().place(Incoming::of_request(&request.headers), Origin::of(&seed));
         let mut events = Vec::with_capacity(given.len());
         for (event, n) in given.iter().zip(0..) {
             let accepted = check(spec, event)
                 .and_then(|()| accept(spec, event.clone(), alone(now), || seed.event_id(n, now).to_string()));
+            let accepted = accepted.map(|mut event| {
+                place.mark(&mut event.headers);
+                event
+            });
             let inserted = match accepted {
                 Ok(event) if outbox::insert(self.connection(), row_id, &event, &spec.name, &source, now)? => Ok(event),
                 Ok(event) => Err(duplicate(&event)),

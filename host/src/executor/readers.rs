@@ -13,6 +13,7 @@ use anyhow::Result;
 use tokio::sync::oneshot;
 
 use super::request::{conclude, context};
+use super::traced;
 use super::{Live, Slot};
 use crate::guest::{self, Ended};
 use crate::ledger::Identity;
@@ -20,6 +21,7 @@ use crate::metrics::meters;
 use crate::policy::{Failure, Outcome, Spent};
 use crate::record::{Answer, Refusal, Request};
 use crate::store::{Connection, Error};
+use crate::trace::Tracer;
 
 /// Requests that may wait for a reader.
 const QUEUE: usize = 1_024;
@@ -32,6 +34,7 @@ struct Job {
     identity: Identity,
     request: Box<Request>,
     reply: oneshot::Sender<Answer>,
+    since: Instant,
 }
 
 /// The readers of the process.
@@ -42,12 +45,12 @@ pub struct Readers {
 
 impl Readers {
     /// Starts one reader for each processor, and at least two.
-    pub fn start() -> Result<Self> {
+    pub fn start(tracer: &Tracer) -> Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for n in 0..std::thread::available_parallelism().map_or(2, |n| n.get()).max(2) {
-            let receiver = receiver.clone();
-            crate::thread::spawn(format!("reader-{n}"), move || read(&receiver))?;
+            let (receiver, tracer) = (receiver.clone(), tracer.clone());
+            crate::thread::spawn(format!("reader-{n}"), move || read(&receiver, &tracer))?;
         }
         Ok(Self { sender })
     }
@@ -67,6 +70,7 @@ impl Readers {
             identity: identity.clone(),
             request: Box::new(request),
             reply,
+            since: Instant::now(),
         };
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.sender.try_send(job) {
             let _ = job.reply.send(Err(Refusal::Busy));
@@ -75,7 +79,7 @@ impl Readers {
     }
 }
 
-fn read(jobs: &Mutex<Receiver<Job>>) {
+fn read(jobs: &Mutex<Receiver<Job>>, tracer: &Tracer) {
     let mut connections: HashMap<PathBuf, Box<Connection>> = HashMap::new();
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -86,7 +90,7 @@ fn read(jobs: &Mutex<Receiver<Job>>) {
             Some(_) if Instant::now() >= job.request.deadline => Err(Refusal::Expired),
             // It would keep the readers from all others.
             Some(live) if spent(&live).rests_until().is_some() => Err(Refusal::Resting),
-            Some(live) => answer(&mut connections, &job, &live).unwrap_or_else(|error| {
+            Some(live) => answer(&mut connections, &job, &live, tracer).unwrap_or_else(|error| {
                 tracing::error!(store = %job.store.display(), %error, "read from a store");
                 Err(Refusal::StoreUnavailable)
             }),
@@ -99,14 +103,20 @@ fn spent(live: &Live) -> MutexGuard<'_, Spent> {
     live.reading.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: &Live) -> Result<Answer, Error> {
+fn answer(
+    connections: &mut HashMap<PathBuf, Box<Connection>>,
+    job: &Job,
+    live: &Live,
+    tracer: &Tracer,
+) -> Result<Answer, Error> {
     let connection = match connections.remove(&*job.store) {
         Some(connection) => connection,
         None => Box::new(Connection::open_reader(&job.store)?),
     };
     connection.execute("BEGIN", &[])?;
     let request = &job.request;
-    let context = context(&job.identity.secret, live.environment.clone(), request, crate::clock::now());
+    let context = context(&job.identity.secret, live.environment.clone(), request, crate::clock::now(), tracer);
+    let place = context.place.clone();
     let started = Instant::now();
     let finished = guest::delivery::handle_request(&live.component, connection, context, request);
     let (now, limits) = (Instant::now(), &live.environment.spec.limits);
@@ -131,7 +141,11 @@ fn answer(connections: &mut HashMap<PathBuf, Box<Connection>>, job: &Job, live: 
     };
     let ending = answer.as_ref().map(drop).map_err(|failure| failure.outcome);
     live.meter.delivered(meters::Input::Request, ending, now - started);
-    let (answer, logged) = conclude(&live.environment.spec.name, request, answer, finished.log);
+    if let Some(traced) = traced::request(&place, live, request, job.since, &answer, finished.spans) {
+        traced.tell(tracer, Instant::now());
+    }
+    let handler = (live.environment.spec.name.as_str(), live.version);
+    let (answer, logged) = conclude(handler, request, answer, finished.log, &place);
     if let Some(logged) = logged {
         logged.emit();
     }

@@ -4,9 +4,11 @@
 //! group's transaction and draft together. Nothing here becomes true by itself.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::group::{Abort, Group, Logged};
 use super::run::Run;
+use super::traced::told_of;
 use super::{Executor, Live, event_id};
 use crate::fault;
 use crate::guest::{self, Context, Finished};
@@ -20,6 +22,7 @@ use crate::policy::{Failure, Outcome};
 use crate::record::Record;
 use crate::settings::units;
 use crate::store::{Connection, Kind};
+use crate::trace::{Incoming, Origin, Place};
 
 /// One delivery's record, and what is known about it.
 pub(super) struct Delivery {
@@ -40,6 +43,9 @@ pub(super) struct Delivery {
     pub(super) started: i64,
     /// Whether its crash count is written while it runs.
     pub(super) counted: bool,
+    /// Where it stands in a trace, and since when, where that is recorded.
+    pub(super) place: Place,
+    pub(super) since: Option<Instant>,
 }
 
 impl Executor {
@@ -65,17 +71,20 @@ impl Executor {
             tracing::debug!(handler = %delivery.handler, topic = %delivery.record.topic, partition = delivery.record.partition,
                 offset = delivery.record.offset, event_id = id, "duplicate");
             delivery.counts_as(group, Left::Duplicate);
+            delivery.traced(group, "duplicate", Vec::new(), None);
             return self.leave(group, &delivery);
         }
         if delivery.input.reason().is_some() && !delivery.live.component.compensates() {
             let failure = Failure::new(Outcome::Reject, "the live version does not export `compensation`");
             let trouble = self.give_up(group, &delivery, &failure)?;
+            delivery.traced(group, failure.outcome.name(), Vec::new(), Some(&trouble));
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
         }
         if delivery.is_timer() && delivery.input.reason().is_none() && !delivery.live.component.fires() {
             let failure = Failure::new(Outcome::Reject, "the live version does not export `timers`");
             let trouble = self.give_up(group, &delivery, &failure)?;
+            delivery.traced(group, failure.outcome.name(), Vec::new(), Some(&trouble));
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
         }
@@ -84,6 +93,7 @@ impl Executor {
             let message = format!("the daemon has ended {crashes} times while it ran this {what}");
             delivery.has_ended(group, Err(Outcome::Crash));
             let trouble = self.give_up(group, &delivery, &Failure::new(Outcome::Crash, message))?;
+            delivery.traced(group, Outcome::Crash.name(), Vec::new(), Some(&trouble));
             group.log.push(delivery.logged(Vec::new(), Some(trouble)));
             return Ok(());
         }
@@ -111,20 +121,22 @@ impl Executor {
                 group.drafts.entry(token).or_default().passed = !delivery.is_timer();
                 delivery.has_ended(group, Ok(()));
                 delivery.counts_as(group, Left::Done);
+                delivery.traced(group, "done", std::mem::take(&mut left.spans), None);
                 None
             }
             Run::Failed(failure) => {
                 self.undo(group)?;
-                Some(self.fail(group, &delivery, &failure)?)
+                let trouble = self.fail(group, &delivery, &failure)?;
+                delivery.traced(group, failure.outcome.name(), std::mem::take(&mut left.spans), Some(&trouble));
+                Some(trouble)
             }
             Run::Asks(call, position) => {
                 self.undo(group)?;
                 let trouble = self.set_aside(group, &delivery, call, position)?;
-                if trouble.is_none() {
-                    // It runs again, and says it again.
-                    return Ok(());
-                }
-                trouble
+                // Else it runs again, and says it again.
+                let Some(trouble) = trouble else { return Ok(()) };
+                delivery.traced(group, Outcome::EffectsLimit.name(), std::mem::take(&mut left.spans), Some(&trouble));
+                Some(trouble)
             }
             Run::RunsAlone => return Ok(()),
         };
@@ -164,11 +176,19 @@ impl Executor {
         let spec = &live.environment.spec;
         let seed = Seed::derive(self.identity.secret.as_bytes(), &spec.name, &id);
         let compensates = input.reason().is_some();
+        let root = seed;
+        let seed = if compensates { root.compensating() } else { root.clone() };
+        let attempt = input.pending().map_or(0, |pending| pending.attempts) + 1;
+        let origin = Origin { root: &root, seed: &seed, attempt };
+        let place = self.outside.tracer.place(Incoming::of_record(&record.headers), origin);
+        let since = place.recorded().map(|_| input.aside().and_then(|aside| aside.since).unwrap_or_else(Instant::now));
         Some(Delivery {
             token,
             handler: lane.handler.clone(),
-            attempt: input.pending().map_or(0, |pending| pending.attempts) + 1,
-            seed: if compensates { seed.compensating() } else { seed },
+            attempt,
+            seed,
+            place,
+            since,
             // The inbox knows what was handled.
             event_id: if compensates || record.partition == TIMERS {
                 None
@@ -218,6 +238,7 @@ impl Executor {
             sender: group.solo.then(|| self.outside.sender.clone()),
             warm: None,
             trace: None,
+            place: delivery.place.clone(),
         }
     }
 
@@ -308,13 +329,18 @@ impl Delivery {
 
     /// What it has to say once its end is known.
     pub(super) fn logged(&self, lines: Vec<guest::LogLine>, trouble: Option<String>) -> Logged {
+        let version = self.live.version;
+        let (trace_id, span_id) = told_of(&self.place);
+        // Of the highest level, so that a line names its record at whatever level there are lines.
         let span = match self.input.reason() {
-            None if self.is_timer() => tracing::info_span!("timer", handler = %self.handler, name = %self.record.topic,
-                due = units::show_time(self.record.offset), attempt = self.attempt),
-            None => tracing::info_span!("delivery", handler = %self.handler, topic = %self.record.topic,
-                partition = self.record.partition, offset = self.record.offset, attempt = self.attempt),
-            Some(_) => tracing::info_span!("compensation", handler = %self.handler, source = self.source,
-                attempt = self.attempt),
+            None if self.is_timer() => tracing::error_span!("timer", handler = %self.handler, version,
+                name = %self.record.topic, due = units::show_time(self.record.offset), attempt = self.attempt,
+                trace_id, span_id),
+            None => tracing::error_span!("delivery", handler = %self.handler, version, topic = %self.record.topic,
+                partition = self.record.partition, offset = self.record.offset, attempt = self.attempt, trace_id,
+                span_id),
+            Some(_) => tracing::error_span!("compensation", handler = %self.handler, version, source = self.source,
+                attempt = self.attempt, trace_id, span_id),
         };
         Logged { span, lines, trouble }
     }

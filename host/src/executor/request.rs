@@ -11,6 +11,7 @@ use super::group::{Abort, Answered, Group, Logged};
 use super::outside::asked_too_often;
 use super::publish::Publication;
 use super::run::Run;
+use super::traced::{self, told_of};
 use crate::guest::{self, Context, LogLine};
 use crate::id::{InputId, Seed};
 use crate::lane::Aside;
@@ -19,18 +20,19 @@ use crate::metrics::meters;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Answer, Event, Refusal, Request, Response};
 use crate::store::{Error, Kind};
+use crate::trace::{Incoming, Origin, Place, Tracer};
 
 impl Executor {
     /// Delivers a handler's oldest request that this group has not answered yet.
     pub(super) fn deliver_request(&mut self, group: &mut Group, handler: &Arc<str>) -> Result<(), Abort> {
         let answered = group.answers.get(handler).map_or(0, Vec::len);
         let waiting = self.members.get(handler).and_then(|m| m.requests.get(answered));
-        let Some((request, publication, aside)) =
-            waiting.map(|w| (w.request.clone(), w.publication.clone(), w.aside.clone()))
+        let Some((request, publication, since, aside)) =
+            waiting.map(|w| (w.request.clone(), w.publication.clone(), w.since, w.aside.clone()))
         else {
             return Ok(());
         };
-        let answer = match self.answer(group, handler, &request, publication.as_deref(), aside) {
+        let answer = match self.answer(group, handler, (&request, since), publication.as_deref(), aside) {
             // What the store does not take, though it is well, is the request's own fault.
             Err(Abort::Store(error)) if error.kind != Kind::Store => {
                 if !group.solo {
@@ -58,7 +60,7 @@ impl Executor {
         &mut self,
         group: &mut Group,
         handler: &Arc<str>,
-        request: &Arc<Request>,
+        (request, since): (&Arc<Request>, Instant),
         publication: Option<&Publication>,
         aside: Option<Aside>,
     ) -> Result<Option<Answered>, Abort> {
@@ -81,7 +83,9 @@ impl Executor {
         let Some(connection) = self.connection.take() else { return now(Err(Refusal::Gone)) };
         let aside = aside.unwrap_or_else(|| Aside { started: crate::clock::now(), ..Aside::default() });
         let spec = &live.environment.spec;
-        let mut context = context(&self.identity.secret, live.environment.clone(), request, aside.started);
+        let tracer = &self.outside.tracer;
+        let mut context = context(&self.identity.secret, live.environment.clone(), request, aside.started, tracer);
+        let place = context.place.clone();
         context.answers = aside.answers.clone();
         context.next_outbox_id = Some(group.next_outbox_id);
         context.sender = group.solo.then(|| self.outside.sender.clone());
@@ -109,7 +113,9 @@ impl Executor {
             }
             _ => self.undo(group)?,
         }
-        let (answer, logged) = conclude(handler, request, answer, left.log);
+        let spans = std::mem::take(&mut left.spans);
+        group.traced.extend(traced::request(&place, &live, request, since, &answer, spans));
+        let (answer, logged) = conclude((handler, live.version), request, answer, left.log, &place);
         group.log.extend(logged);
         now(answer)
     }
@@ -138,10 +144,19 @@ pub(super) fn input(request: &Request) -> InputId {
 }
 
 /// What a delivery of a request is given.
-pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, request: &Request, now: i64) -> Context {
+pub(super) fn context(
+    secret: &str,
+    environment: Arc<guest::Environment>,
+    request: &Request,
+    now: i64,
+    tracer: &Tracer,
+) -> Context {
     let input = input(request);
+    let seed = Seed::derive(secret.as_bytes(), &environment.spec.name, &input);
+    let incoming = Incoming::of_request(&request.headers);
     Context {
-        seed: Seed::derive(secret.as_bytes(), &environment.spec.name, &input),
+        place: tracer.place(incoming, Origin::of(&seed)),
+        seed,
         source: input.describe(""),
         environment,
         now,
@@ -160,14 +175,17 @@ pub(super) fn context(secret: &str, environment: Arc<guest::Environment>, reques
 
 /// The answer as the client gets it, and what the operator reads.
 pub(super) fn conclude(
-    handler: &str,
+    (handler, version): (&str, i64),
     request: &Request,
     answer: Result<Response, Failure>,
     lines: Vec<LogLine>,
+    place: &Place,
 ) -> (Answer, Option<Logged>) {
     let trouble = answer.as_ref().err().map(|failure| format!("{}: {}", failure.outcome.name(), failure.message));
     let logged = (trouble.is_some() || !lines.is_empty()).then(|| {
-        let span = tracing::info_span!("request", handler, method = %request.method, path = %request.path);
+        let (trace_id, span_id) = told_of(place);
+        let span = tracing::error_span!("request", handler, version, method = %request.method, path = %request.path,
+            trace_id, span_id);
         Logged { span, lines, trouble }
     });
     let answer = answer.map_err(|failure| match failure.outcome {

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use opentelemetry_sdk::trace::SpanData;
+
 use super::Executor;
 use super::group::{Abort, Group};
 use crate::guest::{Ended, Finished, LogLine, Sending, Warm};
@@ -33,12 +35,15 @@ pub(super) struct Left {
     next_outbox_id: Option<i64>,
     sends: Vec<Sending>,
     warm: Option<Warm>,
+    /// What it did, where its trace is recorded.
+    pub(super) spans: Vec<SpanData>,
 }
 
 impl Left {
     /// Of what has only put events into the outbox: the id of the next row.
     pub(super) fn enqueued(next_outbox_id: i64) -> Self {
-        Self { log: Vec::new(), next_outbox_id: Some(next_outbox_id), sends: Vec::new(), warm: None }
+        let (log, sends, spans) = Default::default();
+        Self { log, next_outbox_id: Some(next_outbox_id), sends, warm: None, spans }
     }
 }
 
@@ -54,7 +59,7 @@ impl Executor {
 
     /// The guest has come back with the connection.
     pub(super) fn come_back<T>(&mut self, group: &mut Group, finished: Finished<T>) -> Result<(Run<T>, Left), Abort> {
-        let Finished { connection, result, log, next_outbox_id, sends, warm, memory, made } = finished;
+        let Finished { connection, result, log, next_outbox_id, sends, warm, memory, made, spans } = finished;
         self.connection = Some(connection);
         group.ran = Some((memory, made));
         group.failing = matches!(result, Err(Ended::Failed(_) | Ended::Broken(_)));
@@ -79,7 +84,7 @@ impl Executor {
                 Run::Failed(failure)
             }
         };
-        Ok((run, Left { log, next_outbox_id, sends, warm }))
+        Ok((run, Left { log, next_outbox_id, sends, warm, spans }))
     }
 
     /// The instance for a handler's next run, where instances are reused. It comes back with the run that is kept.

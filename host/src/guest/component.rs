@@ -79,6 +79,7 @@ impl Component {
             sender: None,
             warm: None,
             trace: None,
+            place: Default::default(),
         };
         let mut store = wasmtime::Store::new(self.pre.engine(), State::new(None, context));
         store.limiter(|state| state);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use opentelemetry_sdk::trace::SpanData;
 use rand_chacha::ChaCha12Rng;
 use wasmtime::component::Instance;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
@@ -26,9 +27,12 @@ use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Request, Response};
 use crate::store::rights::Rights;
 use crate::store::{Connection, Error, Value};
+use crate::trace::Place;
 
 /// What a response's header counts besides its bytes, as in HTTP/2 (RFC 9113, 10.5.1).
 const FIELD: usize = 32;
+/// Spans of what one delivery does, at most.
+pub(super) const SPANS: usize = 200;
 /// Deliveries that one instance serves at most: what it has leaked goes with it.
 const RUNS: u32 = 1_000;
 
@@ -72,6 +76,8 @@ pub struct Context {
     pub warm: Option<Warm>,
     /// Where its statements are noted, if somebody wants to see them.
     pub trace: Option<Trace>,
+    /// Where it stands in a trace.
+    pub place: Place,
 }
 
 /// Takes down a delivery's statements, in their order.
@@ -163,6 +169,8 @@ pub struct Finished<T> {
     pub memory: usize,
     /// Whether an instance was made for it.
     pub made: bool,
+    /// What it did, where its trace is recorded.
+    pub spans: Vec<SpanData>,
 }
 
 /// The store's data while a guest runs.
@@ -185,6 +193,8 @@ pub(super) struct State {
     pub(super) sends: Vec<Sending>,
     /// Whether anything was sent past the outbox already.
     pub(super) sent: bool,
+    /// What it did, where its trace is recorded.
+    pub(super) spans: Vec<SpanData>,
     /// How long it has waited for that.
     pub(super) waited: Duration,
     /// When it is cut off.
@@ -259,7 +269,8 @@ pub fn handle_record(
 fn rejected<T>(connection: Box<Connection>, context: Context, why: String) -> Finished<T> {
     let Context { next_outbox_id, warm, .. } = context;
     let result = Err(Ended::Failed(Failure::new(Outcome::Reject, why)));
-    Finished { connection, result, log: Vec::new(), next_outbox_id, sends: Vec::new(), warm, memory: 0, made: false }
+    let (log, sends, spans) = Default::default();
+    Finished { connection, result, log, next_outbox_id, sends, warm, memory: 0, made: false, spans }
 }
 
 /// Fires a timer: a record of the partition `TIMERS`.
@@ -452,6 +463,7 @@ fn finish<A, T>(
         warm: None,
         memory: state.memory,
         made: false,
+        spans: std::mem::take(&mut state.spans),
     }
 }
 
@@ -507,6 +519,7 @@ impl State {
             published_bytes: 0,
             sends: Vec::new(),
             sent: false,
+            spans: Vec::new(),
             waited: Duration::ZERO,
             ended: None,
             over_effects: false,

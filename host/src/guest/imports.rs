@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
 use super::bindings::tidemill::handler::{config, delayed, delivery, event, log, publisher, sender, sql, types};
-use super::delivery::{Effect, Ended, Sending, State, Statement};
+use super::delivery::{Effect, Ended, SPANS, Sending, State, Statement};
 use super::event::{Within, accept, duplicate};
 use crate::executor::event_id;
 use crate::kafka::sender::{BY_HTTP, Position};
@@ -19,6 +19,7 @@ use crate::policy::{Failure, Outcome};
 use crate::record::{Due, Event, Fault, Header, Unpublished};
 use crate::store::connection::Bounds;
 use crate::store::{Connection, Error, Kind, Value};
+use crate::trace::span::{self, Publish};
 
 /// The most random bytes that one call returns.
 const RANDOM_MAX: u32 = 64 << 10;
@@ -87,6 +88,29 @@ impl State {
         trace.lock().unwrap_or_else(PoisonError::into_inner).push(Statement { sql, params, effect });
     }
 
+    /// When something begins, where that is told.
+    fn begins(&self) -> Option<Instant> {
+        (self.context.place.recorded().is_some() && self.spans.len() < SPANS).then(Instant::now)
+    }
+
+    /// Tells a statement that began then.
+    fn tell_statement<T>(
+        &mut self,
+        since: Option<Instant>,
+        sql: &str,
+        result: &wasmtime::Result<Result<T, sql::Error>>,
+        rows: impl FnOnce(&T) -> Option<u64>,
+    ) {
+        let Some((since, (own, _))) = since.zip(self.context.place.recorded()) else { return };
+        let outcome = match result {
+            Ok(Ok(done)) => Ok(rows(done)),
+            Ok(Err(error)) => Err(error.message.as_str()),
+            Err(_) => Err("it ended the delivery"),
+        };
+        let n = u32::try_from(self.spans.len()).unwrap_or(u32::MAX);
+        self.spans.push(span::statement(own, n, sql, (since, Instant::now()), outcome));
+    }
+
     fn over_time_in_sql(&self) -> Failure {
         let limit = self.context.environment.spec.limits.time;
         Failure::new(Outcome::TimeLimit, format!("time limit of {limit:?} (limits.time), in SQL"))
@@ -101,7 +125,9 @@ impl State {
 impl sql::Host for State {
     fn execute(&mut self, statement: String, params: Vec<sql::Value>) -> wasmtime::Result<Result<u64, sql::Error>> {
         let params: Vec<Value> = params.into_iter().map(Value::from).collect();
+        let since = self.begins();
         let changed = self.statement(|connection, owner| connection.guest_execute(owner, &statement, &params));
+        self.tell_statement(since, &statement, &changed, |_| None);
         self.trace(statement, params, &changed, |changed| Effect::Changed(*changed));
         changed
     }
@@ -110,7 +136,9 @@ impl sql::Host for State {
         let params: Vec<Value> = params.into_iter().map(Value::from).collect();
         let limits = &self.context.environment.spec.limits;
         let bounds = Bounds { rows: limits.sql_rows, bytes: limits.sql_bytes };
+        let since = self.begins();
         let rows = self.statement(|connection, owner| connection.guest_query(owner, &statement, &params, bounds));
+        self.tell_statement(since, &statement, &rows, |rows| Some(rows.rows.len() as u64));
         self.trace(statement, params, &rows, |rows| Effect::Returned(rows.rows.len() as u64));
         Ok(rows?.map(|rows| sql::Rows {
             columns: rows.columns,
@@ -147,7 +175,22 @@ impl State {
         };
         let accepted = accept(&self.context.environment.spec, event, within, || self.next_event_id());
         self.over_effects |= matches!(&accepted, Err(error) if error.fault == Fault::Size);
-        Ok(Accepted { row_id, event: accepted?, derived })
+        let mut event = accepted?;
+        self.context.place.mark(&mut event.headers);
+        Ok(Accepted { row_id, event, derived })
+    }
+
+    fn tell_send(&mut self, since: Instant, event: &outbox::Event, outcome: &crate::kafka::sender::Outcome) {
+        if let Some((own, _)) = self.context.place.recorded() {
+            let handler = &*self.context.environment.spec.name;
+            let publish = Publish { topic: &event.topic, event_id: &event.event_id, handler };
+            let error = outcome.as_ref().err().map(ToString::to_string);
+            let end = match (outcome, &error) {
+                (Ok(position), _) => Ok((position.partition, position.offset)),
+                (Err(_), error) => Err(error.as_deref().unwrap_or_default()),
+            };
+            self.spans.push(publish.told(own.child(event.event_id.as_bytes()), own, since.elapsed(), end));
+        }
     }
 
     fn count(&mut self, event: &outbox::Event) {
@@ -208,6 +251,7 @@ impl sender::Host for State {
         }
         let outcome = sender.send(&self.context.environment.spec.name, settings, &event);
         self.has_waited(began.elapsed());
+        self.tell_send(began, &event, &outcome);
         self.count(&event);
         self.sent = true;
         match outcome {

@@ -48,7 +48,7 @@ impl wit::Host for State {
             let message = format!("one delivery may make {} calls (outbound.max-calls)", settings.max_calls);
             return refuse(wit::ErrorKind::Limit, message);
         }
-        self.end(Ended::Asks(Box::new(call), position))
+        self.end(Ended::Asks(Box::new(call.carry(&self.context.place)), position))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::ledger::outbox::{Event, EventKind};
 use crate::policy::Failure;
 use crate::record::{Header, Place, Record, Timestamp, last_header};
 use crate::settings::DeadLetterPartition;
+use crate::trace::{PARENT, STATE};
 
 /// What the names of its headers begin with.
 const PREFIX: &str = "kafka_dlt-";
@@ -158,7 +159,7 @@ pub fn original(letter: &Record) -> Result<Option<Original>, String> {
             },
             key: letter.key.clone(),
             value: letter.value.clone(),
-            headers: letter.headers.iter().filter(|header| !header.name.starts_with(PREFIX)).cloned().collect(),
+            headers: own_headers(&letter.headers),
         },
         group: text("original-consumer-group"),
         outcome: outcome.or_else(|| text("exception-cause-fqcn")).or_else(|| text("exception-fqcn")),
@@ -166,6 +167,15 @@ pub fn original(letter: &Record) -> Result<Option<Original>, String> {
         written: letter.timestamp.millis(),
         errors,
     }))
+}
+
+/// Those that the record came with. Behind ours stands to which attempt's span the dead letter belongs.
+fn own_headers(headers: &[Header]) -> Vec<Header> {
+    let ours = headers.iter().rposition(|header| header.name == ORIGINAL_TOPIC).unwrap_or(headers.len());
+    let of_attempt = |at: usize, header: &Header| at > ours && (header.name == PARENT || header.name == STATE);
+    let own = headers.iter().enumerate();
+    let own = own.filter(|(at, header)| !header.name.starts_with(PREFIX) && !of_attempt(*at, header));
+    own.map(|(_, header)| header.clone()).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +207,7 @@ mod tests {
             header("kafka_dlt-original-timestamp", &5i64.to_be_bytes()),
             header("kafka_dlt-original-timestamp-type", b"LogAppendTime"),
             header("kafka_dlt-exception-stacktrace", b"[{\"attempt\":2}]"),
+            header("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ]);
         let was = original(&letter).unwrap().unwrap();
         let expected = Record {

@@ -75,6 +75,7 @@ families! {
     RELAY_TIME = histogram("tidemill_relay_seconds", ["store", "by"], "Time from an event's delivery, or from when it was due, to its acknowledgement");
     FALLBACK = gauge("tidemill_fallback_rows", ["store", "handler"], "What is kept in tm_fallback, for a person to look at");
 
+    TRACE_SPANS = counter("tidemill_trace_spans_total", ["result"], "Spans of traces, by what became of them: exported, dropped since the queue was full, failed since the collector took none");
     DEPLOYMENTS = counter("tidemill_deployments_total", ["action", "result"], "Changes of what runs, as in the audit log");
     HTTP_REQUESTS = counter("tidemill_http_requests_total", ["handler", "method", "route", "status"], "Requests that were answered; those without a route have no handler either");
     HTTP_TIME = histogram("tidemill_http_request_seconds", ["handler", "method", "route"], "Time from a request's head to its answer");

@@ -27,6 +27,7 @@ use crate::ledger::offset::{self, Stored};
 use crate::ledger::{fallback, outbox, pending};
 use crate::relay;
 use crate::store::{Connection, Error};
+use crate::trace::Tracer;
 
 /// How long one store may be read, and how long all of them.
 const READ_WITHIN: Duration = Duration::from_millis(500);
@@ -49,6 +50,8 @@ pub struct Parts {
     pub routes: Arc<Routes>,
     /// The cluster.
     pub kafka: Kafka,
+    /// Knows what became of spans.
+    pub tracer: Tracer,
     /// The data folder.
     pub data: PathBuf,
     /// How long a store's thread may be at one thing.
@@ -117,6 +120,10 @@ impl Gatherer {
                 let count = acts.get(&(action.to_owned(), ok)).copied().unwrap_or(0);
                 page.count(&families::DEPLOYMENTS, &[action, result], count);
             }
+        }
+        let spans = self.parts.tracer.count();
+        for (result, count) in [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)] {
+            page.count(&families::TRACE_SPANS, &[result], count);
         }
         put_routes(&mut page, &self.parts.routes);
         self.parts.relay.statistics().put(&mut page, "relay");

@@ -23,6 +23,7 @@ use super::STOP_WITHIN;
 use crate::executor;
 use crate::outbound::{Answer, Outbound};
 use crate::settings::{Destinations, Post};
+use crate::trace::Tracer;
 
 /// What it is told. Its senders are bounded like those of the relay for Kafka.
 pub(super) enum Message {
@@ -53,6 +54,7 @@ struct Round {
 
 pub(super) struct Poster {
     outbound: Outbound,
+    tracer: Tracer,
     rounds: Vec<Round>,
     shelves: HashMap<Arc<str>, Shelf>,
     destinations: Arc<Destinations>,
@@ -64,6 +66,7 @@ impl Poster {
     pub(super) fn new(
         destinations: Arc<Destinations>,
         outbound: Outbound,
+        tracer: Tracer,
         sweep: Duration,
         own: Sender<Message>,
     ) -> Self {
@@ -72,7 +75,7 @@ impl Poster {
             let courier = Courier::new(post.backoff, post.concurrency);
             Some(Round { position, topic: destination.topic.to_string(), post, courier })
         });
-        Self { outbound, rounds: rounds.collect(), shelves: HashMap::new(), destinations, own, sweep }
+        Self { outbound, tracer, rounds: rounds.collect(), shelves: HashMap::new(), destinations, own, sweep }
     }
 
     pub(super) fn run(mut self, receiver: &Receiver<Message>) {
@@ -150,8 +153,13 @@ impl Poster {
                 };
                 match request::call(&round.post, &waiting) {
                     Ok(call) => {
+                        let traced = self.tracer.record_of(&waiting.event.headers);
+                        let traced = traced.map(|of| (self.tracer.clone(), of, call.clone(), Instant::now()));
                         let (own, destination, ready_at) = (self.own.clone(), round.position, waiting.ready_at());
                         self.outbound.once(call, request::BODY, move |answer| {
+                            if let Some((tracer, of, call, since)) = traced {
+                                tracer.tell(request::span(of, &call, &waiting, since, &answer));
+                            }
                             let answered = Answered { destination, lane, row, ready_at, answer };
                             let _ = own.send(Message::Answered(answered));
                         });

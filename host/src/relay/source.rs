@@ -22,6 +22,8 @@ use crate::kafka::topics::TopicError;
 use crate::kafka::verdict::{Verdict, judge};
 use crate::ledger::outbox::{EventKind, Place, Waiting};
 use crate::store::{Connection, Error};
+use crate::trace::span::{self, Publish};
+use crate::trace::{Context, Tracer};
 
 /// Rows of one store that wait for the broker at once.
 const WINDOW: usize = 5_000;
@@ -47,6 +49,15 @@ struct Flying {
     since: Instant,
     /// From when on it could be published, milliseconds since the Unix epoch.
     ready_at: i64,
+    /// Its trace, where that is recorded.
+    traced: Option<Box<Traced>>,
+}
+
+/// What its span says of a row.
+struct Traced {
+    context: Context,
+    event_id: String,
+    handler: String,
 }
 
 pub(super) struct Source {
@@ -71,10 +82,11 @@ pub(super) struct Source {
     holds: HashMap<Arc<str>, Hold>,
     failed: Vec<(i64, String)>,
     refused: Vec<(i64, String)>,
+    tracer: Tracer,
 }
 
 impl Source {
-    pub(super) fn new(path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool>, tracer: Tracer) -> Self {
         Self {
             path,
             reader: None,
@@ -91,6 +103,7 @@ impl Source {
             holds: HashMap::new(),
             failed: Vec::new(),
             refused: Vec::new(),
+            tracer,
         }
     }
 
@@ -145,6 +158,9 @@ impl Source {
         match report.result {
             Ok((partition, offset)) => {
                 if let Some(row) = self.flying.remove(&report.id) {
+                    if offset >= 0 {
+                        self.tell(&row, Ok((partition, offset)));
+                    }
                     match read_back {
                         _ if offset < 0 => self.arrived_nowhere(report.id, &row),
                         Some(read_back) => self.expect_back(report.id, row, partition, offset, read_back),
@@ -217,10 +233,25 @@ impl Source {
         {
             tracing::error!(store = %self.executor.name(), row = id, topic = %row.topic, %code,
                 "Kafka refuses an event for good: it is kept in tm_fallback");
+            self.tell(row, Err(&error));
             self.refused.push((id, error));
             return;
         }
         self.hold(id, &row.topic.clone(), row.place, &error);
+    }
+
+    /// What became of a row, where its trace is recorded.
+    fn tell(&self, row: &Flying, end: Result<(i32, i64), &str>) {
+        if let Some(traced) = &row.traced {
+            let publish = Publish { topic: &row.topic, event_id: &traced.event_id, handler: &traced.handler };
+            let (own, parent) = (traced.context.child(traced.event_id.as_bytes()), traced.context);
+            self.tracer.tell(publish.told(own, parent, span::since(row.ready_at), end));
+        }
+    }
+
+    fn traced(&self, row: &Waiting) -> Option<Box<Traced>> {
+        let context = self.tracer.record_of(&row.event.headers)?;
+        Some(Box::new(Traced { context, event_id: row.event.event_id.clone(), handler: row.handler.clone() }))
     }
 
     /// The row was in a batch that was refused, perhaps for another's sake or for the size of the whole.
@@ -295,6 +326,7 @@ impl Source {
             alone,
             since: Instant::now(),
             ready_at: row.ready_at(),
+            traced: self.traced(row),
         };
         match outlet.send(self.executor.name(), row, alone) {
             Sent::Taken => drop(self.flying.insert(row.id, flying)),
@@ -372,13 +404,14 @@ mod tests {
         let outside = executor::Outside {
             outbound: crate::outbound::Outbound::new(runtime.handle().clone()).unwrap(),
             sender: crate::kafka::sender::Sender::new(Default::default(), Default::default()),
+            tracer: Default::default(),
         };
         let outbox =
             crate::settings::Outbox { keep: Duration::ZERO, sweep: Duration::ZERO, max_rows: 1, read_back: false };
         let keep = executor::Keep { inbox: None, answers: None };
         let (executor, thread) =
             executor::spawn("test", &path, &settings, &outbox, keep, Box::new(|| {}), outside).unwrap();
-        let mut source = Source::new(path, executor.clone(), Arc::default());
+        let mut source = Source::new(path, executor.clone(), Arc::default(), Tracer::default());
         let topic: Arc<str> = "t".into();
         let flying = |place| Flying {
             topic: topic.clone(),
@@ -388,6 +421,7 @@ mod tests {
             alone: false,
             since: Instant::now(),
             ready_at: 0,
+            traced: None,
         };
         source.flying = [(3, flying(Some(Place { due: 70, id: 3 }))), (10, flying(None)), (11, flying(None))].into();
         (source.after, source.due_after) = (99, Place { due: 80, id: 1 });

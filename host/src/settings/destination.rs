@@ -132,7 +132,7 @@ pub(super) fn destinations(root: &Section<'_>, base: &Path) -> Destinations {
     Destinations(all)
 }
 
-fn url(value: Value<'_>) -> Result<Url, String> {
+pub(super) fn url(value: Value<'_>) -> Result<Url, String> {
     let text = value.text()?;
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let url =
@@ -152,7 +152,7 @@ fn name(text: &str) -> Result<HeaderName, String> {
     }
 }
 
-fn headers(section: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+pub(super) fn headers(section: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     for entry in section.entries() {
         let value = Value::File(entry.value)
@@ -166,7 +166,7 @@ fn headers(section: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
-fn secret_headers(section: &Section<'_>, base: &Path) -> Vec<(HeaderName, Secret)> {
+pub(super) fn secret_headers(section: &Section<'_>, base: &Path) -> Vec<(HeaderName, Secret)> {
     let sources: BTreeMap<String, Source> = read::sources(section, "secret-headers", base);
     let mut headers = Vec::new();
     for (text, source) in sources {

@@ -26,6 +26,17 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with the file and the variables, or that the named file cannot be read.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
+        Self::load_with_text(path, env).map(|(settings, _)| settings)
+    }
+
+    /// The same, with the file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong, as above.
+    pub fn load_with_text(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, String), Problems> {
         let own = |name: &str| name.starts_with(PREFIX) && !OTHERS.contains(&name) && !name.starts_with(TESTS);
         let variables: Variables = env.filter(|(name, _)| own(name)).collect();
         let file = path.map_or_else(|| PathBuf::from(FILE), Path::to_path_buf);
@@ -40,7 +51,7 @@ impl Settings {
                 ));
             }
         };
-        parse(&text, &file, &origin, &variables)
+        Ok((parse(&text, &file, &origin, &variables)?, text))
     }
 
     /// The settings that a text holds. `file` names it in problems, and relative paths are in its folder.

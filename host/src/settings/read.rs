@@ -11,6 +11,7 @@ use super::destination::destinations;
 use super::librdkafka::Reach;
 use super::reader::Section;
 use super::security::security;
+use super::traces::traces;
 use super::value::Value;
 use super::{
     Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics,
@@ -44,6 +45,8 @@ pub(super) fn settings(root: &Section<'_>, base: &Path) -> Settings {
         defaults: defaults(&root.section("defaults")),
         overrides: overrides(root, base),
         log: log(&root.section("log")),
+        traces: traces(&root.section("traces"), base),
+        stop_within: root.take("stop-within", |v| v.duration(SECOND..=DAY)).unwrap_or(25 * SECOND),
     }
 }
 
@@ -288,12 +291,7 @@ fn overrides(root: &Section<'_>, base: &Path) -> BTreeMap<String, Manifest> {
 fn log(section: &Section<'_>) -> Log {
     let level = section.take("level", |v| {
         let text = v.text()?;
-        match tracing_subscriber::EnvFilter::try_new(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(_) => Err(format!(
-                "\"{text}\" is not a filter; write error, warn, info, debug or trace, or a list like \"info,tidemill=debug\""
-            )),
-        }
+        crate::telemetry::parse(text).map(|_| text.to_owned())
     });
     Log {
         level: level.unwrap_or_else(|| "info".into()),

@@ -28,6 +28,17 @@ pub struct Upload {
     pub migrations: Option<Vec<UploadedMigration>>,
 }
 
+/// What `PUT log` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The filter.
+    pub filter: String,
+    /// A duration like `10m`, after which the one before comes back.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+}
+
 /// A migration that stands beside.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

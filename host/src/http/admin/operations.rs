@@ -3,9 +3,11 @@
 //! A new one is an entry here and a method of the deployer's; its path, its role and its bounds stand nowhere else.
 
 use anyhow::Context as _;
+use std::time::Duration;
+
 use hyper::Method;
 
-use super::body::{EVENTS_MAX, NewEvent, Publish, Rollback, Upload};
+use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Rollback, Upload};
 use super::operation::{Body, Call, Operation, Parameter, Role, told};
 use crate::deploy::Deployer;
 use crate::deploy::artifact::Parts;
@@ -17,7 +19,10 @@ use crate::guest::engine::COMPONENT_MAX;
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::metrics::gather::status::Status;
+use crate::settings::units;
 
+/// The longest time for which another filter is set.
+const LOG_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const JSON: &str = "application/json";
 /// A few words.
 const WORDS: Body = Body { most: 64 << 10, large: false, media_types: &[JSON] };
@@ -201,6 +206,33 @@ pub static OPERATIONS: &[Operation] = &[
         body: Some(PLACES),
         run: |deployer, call| told(deployer.discard(&call.json()?, &call.caller)),
     },
+    Operation {
+        method: Method::GET,
+        path: "log",
+        role: Role::Read,
+        summary: "Say what is logged",
+        query: &[],
+        body: None,
+        run: |deployer, _| told(Ok(deployer.levels().logged())),
+    },
+    Operation {
+        method: Method::PUT,
+        path: "log",
+        role: Role::Operate,
+        summary: "Log by another filter, for good or for a while",
+        query: &[],
+        body: Some(WORDS),
+        run: log,
+    },
+    Operation {
+        method: Method::POST,
+        path: "reload",
+        role: Role::Deploy,
+        summary: "Read the settings again, and let hold what can",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.reload(&call.caller)),
+    },
 ];
 
 fn search(call: &Call) -> Result<Search, Problem> {
@@ -246,6 +278,16 @@ fn rollback(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     told(deployer.rollback(call.param("handler"), version, &call.caller))
 }
 
+fn log(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
+    let Filter { filter, within } = call.json()?;
+    let within = within.as_deref().map(units::duration).transpose().map_err(Problem::bad_request)?;
+    if within.is_some_and(|within| within > LOG_MAX) {
+        return Err(Problem::bad_request("a filter is for a day at most, or for good"));
+    }
+    deployer.levels().set(&filter, within).map_err(|error| Problem::bad_request(format!("{error:#}")))?;
+    told(Ok(deployer.levels().logged()))
+}
+
 fn publish(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     let Publish { events } = call.json()?;
     if !(1..=EVENTS_MAX).contains(&events.len()) {
@@ -268,7 +310,8 @@ mod tests {
             let others = || OPERATIONS.iter().take(n);
             assert!(!others().any(|o| o.method == one.method && shape(o.path) == shape(one.path)), "{}", one.path);
             assert!(one.role > Role::Read || one.method == Method::GET, "{} {} changes nothing?", one.method, one.path);
-            assert_eq!(one.body.is_some(), one.method == Method::POST, "{} {}", one.method, one.path);
+            let sends = matches!(one.method, Method::POST | Method::PUT);
+            assert_eq!(one.body.is_some(), sends, "{} {}", one.method, one.path);
         }
     }
 

@@ -2,12 +2,13 @@
 //!
 //! Pure. An answer is about the event, or about the destination; only the first gives an event up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use opentelemetry_sdk::trace::SpanData;
 use reqwest::header::HeaderName;
 
 use crate::http::is_hop_by_hop;
@@ -15,6 +16,8 @@ use crate::ledger::outbox::{EventKind, Waiting};
 use crate::outbound::{self, Answer, Call, Origin, Request};
 use crate::policy::WAIT_MAX;
 use crate::settings::Post;
+use crate::trace::span::tag;
+use crate::trace::{self, Context};
 
 /// How much of an answer's body is read, and how much of that is kept as a row's last error, in bytes.
 pub(super) const BODY: usize = 64 << 10;
@@ -71,6 +74,19 @@ pub(super) fn call(post: &Post, row: &Waiting) -> Result<Call, String> {
         timeout: None,
     };
     Call::new(&settings, request, |_| idempotency_key(&event.event_id)).map_err(|error| error.message)
+}
+
+/// The span of one try.
+pub(super) fn span(of: Context, call: &Call, row: &Waiting, since: Instant, answer: &Answer) -> SpanData {
+    // Each try has a span of its own.
+    let name = format!("{} {:?}", row.event.event_id, crate::clock::wall(since));
+    let mut span = trace::span::call(of.child(name.as_bytes()), of, call, since, answer);
+    span.attributes.extend([
+        tag("messaging.destination.name", row.event.topic.clone()),
+        tag("messaging.message.id", row.event.event_id.clone()),
+        tag("tidemill.handler", row.handler.clone()),
+    ]);
+    span
 }
 
 /// The event's id, or its hash where that is no key that everybody takes.
