@@ -14,6 +14,8 @@ pub mod command;
 pub mod groups;
 pub mod dead_letters;
 pub mod publish;
+pub mod backup;
+mod caused;
 mod checks;
 mod going_back;
 mod rehearsal;

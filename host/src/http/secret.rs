@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use crate::settings::{JwtKey, Settings};
 
 /// The file in the data folder that holds the generated secret.
-const FILE: &str = "jwt.secret";
+pub(crate) const FILE: &str = "jwt.secret";
 /// The file in the data folder that holds the admin API's token.
 pub(crate) const ADMIN_FILE: &str = "admin.token";
 
