@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod log;
 pub mod reload;
 pub mod remote;
+mod terminal;
 pub mod groups;
 pub mod dlt;
 pub mod adopt;
@@ -24,6 +25,10 @@ pub mod plan;
 pub mod rig;
 pub mod replay;
 pub mod records;
+pub mod trace;
+pub mod backup;
+pub mod restore;
+pub mod export;
 pub mod produce;
 pub mod publish;
 pub mod broker;
@@ -35,7 +40,7 @@ pub mod completions;
 pub mod man;
 mod progress;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -112,8 +117,16 @@ enum Command {
     Publish(publish::Arguments),
     /// Look at records in Kafka.
     Records(records::Arguments),
+    /// Say what one event caused: what became of it with each handler, what those published, and so on.
+    Trace(trace::Arguments),
     /// Run one record on any version and a copy of the store, and show what it would cause.
     Replay(replay::Arguments),
+    /// Copy a data folder to where a daemon can go on from it, while the daemon runs; or check such a copy.
+    Backup(backup::Arguments),
+    /// Make a data folder of a backup.
+    Restore(restore::Arguments),
+    /// Print what the stores of a data folder hold beside the handlers' tables, or the audit log, as JSON lines.
+    Export(export::Arguments),
     /// Recommend a number of partitions.
     Plan(plan::Arguments),
     /// Try a handler's .wasm without Kafka and without a daemon, for its tests.
@@ -173,7 +186,11 @@ pub fn main() -> ExitCode {
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Records(arguments) => records::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Groups(arguments) => groups::run(&arguments),
         Command::Dlt(arguments) => dlt::run(&arguments),
@@ -202,7 +219,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let (lines, code) = explain(&error);
             for line in lines {
-                eprintln!("error: {line}");
+                eprintln!("error: {}", terminal::plain(&line));
             }
             ExitCode::from(code)
         }
@@ -220,7 +237,21 @@ fn command() -> clap::Command {
 /// Standard output is closed.
 pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
+    let line = terminal::lines(line);
     writeln!(out, "{line}").and_then(|()| out.flush()).context("write to standard output")
+}
+
+/// The same for one of many lines: `false` where nobody reads them any more, as behind `head`.
+///
+/// # Errors
+/// They cannot be written.
+pub(crate) fn say_more(line: &str) -> anyhow::Result<bool> {
+    match say(line) {
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
+            Ok(false)
+        }
+        said => said.map(|()| true),
+    }
 }
 
 /// An error as lines for people, and the exit code.

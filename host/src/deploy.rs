@@ -15,6 +15,8 @@ pub mod groups;
 pub mod dead_letters;
 pub mod pausing;
 pub mod publish;
+pub mod backup;
+mod caused;
 mod checks;
 mod going_back;
 mod rehearsal;

@@ -258,7 +258,7 @@ fn raise_file_limit() {
 }
 
 /// A file that reaches the limit on its size (`ulimit -f`) is an error like a full disk, and no reason to be killed.
-fn survive_large_files() {
+pub(crate) fn survive_large_files() {
     // SAFETY: ignoring a signal runs no handler, and nothing here waits for this one.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

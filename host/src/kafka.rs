@@ -13,6 +13,7 @@ pub mod scan;
 pub mod tail;
 pub mod dead_letter;
 pub mod peek;
+pub mod reader;
 pub mod sender;
 pub(crate) mod verdict;
 

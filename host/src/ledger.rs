@@ -20,5 +20,6 @@ pub mod owners;
 pub mod deployment;
 pub mod probation;
 pub mod encoding;
+pub mod listing;
 
 pub use schema::Identity;

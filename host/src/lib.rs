@@ -20,6 +20,8 @@ pub mod deploy;
 pub mod ledger;
 pub mod rig;
 pub mod replay;
+pub mod backup;
+pub mod lineage;
 pub mod id;
 pub mod clock;
 pub mod thread;

@@ -73,6 +73,14 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
+/// A record's place as logs and dead letters name it, `TOPIC/PARTITION@OFFSET`; `None` if the text is none.
+pub fn place(text: &str) -> Option<(String, i32, i64)> {
+    let (topic, place) = text.rsplit_once('/')?;
+    let (partition, offset) = place.split_once('@')?;
+    let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+    (!topic.is_empty() && partition >= 0 && offset >= 0).then(|| (topic.to_owned(), partition, offset))
+}
+
 impl Record {
     /// Where it is.
     pub fn place(&self) -> Place {

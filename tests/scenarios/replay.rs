@@ -14,7 +14,7 @@ const DLT: &str = "hostile-in.DLT";
 /// What Kafka has at this place, in a file.
 fn shown(sandbox: &Sandbox, place: &str) -> String {
     let file = sandbox.root().join("record.json");
-    fs::write(&file, works(sandbox, &["records", "show", place])).unwrap();
+    fs::write(&file, works(sandbox, &["records", "show", "--json", place])).unwrap();
     file.to_str().unwrap().to_owned()
 }
 

@@ -1,12 +1,16 @@
-//! `tidemill records show`: records as they stand in Kafka, one JSON object a line.
+//! `tidemill records`: records as they stand in Kafka, for people or as JSON lines.
 //!
-//! It is in no consumer group and commits nothing. What it prints is what `tidemill replay` and a rig read.
+//! It is in no consumer group and commits nothing. Its JSON is what `tidemill replay` and a rig read.
+
+mod tail;
+mod text;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::{Config, produce, say};
 use crate::kafka::peek;
+use crate::record::{self, Record};
 use crate::rig::wire;
 
 /// `tidemill records`
@@ -18,7 +22,9 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print records by their place.
+    /// Print the records of a topic, a line each.
+    Tail(tail::Arguments),
+    /// Print records by their place, whole.
     Show(Show),
 }
 
@@ -31,6 +37,16 @@ struct Show {
     /// How many, as far as there are so many.
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
+    /// Print each as a line of JSON, as `tidemill replay` reads it.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    broker: Broker,
+}
+
+/// Which broker.
+#[derive(Debug, Args)]
+struct Broker {
     /// The brokers; without it those of the settings, or the embedded broker of a daemon or of `tidemill dev` in this folder.
     #[arg(long, value_name = "HOST:PORT,..")]
     bootstrap: Option<String>,
@@ -38,31 +54,38 @@ struct Show {
     config: Config,
 }
 
+impl Broker {
+    fn connection(&self) -> Result<crate::kafka::config::Connection> {
+        produce::connection(&self.config.load()?, self.bootstrap.as_deref())
+    }
+}
+
 /// A topic, a partition and an offset.
 type Place = (String, i32, i64);
 
 fn place(text: &str) -> Result<Place, String> {
-    let read = || {
-        let (topic, place) = text.rsplit_once('/')?;
-        let (partition, offset) = place.split_once('@')?;
-        let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
-        (!topic.is_empty() && partition >= 0 && offset >= 0).then(|| (topic.to_owned(), partition, offset))
-    };
-    read().ok_or_else(|| "write it as TOPIC/PARTITION@OFFSET, like orders/0@42".to_owned())
+    record::place(text).ok_or_else(|| "write it as TOPIC/PARTITION@OFFSET, like orders/0@42".to_owned())
 }
 
 /// Prints them.
 ///
 /// # Errors
-/// No broker is found or answers; there is no record at that place.
+/// No broker is found or answers; there is no record at that place, or no such topic.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let What::Show(show) = &arguments.what;
-    let connection = produce::connection(&show.config.load()?, show.bootstrap.as_deref())?;
+    let show = match &arguments.what {
+        What::Tail(tail) => return tail::run(tail),
+        What::Show(show) => show,
+    };
+    let connection = show.broker.connection()?;
     let (topic, partition, offset) = &show.place;
     for record in peek::read(&connection, topic, *partition, *offset, show.count as usize)? {
-        say(&wire::record(&record).to_string())?;
+        say(&if show.json { json(&record) } else { text::whole(&record) })?;
     }
     Ok(())
+}
+
+fn json(record: &Record) -> String {
+    wire::record(record).to_string()
 }
 
 #[cfg(test)]

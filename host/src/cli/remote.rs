@@ -10,7 +10,7 @@ use clap::Args;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::Config;
+use super::{Config, terminal};
 use crate::host::admin::url_file;
 use crate::http::admin::{BASE, CLAIMED};
 use crate::http::secret;
@@ -41,6 +41,11 @@ impl Remote {
     /// Everything that is wrong with them.
     pub(super) fn here(&self) -> Result<Option<Settings>, Problems> {
         if self.to.is_some() { Ok(None) } else { self.config.load().map(Some) }
+    }
+
+    /// Whether it is named by its address, and not by the data folder of the settings.
+    pub(super) fn is_named(&self) -> bool {
+        self.to.is_some()
     }
 
     /// Where it is, by the arguments or by the data folder of the settings.
@@ -182,6 +187,8 @@ pub(super) fn print_json(told: &impl serde::Serialize) -> Result<()> {
 
 /// Columns as wide as what is in them; the last one is as it is.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| terminal::plain(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();

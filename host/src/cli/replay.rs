@@ -30,7 +30,7 @@ use crate::trace::Tracer;
 /// `tidemill replay`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The record as JSON, as `tidemill records show` prints it; `-` reads standard input. A dead letter is replayed as the record
+    /// The record as JSON, as `tidemill records show --json` prints it; `-` reads standard input. A dead letter is replayed as the record
     /// that it was.
     #[arg(value_name = "RECORD.json")]
     record: PathBuf,
@@ -127,7 +127,7 @@ fn record(file: &Path) -> Result<(Record, Option<String>)> {
     let fed: Fed = serde_json::from_str(&text).with_context(|| {
         format!(
             "{origin} is no record: write {{\"topic\": \"orders\", \"partition\": 0, \"offset\": 7, \"timestamp\": 1769851800000, \
-             \"key\": \"42\", \"value\": \"..\", \"headers\": [[\"name\", \"value\"]]}}, or let `tidemill records show` write it"
+             \"key\": \"42\", \"value\": \"..\", \"headers\": [[\"name\", \"value\"]]}}, or let `tidemill records show --json` write it"
         )
     })?;
     // Without a timestamp it has none: the hour of the replay is not the record's.

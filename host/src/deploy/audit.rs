@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::settings::units;
 
 /// The file in the data folder.
-const FILE: &str = "audit.log";
+pub const FILE: &str = "audit.log";
 
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::going_back::last_good;
 use crate::ledger::deployment::{Deployment, Status};
 
 /// The folder in the data folder.
-const FOLDER: &str = "versions";
+pub const FOLDER: &str = "versions";
 /// What the names of unfinished copies end with.
 const PARTIAL: &str = "partial";
 

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 /// The file whose lock holds the folder.
 const LOCK: &str = "lock";
+/// The file that is there while a backup is restored into the folder: what is beside it is not whole.
+pub const RESTORING: &str = "restoring";
 
 /// The folder, held.
 pub struct Folder {
@@ -62,6 +64,12 @@ impl Folder {
     }
 
     fn held(path: &Path, lock: File) -> Result<Self> {
+        if path.join(RESTORING).exists() {
+            bail!(
+                "a restore into data folder {} was cut off: remove that folder, and run `tidemill restore` again",
+                path.display()
+            );
+        }
         Ok(Self { id: id(path).map_err(|error| advise(path, error, "write"))?, _lock: lock })
     }
 
@@ -69,6 +77,27 @@ impl Folder {
     pub fn id(&self) -> &str {
         &self.id
     }
+}
+
+/// Takes hold of a folder that has nothing in it, which is made if need be, for as long as the file is open.
+///
+/// # Errors
+/// It is not empty, or a daemon holds it.
+pub fn hold_empty(path: &Path) -> Result<File> {
+    let others = |names: fs::ReadDir| names.flatten().any(|entry| entry.file_name() != LOCK);
+    let used = fs::read_dir(path).is_ok_and(others);
+    // Nothing is made in a folder that is somebody else's.
+    if used && !path.join(LOCK).exists() {
+        bail!("{} is not empty: name a folder that is empty, or not there yet", path.display());
+    }
+    let lock = lock_file(path)?;
+    if !try_lock(&lock, path)? {
+        bail!("a daemon runs on data folder {}: stop it, and name a folder that is empty", path.display());
+    }
+    if fs::read_dir(path).is_ok_and(others) {
+        bail!("data folder {} is not empty: move it away, or name another folder", path.display());
+    }
+    Ok(lock)
 }
 
 /// Opens the file that is locked, in a folder that is made if need be.

@@ -4,14 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use anyhow::{Result, anyhow, bail};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::config::{Connection, Reporter};
+use super::config::Connection;
 use super::consumer::record;
+use super::reader;
 use crate::record::Record;
 
 /// How long Kafka may take to answer, or to bring the next record.
@@ -24,15 +25,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// # Errors
 /// Kafka does not answer; there is no such topic or partition; or it does not have the offset, or not any more.
 pub fn read(connection: &Connection, topic: &str, partition: i32, offset: i64, count: usize) -> Result<Vec<Record>> {
-    let mut config = connection.client("records");
-    config
-        // librdkafka assigns nothing without one; with partitions assigned by hand, nobody joins it.
-        .set("group.id", "tidemill-records")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error");
-    let client: BaseConsumer<Reporter> =
-        config.create_with_context(Reporter::new("records")).context("open a Kafka consumer")?;
+    let client = reader::client(connection, "error")?;
     let (low, high) = client
         .fetch_watermarks(topic, partition, WITHIN)
         .map_err(|error| explain(&error, connection, topic, partition))?;

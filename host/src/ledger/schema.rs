@@ -233,6 +233,22 @@ pub fn prepare(connection: &Connection) -> Result<Identity, Error> {
     identity(connection)
 }
 
+/// Whether the ledger is as this version knows it, for who only reads.
+///
+/// # Errors
+/// It is older or newer, or there is none; the text says what to do.
+pub fn check(connection: &Connection) -> Result<(), Error> {
+    let taken = connection.first("PRAGMA user_version", &[], |row| row.integer(0))?.unwrap_or(0);
+    if usize::try_from(taken) == Ok(STEPS.len()) {
+        return Ok(());
+    }
+    let message = format!(
+        "its ledger has the layout {taken}, and this Tidemill knows {}: let a daemon of this version start on it once, or use the version that wrote it",
+        STEPS.len()
+    );
+    Err(Error::new(Kind::Other, message))
+}
+
 fn take(connection: &Connection, new: bool, steps: &[&str]) -> Result<(), Error> {
     steps.iter().try_for_each(|step| connection.batch(step))?;
     if new {

@@ -36,6 +36,8 @@ const GUEST_MAX_LENGTH: i32 = 4 << 20;
 const CACHED_MAX: usize = 8 << 10;
 /// How long all migrations of a version together may take.
 const MIGRATION_TIME: Duration = Duration::from_secs(60);
+/// Pages that are copied between two reports.
+const COPY_PAGES: i32 = 16;
 /// Pages in the log from which on a commit moves them into the database.
 const CHECKPOINT_PAGES: i32 = 4_000;
 
@@ -105,6 +107,36 @@ impl Connection {
             StepResult::Done => Ok(()),
             _ => Err(Error::new(Kind::Store, "the store is locked by another process: end that one")),
         }
+    }
+
+    /// Makes `copy` what this database is at the moment of the call, piece by piece, and says after each how many bytes of how many
+    /// are there. Who writes to this one meanwhile is not held up; its write-ahead log only grows until the end.
+    pub fn copy_in_steps(&self, copy: &mut Self, mut told: impl FnMut(u64, u64)) -> Result<(), Error> {
+        // A backup that finds the database changed begins anew. It does not look while a transaction holds it at one snapshot.
+        self.batch("BEGIN")?;
+        let copied = self.first("SELECT count(*) FROM main.sqlite_schema", &[], |row| row.integer(0)).and_then(|_| {
+            let page = page_size(self)?;
+            let backup = Backup::new(&self.inner, &mut copy.inner)?;
+            loop {
+                let step = backup.step(COPY_PAGES)?;
+                let progress = backup.progress();
+                let pages = |count: i32| u64::try_from(count).unwrap_or(0) * page;
+                told(pages(progress.pagecount - progress.remaining), pages(progress.pagecount));
+                match step {
+                    StepResult::Done => return Ok(()),
+                    StepResult::More => {}
+                    _ => return Err(Error::new(Kind::Store, "the store is locked by another process: end that one")),
+                }
+            }
+        });
+        self.batch("COMMIT")?;
+        copied
+    }
+
+    /// What is wrong with the database's pages and indexes, as SQLite's `integrity_check` tells it; none if it is whole.
+    pub fn damage(&self) -> Result<Option<String>, Error> {
+        let told = self.first("PRAGMA main.integrity_check(1)", &[], |row| row.text(0))?;
+        Ok(told.filter(|told| told != "ok"))
     }
 
     /// How large the database is, in bytes.
@@ -377,6 +409,11 @@ impl Connection {
         }
         run(&mut *self.inner.prepare_cached(text)?)
     }
+}
+
+fn page_size(connection: &Connection) -> Result<u64, Error> {
+    let bytes = connection.first("PRAGMA main.page_size", &[], |row| row.integer(0))?;
+    Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
 }
 
 /// The rows of a query, if they are not too many.

@@ -11,6 +11,7 @@ use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Rollback, Upload};
 use super::operation::{Body, Call, Operation, Parameter, Role, told};
 use crate::deploy::Deployer;
 use crate::deploy::artifact::Parts;
+use crate::deploy::backup::Wanted;
 use crate::deploy::dead_letters::{PAGE_MAX, Search};
 use crate::deploy::groups::Reset;
 use crate::deploy::pausing::Pausing;
@@ -232,6 +233,25 @@ pub static OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some(WORDS),
         run: |deployer, call| told(deployer.reload(&call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "trace/{id}",
+        role: Role::Read,
+        summary: "Say what an event or a record caused, across handlers and stores",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.trace(call.param("id"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "backup",
+        // Its files hold every secret of the data folder.
+        role: Role::Deploy,
+        summary: "Write a backup of the data folder into a folder of it",
+        query: &[],
+        body: Some(WORDS),
+        run: |deployer, call| told(deployer.back_up(&call.json::<Wanted>()?, &call.caller)),
     },
 ];
 
