@@ -14,6 +14,8 @@ mod sender;
 mod orders;
 mod http;
 mod http_tls;
+mod jwks;
+mod rate_limits;
 mod envelopes;
 mod events;
 mod outbox;

@@ -33,6 +33,7 @@ pub fn read(connection: &Connection, topic: &str, partition: i32, offset: i64, c
         .set("auto.offset.reset", "error");
     let client: BaseConsumer<Reporter> =
         config.create_with_context(Reporter::new("records")).context("open a Kafka consumer")?;
+    let client = connection.keep(client);
     let (low, high) = client
         .fetch_watermarks(topic, partition, WITHIN)
         .map_err(|error| explain(&error, connection, topic, partition))?;
