@@ -103,6 +103,7 @@ lint: setup setup-lint ## check format, clippy, licences and sources
 	@$(AS_THE_HOST) cargo clippy --release --locked --manifest-path tests/fuzz/Cargo.toml -- -D warnings
 	@for each in . handlers tests/fuzz tests/guests; do \
 	  cargo deny --log-level error --manifest-path $$each/Cargo.toml --config .deny.toml check licenses bans sources; done
+	@.ci/advisories
 
 clean: ## remove what was built; data folders stay
 	@rm -rf target handlers/target tests/fuzz/target tests/guests/target

@@ -505,7 +505,7 @@ pub fn targets(
             let (store, handler) = (store.clone(), handler.clone());
             Arc::new(move |request| store.request(&handler, request))
         };
-        Target { route: route.clone(), handler: handler.clone(), send }
+        Target { route: route.clone(), rates: spec.rates, handler: handler.clone(), send }
     };
     let mut targets: Vec<Target> = spec.routes.iter().map(target).collect();
     targets.extend(spec.events.route(&spec.name).map(|route| {
@@ -518,7 +518,7 @@ pub fn targets(
                 answer
             }
         };
-        Target { route, handler, send: Arc::new(send) }
+        Target { route, rates: spec.rates, handler, send: Arc::new(send) }
     }));
     targets
 }

@@ -36,6 +36,7 @@ use crate::http::jwt::Verifier;
 use crate::http::routes::Routes;
 use crate::http::server;
 use crate::kafka::config::Connection;
+use crate::kafka::login::Login;
 use crate::kafka::sender::Sender;
 use crate::kafka::topics::{Admin, Ensured};
 use crate::metrics::Gatherer;
@@ -273,6 +274,7 @@ fn connection(settings: &Settings, embedded: Option<&Embedded>) -> Result<Connec
         librdkafka: settings.kafka.librdkafka.clone(),
         security: settings.kafka.security.read()?,
         acks: settings.kafka.acks,
+        login: settings.kafka.security.oauth().map(Login::start).transpose()?,
         incarnation: embedded.map(|e| e.incarnation().to_owned()),
     })
 }

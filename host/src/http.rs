@@ -5,12 +5,15 @@
 //! no handler: a route's [`routes::Dispatch`] does, and an answer comes only after the commit.
 
 pub mod admin;
+mod client;
 pub mod connection;
 pub mod events;
 mod inflight;
+mod jwks;
 pub mod jwt;
 pub mod monitor;
 mod problem;
+mod rate;
 mod request;
 pub(crate) use request::is_hop_by_hop;
 pub mod response;

@@ -1,6 +1,7 @@
 //! Kafka clients.
 
 pub mod config;
+pub mod login;
 mod native;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod wait;
@@ -17,4 +18,4 @@ pub mod reader;
 pub mod sender;
 pub(crate) mod verdict;
 
-pub use native::headers;
+pub use native::{Kept, headers};

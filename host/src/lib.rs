@@ -14,6 +14,7 @@ pub mod lane;
 pub mod executor;
 pub mod guest;
 pub mod outbound;
+pub(crate) mod fetch;
 pub mod store;
 pub mod relay;
 pub mod deploy;

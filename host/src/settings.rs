@@ -6,6 +6,8 @@
 mod destination;
 pub(crate) mod librdkafka;
 mod load;
+pub(crate) mod network;
+mod oauth;
 mod problems;
 mod read;
 mod security;
@@ -23,9 +25,14 @@ use std::time::Duration;
 
 pub use destination::{Destination, Destinations, Post};
 pub use load::FILE;
+pub use network::Network;
+pub use oauth::{Given, OAuth, TokenSource};
 pub use problems::{Problem, Problems};
 pub use security::{Properties, Security};
 pub use traces::{Sampling, Traces};
+
+use reqwest::Url;
+use units::Rate;
 
 use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
@@ -129,10 +136,46 @@ pub struct Http {
     /// `idempotency-keep`: how long at least the answer to a request with an `Idempotency-Key` is kept; `None` is for
     /// ever. Default 24 h.
     pub idempotency_keep: Option<Duration>,
+    /// `trusted-proxies`: whose word counts for where a request comes from.
+    pub trusted_proxies: Vec<Network>,
+    /// `forwarded`: the header in which they say it.
+    pub forwarded: Forwarded,
     /// `[http.tls]`, if it is spoken.
     pub tls: Option<Tls>,
     /// `[http.jwt]`
     pub jwt: Jwt,
+    /// `[http.rate]`
+    pub rate: HttpRate,
+}
+
+/// In which header a proxy says for whom it asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// `X-Forwarded-For` (default).
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Standard,
+}
+
+/// How often one client may call; `None` is as often as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// `per-address`
+    pub per_address: Option<Rate>,
+    /// `per-user`: of a token's subject.
+    pub per_user: Option<Rate>,
+}
+
+/// `[http.rate]`: over all routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpRate {
+    /// `per-address`, `per-user`
+    pub all: Rates,
+    /// `failed-logins`: requests of one address whose token is not good.
+    pub failed_logins: Option<Rate>,
+    /// `clients`: addresses and users that are told apart at once. Default 50,000.
+    pub clients: usize,
 }
 
 /// `[http.tls]`: PEM files.
@@ -145,7 +188,7 @@ pub struct Tls {
 }
 
 /// `[http.jwt]`: which bearer tokens are good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jwt {
     /// Where the key comes from.
     pub key: JwtKey,
@@ -153,10 +196,12 @@ pub struct Jwt {
     pub issuer: Option<String>,
     /// `audience`: required `aud`, if set.
     pub audience: Option<String>,
+    /// `leeway`: by how much the clocks of issuer and host may differ. Default 30 s.
+    pub leeway: Duration,
 }
 
 /// The key that tokens are checked with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum JwtKey {
     /// None set: an HS256 secret is made in the data folder (`jwt.secret`) at the first start.
     Generated,
@@ -168,6 +213,31 @@ pub enum JwtKey {
     Rs256(PathBuf),
     /// `public-key-file` with `algorithm = "ES256"`: PEM.
     Es256(PathBuf),
+    /// `jwks-file`: a key set (RFC 7517), which is read again when it changes.
+    JwksFile(PathBuf),
+    /// A key set that its issuer publishes.
+    JwksUrl {
+        /// `jwks-url`
+        url: Url,
+        /// `jwks-ca-file`: PEM. Default the system's authorities.
+        ca: Option<PathBuf>,
+        /// `jwks-refresh`: how often it is fetched. Default 5 min.
+        refresh: Duration,
+    },
+}
+
+impl std::fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Generated => f.write_str("Generated"),
+            Self::Secret(_) => f.write_str("Secret"),
+            Self::SecretFile(file) => f.debug_tuple("SecretFile").field(file).finish(),
+            Self::Rs256(file) => f.debug_tuple("Rs256").field(file).finish(),
+            Self::Es256(file) => f.debug_tuple("Es256").field(file).finish(),
+            Self::JwksFile(file) => f.debug_tuple("JwksFile").field(file).finish(),
+            Self::JwksUrl { url, .. } => f.debug_tuple("JwksUrl").field(&url.as_str()).finish(),
+        }
+    }
 }
 
 /// `[admin]`: the API by which the daemon is told what to do.

@@ -26,6 +26,9 @@ impl Asked {
     }
 }
 
+/// What a service answers by itself: a status line with headers, and a body.
+type Respond = dyn Fn(&Asked) -> (String, String) + Send + Sync;
+
 #[derive(Default)]
 struct State {
     asked: Vec<Asked>,
@@ -47,14 +50,20 @@ pub struct Service {
 impl Service {
     /// Starts one.
     pub fn start() -> Self {
+        Self::answering(|asked| ("200 OK".into(), asked.body.clone()))
+    }
+
+    /// One that answers so, unless told otherwise.
+    pub fn answering(respond: impl Fn(&Asked) -> (String, String) + Send + Sync + 'static) -> Self {
+        let respond: Arc<Respond> = Arc::new(respond);
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a service");
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::<(Mutex<State>, Condvar)>::default();
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let shared = shared.clone();
-                thread::spawn(move || serve(&stream, &shared));
+                let (shared, respond) = (shared.clone(), respond.clone());
+                thread::spawn(move || serve(&stream, &shared, &*respond));
             }
         });
         Self { url, state }
@@ -99,12 +108,12 @@ impl Service {
 }
 
 /// Serves one connection until its client is gone.
-fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
+fn serve(stream: &TcpStream, shared: &(Mutex<State>, Condvar), respond: &Respond) {
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read(&mut reader) {
         let mut state = shared.0.lock().unwrap();
         let next = state.answers.pop_front().or_else(|| state.usual.clone());
-        let (head, body) = next.unwrap_or_else(|| ("200 OK".into(), asked.body.clone()));
+        let (head, body) = next.unwrap_or_else(|| respond(&asked));
         state.asked.push(Asked { status: head.get(..3).map(|status| status.parse().unwrap()), ..asked });
         state.waiting += 1;
         state.most_waiting = state.most_waiting.max(state.waiting);

@@ -17,6 +17,7 @@ use crate::deploy::artifact::Artifact;
 use crate::deploy::manifest::{Route, Spec};
 use crate::deploy::report::Description;
 use crate::guest::Engine;
+use crate::http::jwt::Verifier;
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::secret;
 use crate::scratch::Scratch;
@@ -82,8 +83,12 @@ fn specs(settings: &Settings, files: &[PathBuf], problems: &mut Problems) -> Vec
             Ok(spec) => {
                 let send: Dispatch = Arc::new(|_| tokio::sync::oneshot::channel().1);
                 let handler: Arc<str> = spec.name.as_str().into();
-                let target =
-                    |route: &Route| Target { route: route.clone(), handler: handler.clone(), send: send.clone() };
+                let target = |route: &Route| Target {
+                    route: route.clone(),
+                    rates: spec.rates,
+                    handler: handler.clone(),
+                    send: send.clone(),
+                };
                 // Just checked; it only makes the next handler's check see these routes.
                 let _ = routes.set(&spec.name, spec.served().iter().map(target).collect());
                 specs.push((file.clone(), spec));
@@ -133,7 +138,10 @@ fn key(settings: &Settings) -> Result<(), Problems> {
         JwtKey::SecretFile(_) => {
             secret::load_or_create(settings).map(drop).map_err(|error| wrong("secret-file", &format!("{error:#}")))
         }
-        JwtKey::Secret(_) | JwtKey::Generated => Ok(()),
+        JwtKey::JwksFile(_) => {
+            Verifier::new(settings).map(drop).map_err(|error| wrong("jwks-file", &format!("{error:#}")))
+        }
+        JwtKey::Secret(_) | JwtKey::Generated | JwtKey::JwksUrl { .. } => Ok(()),
     }
 }
 
@@ -165,6 +173,8 @@ fn summary(settings: &Settings, specs: &[(PathBuf, Spec)]) -> String {
             JwtKey::SecretFile(_) => "HS256, secret from a file",
             JwtKey::Rs256(_) => "RS256",
             JwtKey::Es256(_) => "ES256",
+            JwtKey::JwksFile(_) => "a key set from a file",
+            JwtKey::JwksUrl { .. } => "a key set from its issuer",
         },
     );
     let missing = if settings.handlers.exists() { "" } else { " (does not exist)" };

@@ -96,6 +96,7 @@ pub(super) fn text(of: &Description) -> String {
         ("event-id", one(&of.event_id)),
         ("store", one(&of.store)),
         ("routes", of.routes.clone()),
+        ("rate", if of.rate.is_empty() { Vec::new() } else { one(&of.rate) }),
         ("events", of.events.clone()),
         ("schedules", schedules(of)),
         ("publish", pairs(&of.publish)),

@@ -17,11 +17,15 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use super::{Config, dev, say};
 use crate::broker::STATE_FILE;
 use crate::broker::state::State;
+use crate::kafka::Kept;
 use crate::kafka::config::Connection;
+use crate::kafka::login::Login;
 use crate::settings::{Bootstrap, Settings};
 
 /// How long a broker is waited for.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long the issuer of its token is waited for.
+const LOGIN_WITHIN: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What to send, and where.
@@ -72,21 +76,30 @@ pub(super) fn header(text: &str) -> Result<(String, String), String> {
 pub(super) fn connection(settings: &Settings, bootstrap: Option<&str>) -> Result<Connection> {
     let librdkafka = settings.kafka.librdkafka.clone();
     let security = settings.kafka.security.read()?;
-    let to = |bootstrap: &str, incarnation| Connection {
-        bootstrap: bootstrap.to_owned(),
-        librdkafka: librdkafka.clone(),
-        security: security.clone(),
-        acks: settings.kafka.acks,
-        incarnation,
+    // A command has nothing else to do than to wait for its token.
+    let login = |embedded: bool| {
+        let login = settings.kafka.security.oauth().filter(|_| !embedded).map(Login::start).transpose()?;
+        login.iter().try_for_each(|login| login.wait(LOGIN_WITHIN))?;
+        anyhow::Ok(login)
+    };
+    let to = |bootstrap: &str, incarnation: Option<String>| {
+        anyhow::Ok(Connection {
+            login: login(incarnation.is_some())?,
+            bootstrap: bootstrap.to_owned(),
+            librdkafka: librdkafka.clone(),
+            security: security.clone(),
+            acks: settings.kafka.acks,
+            incarnation,
+        })
     };
     match (bootstrap, &settings.kafka.bootstrap) {
-        (Some(named), _) => return Ok(to(named, None)),
-        (None, Bootstrap::Servers(named)) => return Ok(to(named, None)),
+        (Some(named), _) => return to(named, None),
+        (None, Bootstrap::Servers(named)) => return to(named, None),
         (None, Bootstrap::Embedded { .. }) => {}
     }
     for data in [settings.data.as_path(), Path::new(dev::DATA)] {
         if let Some(state) = State::read(&data.join(STATE_FILE))? {
-            return Ok(to(&state.bootstrap, Some(state.incarnation)));
+            return to(&state.bootstrap, Some(state.incarnation));
         }
     }
     bail!(
@@ -98,7 +111,7 @@ pub(super) fn connection(settings: &Settings, bootstrap: Option<&str>) -> Result
 
 /// Sends, and hears what became of it.
 struct Outlet<'a> {
-    producer: BaseProducer<Context>,
+    producer: Kept<BaseProducer<Context>>,
     reports: Receiver<Report>,
     waiting: usize,
     bootstrap: &'a str,
@@ -138,6 +151,7 @@ impl<'a> Outlet<'a> {
             .set("partitioner", "murmur2_random");
         connection.acknowledge(&mut config);
         let producer = config.create_with_context(Context(sender)).context("open the Kafka producer")?;
+        let producer = connection.keep(producer);
         Ok(Self { producer, reports, waiting: 0, bootstrap: &connection.bootstrap, arguments })
     }
 

@@ -20,7 +20,9 @@ use crate::outbound::{self, Origin};
 use crate::policy::{Backoff, Order, Outcome, Policy, Treatment, circuit, probation};
 use crate::schedule::Schedule;
 use crate::settings::reader::{self, Variables};
-use crate::settings::{Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems};
+use crate::settings::{
+    Assignment, Consumer, DeadLetter, DeadLetterPartition, Defaults, Isolation, Limits, Problems, Rates,
+};
 use crate::store::rights::Grants;
 
 /// A manifest, or an operator's overrides: every part may be missing.
@@ -75,6 +77,8 @@ pub struct Manifest {
     pub probation: ProbationPart,
     /// `[dead-letter]`
     pub dead_letter: DeadLetterPart,
+    /// `[rate]`
+    pub rates: Rates,
     /// `[[route]]`
     pub routes: Option<Vec<Route>>,
     /// `[events]`: the operator's alone, since it lets others publish in the handler's name.
@@ -369,7 +373,7 @@ pub enum EventId {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// `method`, upper case.
     pub method: String,
@@ -379,6 +383,10 @@ pub struct Route {
     pub jwt: bool,
     /// `example`: a body to try the route with, printed when the daemon starts.
     pub example: Option<String>,
+    /// `per-address`, `per-user`: how often one client may call it.
+    pub rates: Rates,
+    /// `body-limit`, bytes, where it is less than `http.body-limit`.
+    pub body_limit: Option<usize>,
 }
 
 impl Route {
@@ -404,7 +412,7 @@ impl Endpoint {
     /// Its route, if the operator has switched it on.
     pub fn route(&self, handler: &str) -> Option<Route> {
         let path = format!("/events/{handler}/{{{}}}", Self::DESTINATION);
-        let route = Route { method: "POST".to_owned(), path, jwt: !self.open, example: None };
+        let route = Route { method: "POST".to_owned(), path, jwt: !self.open, ..Route::default() };
         (!self.destinations.is_empty()).then_some(route)
     }
 }
@@ -452,6 +460,8 @@ pub struct Spec {
     pub probation: probation::Settings,
     /// Where a record goes at last.
     pub dead_letter: DeadLetter,
+    /// How often one client may call it over HTTP, whatever the route.
+    pub rates: Rates,
     /// HTTP routes.
     pub routes: Vec<Route>,
     /// Where others publish in its name.

@@ -14,7 +14,7 @@ use super::manifest::{Envelope, EventId, Instances, Place, Spec, Start};
 use super::smoke::Smoke;
 use crate::ledger::deployment::Deployment;
 use crate::policy::Order;
-use crate::settings::{DeadLetterPartition, units};
+use crate::settings::{DeadLetterPartition, Rates, units};
 
 /// What a command did, or would have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +192,11 @@ pub struct Description {
     /// In which dates in those topics are taken.
     #[serde(default)]
     pub time_zone: String,
-    /// Method, path, and `jwt` where a token is needed.
+    /// Method, path, `jwt` where a token is needed, and how large bodies are and how often one client may call where the manifest says so.
     pub routes: Vec<String>,
+    /// How often one client may call it, whatever the route.
+    #[serde(default)]
+    pub rate: String,
     /// Destinations to which others publish by HTTP.
     #[serde(default)]
     pub events: Vec<String>,
@@ -315,8 +318,14 @@ impl Description {
             routes: spec
                 .served()
                 .iter()
-                .map(|route| format!("{} {}{}", route.method, route.path, if route.jwt { " jwt" } else { "" }))
+                .map(|route| {
+                    let jwt = if route.jwt { " jwt" } else { "" };
+                    let body = route.body_limit.map(|bytes| format!(" body-limit {}", units::show_size(bytes)));
+                    let (rates, body) = (rates(&route.rates), body.unwrap_or_default());
+                    format!("{} {}{jwt}{body}{rates}", route.method, route.path)
+                })
                 .collect(),
+            rate: rates(&spec.rates).trim_start().to_owned(),
             events: spec.events.destinations.clone(),
             schedules: spec.schedules.iter().map(ToString::to_string).collect(),
             http: spec.outbound.origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
@@ -372,6 +381,14 @@ fn place(place: &Place) -> String {
         Place::Header(name) => format!("header:{name}"),
         Place::CloudEvent(attribute) => format!("cloudevent:{attribute}"),
     }
+}
+
+/// How often one client may call: ` per-address 10/s per-user 5/s`.
+fn rates(rates: &Rates) -> String {
+    [("per-address", rates.per_address), ("per-user", rates.per_user)]
+        .into_iter()
+        .filter_map(|(key, rate)| Some(format!(" {key} {}", units::show_rate(rate?))))
+        .collect()
 }
 
 fn named<const N: usize>(values: [(&str, String); N]) -> BTreeMap<String, String> {

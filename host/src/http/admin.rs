@@ -114,7 +114,7 @@ impl Admin {
 
     async fn read(&self, parts: &Parts, body: &mut Option<Incoming>, most: usize) -> Result<Bytes, Problem> {
         let Some(incoming) = body else { return Ok(Bytes::new()) };
-        let read = request::read(&parts.headers, incoming, most, Instant::now() + PATIENCE);
+        let read = request::read(&parts.headers, incoming, (most, "the admin API"), Instant::now() + PATIENCE);
         let whole = tokio::select! {
             read = read => read.map_err(|problem| match problem.status {
                 StatusCode::PAYLOAD_TOO_LARGE => Problem::new(problem.status, format!("the body is larger than {most} bytes")),

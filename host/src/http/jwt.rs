@@ -1,8 +1,8 @@
 //! Bearer tokens (RFC 6750, RFC 7519): who makes a request.
 //!
-//! A token is good when it is signed with the one algorithm and key that the operator chose, names a subject, and
-//! has not expired; a token never chooses its own algorithm or key. What is answered about a bad one says nothing
-//! of the key. This file makes no tokens.
+//! A token is good when it is signed with the one algorithm and key that the operator chose, or with one of an issuer's keys and the
+//! algorithm of that, names a subject, and has not expired; a token never chooses its own algorithm. What is answered about a bad one
+//! says nothing of the key. This file makes no tokens.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
+use crate::fetch::Fetcher;
+use crate::http::jwks::{Keys, Origin};
 use crate::http::secret;
 use crate::settings::{Jwt, JwtKey, Settings};
 
-/// Seconds by which the clocks of issuer and host may differ.
-const LEEWAY: u64 = 30;
 /// An encoded RSA public key of 2048 bits has 270 bytes, one of 1024 bits 140.
 const RSA_BYTES: usize = 256;
 /// An uncompressed point on the curve P-256.
@@ -23,8 +23,16 @@ const P256_BYTES: usize = 65;
 /// Checks bearer tokens.
 #[derive(Debug)]
 pub struct Verifier {
-    key: DecodingKey,
+    by: By,
+    /// For the algorithm of the one key; with an issuer's keys each has its own.
     validation: Validation,
+}
+
+/// What tokens are checked by.
+#[derive(Debug)]
+enum By {
+    One(DecodingKey),
+    Issuer(Keys),
 }
 
 /// Why a request is answered 401. The text goes to the client, and into a header: plain ASCII without `"`.
@@ -36,6 +44,9 @@ pub enum Unauthorized {
     /// There is one, and it is not good.
     #[error("{0}")]
     Invalid(&'static str),
+    /// The issuer's keys could not be fetched since the daemon started: that is answered 503.
+    #[error("the keys that tokens are checked with are not there yet: come again")]
+    NoKeys,
 }
 
 #[derive(serde::Deserialize)]
@@ -56,29 +67,22 @@ impl Verifier {
             }
             JwtKey::Rs256(file) => (Algorithm::RS256, public_key(file, Algorithm::RS256)?),
             JwtKey::Es256(file) => (Algorithm::ES256, public_key(file, Algorithm::ES256)?),
+            JwtKey::JwksFile(file) => {
+                let keys = Keys::start(Origin::File(file.clone())).context("http.jwt.jwks-file")?;
+                return Ok(Self { by: By::Issuer(keys), validation: validation(Algorithm::RS256, jwt) });
+            }
+            JwtKey::JwksUrl { url, ca, refresh } => {
+                let fetcher = Fetcher::new(url.clone(), ca.as_deref()).context("http.jwt.jwks-ca-file")?;
+                let keys = Keys::start(Origin::Url { fetcher, refresh: *refresh })?;
+                return Ok(Self { by: By::Issuer(keys), validation: validation(Algorithm::RS256, jwt) });
+            }
         };
         Ok(Self::with_key(algorithm, key, jwt))
     }
 
     /// Check with a key that is at hand.
     pub(super) fn with_key(algorithm: Algorithm, key: DecodingKey, jwt: &Jwt) -> Self {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        let mut required = vec!["exp"];
-        if let Some(issuer) = &jwt.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        match &jwt.audience {
-            Some(audience) => {
-                validation.set_audience(&[audience]);
-                required.push("aud");
-            }
-            None => validation.validate_aud = false,
-        }
-        validation.set_required_spec_claims(&required);
-        Self { key, validation }
+        Self { by: By::One(key), validation: validation(algorithm, jwt) }
     }
 
     /// The subject of the token in an `Authorization` header; a whole number as its decimal text.
@@ -92,8 +96,16 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(Unauthorized::Invalid("the token has a critical header that is not supported"));
         }
-        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|error| refused(error.kind()))?;
+        let token = match &self.by {
+            By::One(key) => jsonwebtoken::decode::<Claims>(token, key, &self.validation),
+            By::Issuer(keys) => {
+                let found = keys.find(header.kid.as_deref(), header.alg)?;
+                let mut validation = self.validation.clone();
+                validation.algorithms = vec![found.algorithm];
+                jsonwebtoken::decode(token, &found.key, &validation)
+            }
+        };
+        let token = token.map_err(|error| refused(error.kind()))?;
         match token.claims.sub {
             Some(serde_json::Value::String(sub)) if !sub.is_empty() => Ok(sub),
             Some(serde_json::Value::Number(sub)) if sub.is_i64() || sub.is_u64() => Ok(sub.to_string()),
@@ -101,6 +113,27 @@ impl Verifier {
             Some(_) => Err(Unauthorized::Invalid("the token's subject (sub) is neither text nor a whole number")),
         }
     }
+}
+
+/// What is asked of a token's claims.
+fn validation(algorithm: Algorithm, jwt: &Jwt) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = jwt.leeway.as_secs();
+    validation.validate_nbf = true;
+    let mut required = vec!["exp"];
+    if let Some(issuer) = &jwt.issuer {
+        validation.set_issuer(&[issuer]);
+        required.push("iss");
+    }
+    match &jwt.audience {
+        Some(audience) => {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        None => validation.validate_aud = false,
+    }
+    validation.set_required_spec_claims(&required);
+    validation
 }
 
 /// The token of `Bearer <token>`. RFC 9110, 11.1: the scheme's case does not matter.
@@ -231,7 +264,12 @@ sgSyBDORZHF5kJA70+qHLbmfdJNk0Ils
 ";
 
     fn jwt(issuer: Option<&str>, audience: Option<&str>) -> Jwt {
-        Jwt { key: JwtKey::Generated, issuer: issuer.map(str::to_owned), audience: audience.map(str::to_owned) }
+        Jwt {
+            key: JwtKey::Generated,
+            issuer: issuer.map(str::to_owned),
+            audience: audience.map(str::to_owned),
+            leeway: std::time::Duration::from_secs(30),
+        }
     }
 
     fn hs256(settings: &Jwt) -> Verifier {

@@ -10,6 +10,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, W
 use hyper::{Response, StatusCode};
 
 use crate::http::jwt::Unauthorized;
+use crate::http::rate::{By, TooOften};
 use crate::http::routes::Missing;
 use crate::record::{Fault, Refusal};
 
@@ -73,9 +74,27 @@ impl From<Missing> for Problem {
     }
 }
 
+impl From<TooOften> for Problem {
+    fn from(too_often: TooOften) -> Self {
+        let detail = match too_often.by {
+            By::Address => "too many requests come from this address",
+            By::User => "this user makes too many requests",
+            By::Logins => "this address has sent too many tokens that are not good",
+        };
+        // A part of a second is waited for as a whole one.
+        let seconds = too_often.wait.as_millis().div_ceil(1_000).max(1);
+        let detail = format!("{detail}: come again in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(RETRY_AFTER, &seconds.to_string())
+    }
+}
+
 impl From<Unauthorized> for Problem {
     fn from(unauthorized: Unauthorized) -> Self {
         let challenge = match unauthorized {
+            Unauthorized::NoKeys => {
+                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, unauthorized.to_string());
+                return problem.with(RETRY_AFTER, "5");
+            }
             // RFC 6750, 3.1: no error code where the client sent no token at all.
             Unauthorized::NoToken => r#"Bearer realm="tidemill""#.to_owned(),
             Unauthorized::Invalid(why) => {

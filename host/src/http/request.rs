@@ -11,9 +11,11 @@ use hyper::{StatusCode, Version};
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
+use crate::deploy::manifest::Route;
 use crate::http::problem::Problem;
 use crate::http::routes::Found;
 use crate::record::Request;
+use crate::settings::Http;
 
 /// Characters of an `Idempotency-Key` at most.
 const KEY_MAX: usize = 255;
@@ -57,16 +59,23 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     }
 }
 
-/// Read a body to its end. An error leaves the rest unread.
+/// The largest body that a route takes, in bytes, and the setting that says so: its own limit where that is less than the operator's.
+pub(super) fn body_limit(route: &Route, settings: &Http) -> (usize, &'static str) {
+    match route.body_limit {
+        Some(own) if own < settings.body_limit => (own, "body-limit of its route"),
+        _ => (settings.body_limit, "http.body-limit"),
+    }
+}
+
+/// Read a body to its end, which has a limit and a setting that says so. An error leaves the rest unread.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut Incoming,
-    limit: usize,
+    (limit, key): (usize, &'static str),
     deadline: Instant,
 ) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes (http.body-limit)"))
-    };
+    let too_large =
+        || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes ({key})"));
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| usize::try_from(bytes).is_ok_and(|bytes| bytes > limit)) {
         return Err(too_large());

@@ -17,6 +17,7 @@ use crate::deploy::manifest::Route;
 use crate::deploy::manifest::names::PARAMS_MAX;
 use crate::metrics::meters;
 use crate::record::{Answer, Request};
+use crate::settings::Rates;
 
 /// The first segments of paths that the host keeps for itself.
 const RESERVED: [&str; 4] = ["admin", "livez", "metrics", "readyz"];
@@ -30,6 +31,8 @@ pub type Dispatch = Arc<dyn Fn(Request) -> oneshot::Receiver<Answer> + Send + Sy
 pub struct Target {
     /// As in the manifest.
     pub route: Route,
+    /// How often one client may call the handler, whatever the route.
+    pub rates: Rates,
     /// The handler's name.
     pub handler: Arc<str>,
     /// To the store executor for a route that writes, to the readers for one that reads.
@@ -132,6 +135,8 @@ pub struct Routes {
     change: Mutex<()>,
     /// Counts the answers to requests without a route.
     unrouted: Arc<meters::Route>,
+    /// Counts those that came too often.
+    limited: Arc<meters::Limited>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -161,7 +166,12 @@ impl Routes {
         let name: Arc<str> = handler.into();
         let targets = routes
             .iter()
-            .map(|route| Target { route: route.clone(), handler: Arc::clone(&name), send: Arc::clone(&nowhere) })
+            .map(|route| Target {
+                route: route.clone(),
+                rates: Rates::default(),
+                handler: Arc::clone(&name),
+                send: Arc::clone(&nowhere),
+            })
             .collect();
         self.live().with(handler, targets).map(drop)
     }
@@ -209,6 +219,11 @@ impl Routes {
     /// What became of requests without a route.
     pub fn unrouted(&self) -> &Arc<meters::Route> {
         &self.unrouted
+    }
+
+    /// Requests that came too often.
+    pub fn limited(&self) -> &Arc<meters::Limited> {
+        &self.limited
     }
 
     /// All routes, each with its answers.

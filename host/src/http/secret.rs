@@ -38,6 +38,11 @@ pub fn load_or_create(settings: &Settings) -> anyhow::Result<Vec<u8>> {
         JwtKey::Rs256(_) | JwtKey::Es256(_) => {
             bail!("tokens come from the issuer that holds the private key: `http.jwt.public-key-file` only checks them")
         }
+        JwtKey::JwksFile(_) | JwtKey::JwksUrl { .. } => {
+            bail!(
+                "tokens come from the issuer that holds the private keys: the key set under `http.jwt` only checks them"
+            )
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The handlers' listener, and the life of one request.
 //!
-//! Everything here is bounded: requests under way, the size of bodies, and the time for each.
+//! Everything here is bounded: requests of one client where the operator says so, requests under way, the size of bodies, and the time for each.
 //! A request that was handed on keeps its seat and its idempotency key until its answer arrives or is dropped, even
 //! when its client has been answered 504 or has gone: what runs is what is counted.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::connection::{self, Reply, Service};
 use crate::http::inflight::{InFlight, Key};
-use crate::http::jwt::Verifier;
+use crate::http::jwt::{Unauthorized, Verifier};
 use crate::http::problem::Problem;
+use crate::http::rate::Gate;
 use crate::http::routes::{Found, Routes, is_reserved};
 use crate::http::tls::Tls;
 use crate::http::{request, response};
@@ -48,6 +49,7 @@ pub struct Front {
     routes: Arc<Routes>,
     verifier: Verifier,
     settings: Http,
+    gate: Gate,
     waiting: Arc<Semaphore>,
     in_flight: Arc<InFlight>,
     cancel: CancellationToken,
@@ -92,11 +94,12 @@ impl Service for Front {
         &self.cancel
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>, _peer: Option<SocketAddr>) -> Reply {
+    async fn answer(&self, request: hyper::Request<Incoming>, peer: Option<SocketAddr>) -> Reply {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
         let (mut body, mut meter) = (Some(body), self.routes.unrouted().clone());
-        let reply = self.handle(&parts, &mut body, &mut meter, began + self.settings.deadline).await;
+        let address = self.gate.client(peer.map(|peer| peer.ip()), &parts.headers);
+        let reply = self.handle(&parts, address, &mut body, &mut meter, began + self.settings.deadline).await;
         let reply = connection::finish(&parts, body, reply);
         meter.answered(reply.status().as_u16(), began.elapsed());
         reply
@@ -108,13 +111,15 @@ impl Front {
     pub fn new(routes: Arc<Routes>, verifier: Verifier, settings: Http, cancel: CancellationToken) -> Self {
         let waiting = settings.max_waiting.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS);
         let waiting = Arc::new(Semaphore::new(waiting));
-        Self { routes, verifier, settings, waiting, in_flight: Arc::default(), cancel }
+        let gate = Gate::new(&settings, routes.limited().clone());
+        Self { routes, verifier, settings, gate, waiting, in_flight: Arc::default(), cancel }
     }
 
     /// `body` is taken once it was read to its end, and `meter` is the route's once that is known.
     async fn handle(
         &self,
         parts: &Parts,
+        address: Option<IpAddr>,
         body: &mut Option<Incoming>,
         meter: &mut Arc<meters::Route>,
         deadline: Instant,
@@ -129,17 +134,21 @@ impl Front {
         }
         let found = self.routes.find(parts.method.as_str(), path)?;
         *meter = found.meter.clone();
+        self.gate.enter(address, &found.target)?;
         let Ok(seat) = Arc::clone(&self.waiting).try_acquire_owned() else { return Err(Refusal::Busy.into()) };
         let route = &found.target.route;
         let user = match route.jwt {
-            true => Some(self.verifier.verify(request::authorization(&parts.headers)?)?),
+            true => Some(self.log_in(parts, address)?),
             false => None,
         };
+        if let Some(user) = &user {
+            self.gate.enter_as(user, &found.target)?;
+        }
         // A request that only reads can be repeated anyway.
         let key = request::idempotency_key(&parts.headers)?.filter(|_| !route.reads());
         let whole = match body {
             Some(incoming) => tokio::select! {
-                read = request::read(&parts.headers, incoming, self.settings.body_limit, deadline) => read?,
+                read = request::read(&parts.headers, incoming, request::body_limit(route, &self.settings), deadline) => read?,
                 // Its handler has not seen it, so nothing is lost.
                 () = self.cancel.cancelled() => return Err(Refusal::Stopping.into()),
             },
@@ -174,6 +183,16 @@ impl Front {
             }
             Err(_) => Err(late(route.reads())),
         }
+    }
+
+    /// The subject of the request's token.
+    fn log_in(&self, parts: &Parts, address: Option<IpAddr>) -> Result<String, Problem> {
+        self.gate.may_log_in(address)?;
+        let verified = self.verifier.verify(request::authorization(&parts.headers)?);
+        if let Err(Unauthorized::Invalid(_)) = verified {
+            self.gate.failed(address);
+        }
+        Ok(verified?)
     }
 
     fn enter(&self, found: &Found, user: &Option<String>, key: &str) -> Result<crate::http::inflight::Guard, Problem> {

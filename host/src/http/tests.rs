@@ -22,7 +22,7 @@ use crate::http::jwt::Verifier;
 use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::server;
 use crate::record::{Answer, Request, Response};
-use crate::settings::{Http, Jwt, JwtKey};
+use crate::settings::{Forwarded, Http, HttpRate, Jwt, JwtKey, Rates};
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes ...";
 /// Nothing in these tests takes that long unless it is broken.
@@ -35,13 +35,16 @@ fn settings() -> Http {
         deadline: PATIENCE,
         max_waiting: 8,
         idempotency_keep: None,
+        trusted_proxies: Vec::new(),
+        forwarded: Forwarded::default(),
         tls: None,
         jwt: jwt(),
+        rate: HttpRate { all: Rates::default(), failed_logins: None, clients: 64 },
     }
 }
 
 fn jwt() -> Jwt {
-    Jwt { key: JwtKey::Generated, issuer: None, audience: None }
+    Jwt { key: JwtKey::Generated, issuer: None, audience: None, leeway: Duration::from_secs(30) }
 }
 
 fn token(user: &str) -> String {
@@ -115,8 +118,8 @@ impl Server {
         let target = |line: &&str| {
             let (jwt, line) = line.strip_prefix("jwt ").map_or((false, *line), |line| (true, line));
             let (method, path) = line.split_once(' ').unwrap();
-            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt, example: None };
-            Target { route, handler: handler.into(), send: Arc::clone(&send) }
+            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt, ..Route::default() };
+            Target { route, rates: Rates::default(), handler: handler.into(), send: Arc::clone(&send) }
         };
         self.routes.set(handler, routes.iter().map(target).collect()).unwrap();
     }

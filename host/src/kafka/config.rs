@@ -13,6 +13,8 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 
+use super::login::Login;
+use super::native::{Holder, Kept};
 use crate::settings::{Acks, Properties};
 
 /// The same trouble is said once in this time, for each client.
@@ -31,6 +33,8 @@ pub struct Connection {
     pub acks: Acks,
     /// The embedded broker's incarnation, if it is one.
     pub incarnation: Option<String>,
+    /// What gives clients the token that Kafka knows them by, if it does that.
+    pub login: Option<Login>,
 }
 
 impl Connection {
@@ -50,6 +54,14 @@ impl Connection {
         }
         client.set("bootstrap.servers", &self.bootstrap);
         client
+    }
+
+    /// Keeps a client that was made with [`Connection::client`], and sees to its token.
+    pub(crate) fn keep<T: Holder>(&self, client: T) -> Kept<T> {
+        match &self.login {
+            Some(login) if !self.is_embedded() => login.keep(client),
+            _ => Kept::alone(client),
+        }
     }
 
     /// Has a producer wait for acknowledgements as the operator wants it. One that waits for the leader alone cannot be idempotent.

@@ -25,7 +25,7 @@ use self::assignment::{Assignment, Event, Marks};
 use self::properties::properties;
 use self::rebalancer::Rebalancer;
 use super::config::Connection;
-use super::native;
+use super::native::{self, Kept};
 use crate::deploy::manifest::Spec;
 use crate::executor::Handle;
 use crate::executor::positions::Positions;
@@ -130,7 +130,7 @@ impl Drop for Consumer {
 }
 
 /// Reads until it is stopped, with a new client after one that has failed for good.
-fn read(plan: Plan, client: BaseConsumer<Rebalancer>, signals: &Signals) {
+fn read(plan: Plan, client: Kept<BaseConsumer<Rebalancer>>, signals: &Signals) {
     let mut poll = Poll::new(plan, client);
     loop {
         let plan = match poll.run(signals) {
@@ -160,7 +160,7 @@ enum Ended {
     Fatal(Box<Plan>),
 }
 
-fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
+fn open(plan: &Plan) -> Result<Kept<BaseConsumer<Rebalancer>>> {
     let (spec, sharing) = (&plan.spec, plan.spec.consumer.assignment);
     let config = properties(&plan.connection, spec, &plan.host_id, plan.prefetch_kbytes);
     let statistics = plan.executor.meter().add_handler(&spec.name.as_str().into()).reading.clone();
@@ -168,6 +168,7 @@ fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
     let client: BaseConsumer<Rebalancer> = config
         .create_with_context(context)
         .with_context(|| format!("open a Kafka consumer for handler {}", spec.name))?;
+    let client = plan.connection.keep(client);
     let pattern = spec.pattern.as_deref();
     let topics: Vec<&str> = spec.topics.iter().map(String::as_str).chain(pattern).collect();
     client.subscribe(&topics).with_context(|| format!("subscribe handler {} to {}", spec.name, topics.join(", ")))?;
@@ -177,7 +178,7 @@ fn open(plan: &Plan) -> Result<BaseConsumer<Rebalancer>> {
 /// The poll thread's state.
 struct Poll {
     plan: Plan,
-    client: BaseConsumer<Rebalancer>,
+    client: Kept<BaseConsumer<Rebalancer>>,
     assignment: Assignment,
     committed: Instant,
     identified: Instant,
@@ -188,7 +189,7 @@ struct Poll {
 }
 
 impl Poll {
-    fn new(plan: Plan, client: BaseConsumer<Rebalancer>) -> Self {
+    fn new(plan: Plan, client: Kept<BaseConsumer<Rebalancer>>) -> Self {
         Self {
             plan,
             client,

@@ -44,7 +44,8 @@ pub fn look(
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
-    look_with(&topics::open(connection)?, connection, partitions, time)
+    let client = topics::open(connection)?;
+    look_with(&client, connection, partitions, time)
 }
 
 /// Looks at all partitions of topics; those of topics that are not there are not in the map.

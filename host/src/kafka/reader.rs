@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::config::{Connection, Reporter};
 use super::consumer::record;
+use super::native::Kept;
 use crate::record::Record;
 
 /// How long Kafka may take to answer, or to bring the next record.
@@ -21,7 +22,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A client that reads.
 pub struct Reader {
-    client: BaseConsumer<Reporter>,
+    client: Kept<BaseConsumer<Reporter>>,
     bootstrap: String,
     /// It looks up no times.
     embedded: bool,
@@ -39,7 +40,7 @@ pub struct Span {
 }
 
 /// A consumer that is given its partitions by hand, and goes to `reset` where an offset is not there.
-pub(super) fn client(connection: &Connection, reset: &str) -> Result<BaseConsumer<Reporter>> {
+pub(super) fn client(connection: &Connection, reset: &str) -> Result<Kept<BaseConsumer<Reporter>>> {
     let mut config = connection.client("records");
     config
         // librdkafka assigns nothing without one; with partitions assigned by hand, nobody joins it.
@@ -47,7 +48,8 @@ pub(super) fn client(connection: &Connection, reset: &str) -> Result<BaseConsume
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", reset);
-    config.create_with_context(Reporter::new("records")).context("open a Kafka consumer")
+    let client = config.create_with_context(Reporter::new("records")).context("open a Kafka consumer")?;
+    Ok(connection.keep(client))
 }
 
 impl Reader {

@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::config::{Connection, Reporter};
 use super::consumer::record;
+use super::native::Kept;
 use crate::record::Record;
 
 /// How long a poll waits.
@@ -42,7 +43,7 @@ pub enum Flow {
 ///
 /// # Errors
 /// librdkafka does not take the settings.
-pub fn open(connection: &Connection, name: &str) -> Result<BaseConsumer<Reporter>> {
+pub fn open(connection: &Connection, name: &str) -> Result<Kept<BaseConsumer<Reporter>>> {
     let mut config = connection.client(name);
     config
         // librdkafka assigns nothing without one; with partitions assigned by hand, nobody joins it.
@@ -51,7 +52,8 @@ pub fn open(connection: &Connection, name: &str) -> Result<BaseConsumer<Reporter
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true");
-    config.create_with_context(Reporter::new("scan")).context("open a Kafka consumer")
+    let client = config.create_with_context(Reporter::new("scan")).context("open a Kafka consumer")?;
+    Ok(connection.keep(client))
 }
 
 /// Reads parts of one topic. Returns how far it came in each until the time was over.

@@ -18,6 +18,7 @@ use rdkafka::producer::{
 
 use super::config::{Connection, Reporter};
 use super::identity::Known;
+use super::native::Kept;
 use super::verdict::{Verdict, judge};
 use crate::ledger::outbox::{Event, EventKind};
 use crate::settings::Destinations;
@@ -93,7 +94,7 @@ pub enum Way {
 type Key = (String, Settings);
 
 struct Open {
-    producer: ThreadedProducer<Context>,
+    producer: Kept<ThreadedProducer<Context>>,
     /// What those deliveries know that wait for it, one at a time.
     waiting: Mutex<Waiting>,
 }
@@ -226,7 +227,7 @@ impl Open {
     }
 }
 
-fn produce(connection: &Connection, settings: Settings) -> Result<ThreadedProducer<Context>, KafkaError> {
+fn produce(connection: &Connection, settings: Settings) -> Result<Kept<ThreadedProducer<Context>>, KafkaError> {
     let timeout = settings.timeout.as_millis().to_string();
     let mut config = connection.client("send");
     config
@@ -242,7 +243,7 @@ fn produce(connection: &Connection, settings: Settings) -> Result<ThreadedProduc
         // Who sends is bounded by the executor.
         .set("queue.buffering.max.messages", "0");
     connection.acknowledge(&mut config);
-    config.create_with_context(Context(Reporter::new("send")))
+    config.create_with_context(Context(Reporter::new("send"))).map(|producer| connection.keep(producer))
 }
 
 /// The event's own headers, and then the host's.

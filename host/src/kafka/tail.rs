@@ -51,6 +51,7 @@ pub fn last(connection: &Connection, spec: &Spec, topics: &[String], count: usiz
         );
     let context = Reporter::new("smoke");
     let client: BaseConsumer<Reporter> = config.create_with_context(context).context("open a consumer")?;
+    let client = connection.keep(client);
     let mut spans = Vec::new();
     for topic in topics {
         let metadata = client.fetch_metadata(Some(topic), ASK).with_context(|| format!("ask for topic {topic}"))?;

@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaType;
 
 use super::config::{Connection, Reporter};
 use super::identity::TopicId;
-use super::native::{self, Failure};
+use super::native::{self, Failure, Kept};
 use crate::broker::Embedded;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -258,13 +258,13 @@ impl Admin {
 }
 
 /// A client that can be asked, and neither reads nor writes.
-pub(crate) fn open(connection: &Connection) -> Result<Client<Reporter>, TopicError> {
+pub(crate) fn open(connection: &Connection) -> Result<Kept<Client<Reporter>>, TopicError> {
     let open = || -> Result<Client<Reporter>, KafkaError> {
         let config = connection.client("admin");
         let native = config.create_native_config()?;
         Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Reporter::new("admin"))
     };
-    open().map_err(|error| TopicError::Client { reason: error.to_string() })
+    open().map(|client| connection.keep(client)).map_err(|error| TopicError::Client { reason: error.to_string() })
 }
 
 /// The settings of topics that are there, each by its name; those that this client may not ask for are left out.

@@ -14,7 +14,7 @@ use rdkafka::client::Client;
 
 use crate::kafka::config::{Connection, Reporter};
 use crate::kafka::ends::highs;
-use crate::kafka::{identity, topics};
+use crate::kafka::{Kept, identity, topics};
 
 /// How old an answer may be before Kafka is asked again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ fn answer(connection: &Connection, questions: &Receiver<Vec<Place>>, told: &Shar
 
 fn ask(
     connection: &Connection,
-    client: &mut Option<Client<Reporter>>,
+    client: &mut Option<Kept<Client<Reporter>>>,
     places: &[Place],
 ) -> Result<HashMap<Place, i64>> {
     let open = match client.take() {

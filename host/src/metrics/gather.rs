@@ -386,4 +386,8 @@ fn put_routes(page: &mut Page, routes: &Routes) {
         put([&target.handler, &target.route.method, &target.route.path], &meter);
     }
     put(["", "", ""], routes.unrouted());
+    let limited = routes.limited();
+    for (by, count) in [("address", &limited.by_address), ("user", &limited.by_user), ("logins", &limited.by_logins)] {
+        page.count(&families::HTTP_LIMITED, &[by], count.load(Ordering::Relaxed));
+    }
 }

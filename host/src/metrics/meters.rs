@@ -418,6 +418,17 @@ fn millis() -> u64 {
     u64::try_from(FIRST.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Requests that came too often, by what there were too many of.
+#[derive(Debug, Default)]
+pub struct Limited {
+    /// From one address.
+    pub by_address: AtomicU64,
+    /// As one user.
+    pub by_user: AtomicU64,
+    /// With tokens that are not good, from one address.
+    pub by_logins: AtomicU64,
+}
+
 /// A route's numbers.
 #[derive(Debug)]
 pub struct Route {

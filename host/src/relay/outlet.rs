@@ -20,6 +20,7 @@ use rdkafka::producer::{
 
 use super::Message;
 use crate::deploy::EMBEDDED_PARTITIONS;
+use crate::kafka::Kept;
 use crate::kafka::config::{Connection, Reporter};
 use crate::kafka::identity::Known;
 use crate::kafka::sender::event_headers;
@@ -97,9 +98,9 @@ pub(super) struct Outlet {
     destinations: Arc<Destinations>,
     sender: Sender<Message>,
     statistics: Arc<Statistics>,
-    producer: ThreadedProducer<Context>,
+    producer: Kept<ThreadedProducer<Context>>,
     /// Sends each record in a batch of its own; opened when it is needed first.
-    single: Option<ThreadedProducer<Context>>,
+    single: Option<Kept<ThreadedProducer<Context>>>,
     generation: u64,
     broken: bool,
     /// The topics that this producer has sent to.
@@ -326,7 +327,7 @@ fn produce(
     sender: &Sender<Message>,
     statistics: &Arc<Statistics>,
     single: bool,
-) -> Result<ThreadedProducer<Context>> {
+) -> Result<Kept<ThreadedProducer<Context>>> {
     let mut config = connection.client("relay");
     config
         .set("enable.idempotence", "true")
@@ -353,7 +354,7 @@ fn produce(
     let (sender, statistics) = (sender.clone(), statistics.clone());
     let context = Context { reporter: Reporter::new("relay"), sender, statistics };
     let producer: ThreadedProducer<Context> = config.create_with_context(context).context("open the Kafka producer")?;
-    Ok(producer)
+    Ok(connection.keep(producer))
 }
 
 impl Drop for Outlet {

@@ -16,8 +16,8 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Message;
-use crate::kafka;
 use crate::kafka::config::{Connection, Reporter};
+use crate::kafka::{self, Kept};
 
 /// How long a poll waits for a record, and so a new partition for its turn.
 const POLL: Duration = Duration::from_millis(50);
@@ -55,6 +55,7 @@ impl ReadBack {
             .set("queued.max.messages.kbytes", "8192");
         let context = Reporter::new("read-back");
         let client = config.create_with_context(context).context("open the consumer that reads events back")?;
+        let client = connection.keep(client);
         let (sender, expected) = channel();
         let reader = Reader { client, expected, relay, partitions: HashMap::new() };
         crate::thread::spawn("read-back", move || reader.run())?;
@@ -68,7 +69,7 @@ impl ReadBack {
 }
 
 struct Reader {
-    client: BaseConsumer<Reporter>,
+    client: Kept<BaseConsumer<Reporter>>,
     expected: Receiver<Expected>,
     relay: Sender<Message>,
     partitions: HashMap<(Arc<str>, i32), Partition>,

@@ -136,3 +136,26 @@ fn check(name: &str, value: String, reach: Reach) -> Result<String, String> {
     }
     check_property(name, &value).map_err(|reason| format!("librdkafka refuses it: {}", reason.trim())).map(|()| value)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::deploy::manifest::Manifest;
+
+    #[test]
+    fn h5_a_manifest_sets_how_records_are_read_and_nothing_else() {
+        let parse =
+            |line: &str| Manifest::parse(&format!("name = \"t\"\n[consumer.librdkafka]\n{line}"), "handler.toml");
+        parse("fetch.min.bytes = 5").unwrap();
+        for line in [
+            "ssl.key.location = \"/etc/shadow\"",
+            "plugin.library.paths = \"./here.so\"",
+            "sasl.kerberos.kinit.cmd = \"touch x\"",
+            "debug = \"all\"",
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains("is the operator's to set"), "{line}: {error}");
+        }
+        assert!(parse("group.id = \"x\"").unwrap_err().to_string().contains("belongs to the host"));
+    }
+}

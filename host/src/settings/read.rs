@@ -14,10 +14,11 @@ use super::security::security;
 use super::traces::traces;
 use super::value::Value;
 use super::{
-    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Http, Inbox, Jwt, JwtKey, Kafka, Limits, Log, Metrics,
-    Outbox, Settings, Store, Tls, Topic, Versions,
+    Acks, Admin, Bootstrap, Consumer, DeadLetter, Defaults, Forwarded, Http, HttpRate, Inbox, Jwt, JwtKey, Kafka,
+    Limits, Log, Metrics, Network, Outbox, Settings, Store, Tls, Topic, Versions,
 };
 use crate::deploy::manifest::{Manifest, names, read};
+use crate::fetch;
 use crate::http::secret::SHORTEST;
 use crate::kafka::template::Template;
 use crate::policy::{Policy, circuit, probation};
@@ -133,8 +134,23 @@ fn http(section: &Section<'_>, base: &Path) -> Http {
         deadline: section.take("deadline", |v| v.duration(MILLISECOND..=DAY)).unwrap_or(30 * SECOND),
         max_waiting: section.take("max-waiting", |v| v.whole(1..=1_000_000)).unwrap_or(1024),
         idempotency_keep: keep(section, "idempotency-keep", DAY),
+        trusted_proxies: section.list("trusted-proxies", |v| Network::parse(v.text()?)).unwrap_or_default(),
+        forwarded: section
+            .take("forwarded", |v| {
+                v.choice(&[("x-forwarded-for", Forwarded::XForwardedFor), ("forwarded", Forwarded::Standard)])
+            })
+            .unwrap_or_default(),
         tls: tls(&section.section("tls"), base),
         jwt: jwt(&section.section("jwt"), base),
+        rate: rate(&section.section("rate")),
+    }
+}
+
+fn rate(section: &Section<'_>) -> HttpRate {
+    HttpRate {
+        all: read::rates(section),
+        failed_logins: section.take("failed-logins", |v| v.rate()),
+        clients: section.take("clients", |v| v.whole(8..=10_000_000)).unwrap_or(50_000),
     }
 }
 
@@ -181,7 +197,7 @@ fn jwt(section: &Section<'_>, base: &Path) -> Jwt {
     use Algorithm::{Es256, Hs256, Rs256};
 
     let secret = section.take("secret", |v| {
-        let text = v.text()?;
+        let text = v.secret()?;
         if text.len() < SHORTEST {
             return Err(format!("has {} bytes; HS256 needs at least {SHORTEST} (RFC 7518)", text.len()));
         }
@@ -190,13 +206,23 @@ fn jwt(section: &Section<'_>, base: &Path) -> Jwt {
     let secret_file = path(section, "secret-file", base);
     let public_key = path(section, "public-key-file", base);
     let algorithm = section.take("algorithm", |v| v.choice(&[("HS256", Hs256), ("RS256", Rs256), ("ES256", Es256)]));
-    let sources = [secret.is_some(), secret_file.is_some(), public_key.is_some()];
-    let twice = sources.iter().filter(|given| **given).count() > 1;
-    if twice {
-        let last = if public_key.is_some() { "public-key-file" } else { "secret-file" };
-        section.problem(last, "only one of `secret`, `secret-file` and `public-key-file` can be set");
+    let published = published(section, base);
+    let sources = [
+        ("secret", secret.is_some()),
+        ("secret-file", secret_file.is_some()),
+        ("public-key-file", public_key.is_some()),
+        ("jwks-file", matches!(published, Some(JwtKey::JwksFile(_)))),
+        ("jwks-url", matches!(published, Some(JwtKey::JwksUrl { .. }))),
+    ];
+    let given: Vec<&str> = sources.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
+    if let [_, .., last] = given[..] {
+        let wrong = "only one of `secret`, `secret-file`, `public-key-file`, `jwks-file` and `jwks-url` can be set";
+        section.problem(last, wrong);
     }
-    let key = match (public_key, algorithm) {
+    if published.is_some() && algorithm.is_some() {
+        section.problem("algorithm", "goes with one key only: in a key set each key has its own");
+    }
+    let key = match (public_key, algorithm.filter(|_| published.is_none())) {
         (Some(file), Some(Rs256)) => JwtKey::Rs256(file),
         (Some(file), Some(Es256)) => JwtKey::Es256(file),
         (Some(_), Some(Hs256)) => {
@@ -217,14 +243,35 @@ fn jwt(section: &Section<'_>, base: &Path) -> Jwt {
         (None, Some(Hs256) | None) => match (secret, secret_file) {
             (Some(secret), _) => JwtKey::Secret(secret),
             (None, Some(file)) => JwtKey::SecretFile(file),
-            (None, None) => JwtKey::Generated,
+            (None, None) => published.unwrap_or(JwtKey::Generated),
         },
     };
     Jwt {
         key,
         issuer: section.take("issuer", |v| v.text().map(str::to_owned)),
         audience: section.take("audience", |v| v.text().map(str::to_owned)),
+        leeway: section.take("leeway", |v| v.duration(Duration::ZERO..=600 * SECOND)).unwrap_or(30 * SECOND),
     }
+}
+
+/// A key set of an issuer's.
+fn published(section: &Section<'_>, base: &Path) -> Option<JwtKey> {
+    let file = path(section, "jwks-file", base);
+    let url = section.take("jwks-url", |v| fetch::url(v.text()?));
+    let ca = path(section, "jwks-ca-file", base);
+    let refresh = section.take("jwks-refresh", |v| v.duration(SECOND..=DAY));
+    if !section.has("jwks-url") && url.is_none() {
+        for (key, set) in [("jwks-ca-file", ca.is_some()), ("jwks-refresh", refresh.is_some())] {
+            if set {
+                section.problem(key, "goes with `jwks-url` only");
+            }
+        }
+    }
+    if file.is_some() && url.is_some() {
+        section.problem("jwks-url", "and `jwks-file` are two places: write one of them");
+    }
+    let published = url.map(|url| JwtKey::JwksUrl { url, ca, refresh: refresh.unwrap_or(300 * SECOND) });
+    published.or(file.map(JwtKey::JwksFile))
 }
 
 fn store(section: &Section<'_>) -> Store {

@@ -308,7 +308,12 @@ impl<'r> Section<'r> {
         if let DeValue::Table(table) = value.get_ref() {
             return Some(table);
         }
-        self.wrong(key, &value.span(), &format!("expected a table, found {}", Value::File(value.get_ref())));
+        // What stands where it does not belong may be secret.
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a string".to_owned(),
+            other => Value::File(other).to_string(),
+        };
+        self.wrong(key, &value.span(), &format!("expected a table, found {found}"));
         None
     }
 }

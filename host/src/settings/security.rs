@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::oauth::{OAuth, line, oauth};
 use super::read::path;
 use super::reader::Section;
 
@@ -18,6 +19,8 @@ pub struct Security {
     properties: Properties,
     /// Properties whose values are in files.
     files: BTreeMap<&'static str, PathBuf>,
+    /// `[kafka.security.oauth]`, with OAUTHBEARER.
+    oauth: Option<OAuth>,
 }
 
 /// Properties of librdkafka, of which some are secret: only their names are ever printed.
@@ -59,15 +62,14 @@ impl Security {
     pub fn read(&self) -> Result<Properties> {
         let mut properties = self.properties.clone();
         for (name, file) in &self.files {
-            let text = std::fs::read_to_string(file);
-            let text = text.with_context(|| format!("kafka.security: read {} for {name}", file.display()))?;
-            let text = text.trim_end_matches(['\r', '\n']);
-            if text.is_empty() {
-                bail!("kafka.security: {} is empty, and should hold {name}", file.display());
-            }
-            properties.0.insert(name, text.to_owned());
+            properties.0.insert(name, line(file, name).context("kafka.security")?);
         }
         Ok(properties)
+    }
+
+    /// Where tokens come from, if Kafka knows the clients by those.
+    pub fn oauth(&self) -> Option<&OAuth> {
+        self.oauth.as_ref()
     }
 }
 
@@ -101,8 +103,13 @@ impl Protocol {
 }
 
 /// As librdkafka names them too.
-const MECHANISMS: [(&str, &str); 3] =
-    [("PLAIN", "PLAIN"), ("SCRAM-SHA-256", "SCRAM-SHA-256"), ("SCRAM-SHA-512", "SCRAM-SHA-512")];
+const MECHANISMS: [(&str, &str); 4] = [
+    ("PLAIN", "PLAIN"),
+    ("SCRAM-SHA-256", "SCRAM-SHA-256"),
+    ("SCRAM-SHA-512", "SCRAM-SHA-512"),
+    (OAUTHBEARER, OAUTHBEARER),
+];
+const OAUTHBEARER: &str = "OAUTHBEARER";
 
 /// Reads it. Relative paths are in the folder `base`.
 pub(super) fn security(section: &Section<'_>, base: &Path) -> Security {
@@ -127,7 +134,8 @@ pub(super) fn security(section: &Section<'_>, base: &Path) -> Security {
     for (key, property) in
         [("username", "sasl.username"), ("password", "sasl.password"), ("key-password", "ssl.key.password")]
     {
-        if let Some(text) = section.take(key, |v| v.text().map(str::to_owned)) {
+        let secret = key != "username";
+        if let Some(text) = section.take(key, |v| if secret { v.secret() } else { v.text() }.map(str::to_owned)) {
             set.push(key);
             security.properties.0.insert(property, text);
         }
@@ -144,6 +152,7 @@ pub(super) fn security(section: &Section<'_>, base: &Path) -> Security {
             security.files.insert(property, file);
         }
     }
+    security.oauth = oauth(&section.section("oauth"), base, mechanism == Some(OAUTHBEARER));
     check(section, protocol, mechanism, &set);
     let Some(protocol) = protocol.filter(|protocol| *protocol != Protocol::Plaintext) else {
         return Security::default();
@@ -176,9 +185,15 @@ fn check(section: &Section<'_>, protocol: Option<Protocol>, mechanism: Option<&s
         needs(&["certificate-file", "key-file"], "the other of the two");
     }
     match (protocol.is_some_and(Protocol::sasl), mechanism) {
+        (true, Some(OAUTHBEARER)) => {
+            for key in ["username", "password"].iter().filter(|key| set.contains(key)) {
+                section.problem(key, "goes with PLAIN and SCRAM only: with OAUTHBEARER see [kafka.security.oauth]");
+            }
+        }
         (true, Some(mechanism)) => needs(&["username", "password"], mechanism),
         (true, None) => {
-            section.problem("mechanism", "is missing: \"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\"");
+            section
+                .problem("mechanism", "is missing: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\"");
         }
         (false, mechanism) => {
             const SASL: &str = "\"SASL_SSL\"` or \"SASL_PLAINTEXT\"";

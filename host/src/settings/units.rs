@@ -52,6 +52,39 @@ pub fn size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| wrong())
 }
 
+/// How often something may be: so many times at once, and again so many in each of these times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// From 1.
+    pub count: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
+const RATES: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
+
+/// Reads a rate: a whole number from 1, a slash and `s`, `m` or `h`.
+///
+/// # Errors
+/// What is wrong with the text, for people.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    let read = || {
+        let (count, unit) = text.split_once('/')?;
+        let (_, seconds) = RATES.iter().find(|(name, _)| *name == unit)?;
+        let count = count.parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+        Some(Rate { count, per: Duration::from_secs(*seconds) })
+    };
+    read().ok_or_else(|| {
+        format!("\"{text}\" is not a rate; write a whole number up to 1000000 and /s, /m or /h, like \"100/s\"")
+    })
+}
+
+/// Writes a rate as [`rate`] reads it.
+pub fn show_rate(rate: Rate) -> String {
+    let unit = RATES.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == rate.per);
+    format!("{}/{}", rate.count, unit.map_or("s", |(name, _)| name))
+}
+
 /// Reads a time with its offset from UTC (RFC 3339): milliseconds since the Unix epoch, or `None` if it is not one, or
 /// an earlier one.
 pub fn time(text: &str) -> Option<i64> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::units;
+use super::units::{self, Rate};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,14 @@ impl<'r> Value<'r> {
             Value::File(_) => return Err(self.expected("a string")),
         };
         if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
+    }
+
+    /// A string that is not empty, and is not told where it is wrong.
+    pub(crate) fn secret(&self) -> Result<&'r str, String> {
+        self.text().map_err(|wrong| match self {
+            Value::File(DeValue::String(_)) | Value::Variable(_) => wrong,
+            Value::File(_) => "expected a string; write what is secret in quotes".to_owned(),
+        })
     }
 
     /// `true` or `false`.
@@ -110,6 +118,11 @@ impl<'r> Value<'r> {
         }
         let (from, to) = (units::show_size(*range.start()), units::show_size(*range.end()));
         Err(format!("{self} is out of range: from \"{from}\" to \"{to}\""))
+    }
+
+    /// How often something may be: `"100/s"`.
+    pub(crate) fn rate(&self) -> Result<Rate, String> {
+        units::rate(self.text()?)
     }
 
     /// One of the words of `choices`.

@@ -12,7 +12,7 @@ use tidemill::http::response;
 use tidemill::http::routes::{Dispatch, Routes, Target};
 use tidemill::http::server::Front;
 use tidemill::record::{Request, Response};
-use tidemill::settings::Settings;
+use tidemill::settings::{Rates, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -149,8 +149,8 @@ fn targets(seen: &Arc<Mutex<Vec<Request>>>) -> Vec<Target> {
     [("GET", "/a/{id}", false), ("POST", "/b", false), ("GET", "/c", true), ("PUT", "/d/{x}/{y}", false)]
         .into_iter()
         .map(|(method, path, jwt)| {
-            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt, example: None };
-            Target { route, handler: "echo".into(), send: Arc::clone(&send) }
+            let route = Route { method: method.to_owned(), path: path.to_owned(), jwt, ..Route::default() };
+            Target { route, rates: Rates::default(), handler: "echo".into(), send: Arc::clone(&send) }
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arbitrary::Arbitrary;
 use tidemill::deploy::manifest::Route;
 use tidemill::http::routes::{Conflict, Dispatch, Missing, Routes, Target};
+use tidemill::settings::Rates;
 use tokio::sync::oneshot;
 
 use crate::input;
@@ -51,7 +52,7 @@ pub(crate) fn routes(bytes: &[u8]) {
             continue;
         }
         let method = METHODS[usize::from(method % 3)].to_owned();
-        of[usize::from(handler % 3)].push(Route { method, path, jwt: false, example: None });
+        of[usize::from(handler % 3)].push(Route { method, path, ..Route::default() });
     }
     let table = Routes::default();
     let mut live: Vec<(&str, &Route)> = Vec::new();
@@ -79,7 +80,12 @@ pub(crate) fn routes(bytes: &[u8]) {
 
 fn targets(name: &str, routes: &[Route]) -> Vec<Target> {
     let send: Dispatch = Arc::new(|_| oneshot::channel().1);
-    let target = |route: &Route| Target { route: route.clone(), handler: name.into(), send: Arc::clone(&send) };
+    let target = |route: &Route| Target {
+        route: route.clone(),
+        rates: Rates::default(),
+        handler: name.into(),
+        send: Arc::clone(&send),
+    };
     routes.iter().map(target).collect()
 }
 

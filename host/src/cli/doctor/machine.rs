@@ -164,7 +164,7 @@ fn secrets(settings: &Settings, file: Option<&Path>, specs: &[Spec], found: &mut
         JwtKey::Generated => files.push(settings.data.join(secret::FILE)),
         JwtKey::SecretFile(path) => files.push(path.clone()),
         JwtKey::Secret(_) => files.extend(file.map(Path::to_owned)),
-        JwtKey::Rs256(_) | JwtKey::Es256(_) => {}
+        JwtKey::Rs256(_) | JwtKey::Es256(_) | JwtKey::JwksFile(_) | JwtKey::JwksUrl { .. } => {}
     }
     files.push(settings.admin.token_file.clone().unwrap_or_else(|| settings.data.join(secret::ADMIN_FILE)));
     files.extend(settings.metrics.token_file.clone());

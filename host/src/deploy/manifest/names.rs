@@ -207,8 +207,7 @@ mod tests {
 
     #[test]
     fn routes_that_cannot_be_told_apart_are_found() {
-        let route =
-            |method: &str, path: &str| Route { method: method.into(), path: path.into(), jwt: false, example: None };
+        let route = |method: &str, path: &str| Route { method: method.into(), path: path.into(), ..Route::default() };
         let routes = [
             route("GET", "/a/{id}"),
             route("POST", "/a/{name}"),

@@ -25,7 +25,7 @@ use crate::schedule::{Cron, Missed, Schedule, Times};
 use crate::settings::librdkafka::{self, Reach};
 use crate::settings::reader::Section;
 use crate::settings::value::Value;
-use crate::settings::{Assignment, DeadLetterPartition, Isolation, units};
+use crate::settings::{Assignment, DeadLetterPartition, Isolation, Rates, units};
 use crate::store::rights::{Access, Grants};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,6 +99,7 @@ fn common(section: &Section<'_>, reach: Reach) -> Manifest {
         circuit: circuit(&section.section("circuit")),
         probation: ProbationPart::default(),
         dead_letter: dead_letter(&section.section("dead-letter")),
+        rates: rates(&section.section("rate")),
         routes: routes(section),
         events: Endpoint::default(),
         schedules: schedules(section),
@@ -319,8 +320,13 @@ fn routes(section: &Section<'_>) -> Option<Vec<Route>> {
         let path = section.require("path", |v| names::path(v.text()?));
         let jwt = section.take("auth", |v| v.choice(&[("jwt", true), ("none", false)])).unwrap_or(false);
         let example = section.take("example", |v| v.text().map(str::to_owned));
+        let body_limit = section.take("body-limit", |v| v.size(0..=1 << 30));
+        let rates = rates(section);
+        if rates.per_user.is_some() && !jwt {
+            section.problem("per-user", "goes with `auth = \"jwt\"` only: without a token nobody has a name");
+        }
         if let (Some(method), Some(path)) = (method, path) {
-            placed.push((section, Route { method, path, jwt, example }));
+            placed.push((section, Route { method, path, jwt, example, rates, body_limit }));
         }
     }
     let (places, routes): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
@@ -330,6 +336,11 @@ fn routes(section: &Section<'_>) -> Option<Vec<Route>> {
         }
     }
     Some(routes)
+}
+
+/// How often one client may call.
+pub(crate) fn rates(section: &Section<'_>) -> Rates {
+    Rates { per_address: section.take("per-address", |v| v.rate()), per_user: section.take("per-user", |v| v.rate()) }
 }
 
 fn schedules(section: &Section<'_>) -> Option<Vec<Schedule>> {

@@ -16,7 +16,7 @@ use crate::deploy::secrets::{Secret, Secrets, Source};
 use crate::kafka::sender;
 use crate::outbound;
 use crate::policy::{Backoff, Class, Policy, circuit, probation};
-use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems};
+use crate::settings::{Consumer, DeadLetter, DeadLetterPartition, Defaults, Limits, Problem, Problems, Rates};
 
 /// The configuration, and what the manifest asks for that the operator does not give.
 pub(super) fn spec(
@@ -54,6 +54,10 @@ pub(super) fn spec(
         },
         send: over.send.over(manifest.send.over(sender::Settings::default())),
         dead_letter: over.dead_letter.over(manifest.dead_letter.over(defaults.dead_letter.clone())),
+        rates: Rates {
+            per_address: over.rates.per_address.or(manifest.rates.per_address),
+            per_user: over.rates.per_user.or(manifest.rates.per_user),
+        },
         routes: pick(&over.routes, &manifest.routes).unwrap_or_default(),
         events: over.events.clone(),
         schedules: pick(&over.schedules, &manifest.schedules).unwrap_or_default(),

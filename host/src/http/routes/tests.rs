@@ -8,7 +8,7 @@ use super::*;
 fn routes(list: &[&str]) -> Vec<Route> {
     let split = |line: &&str| {
         let (method, path) = line.split_once(' ').unwrap();
-        Route { method: method.to_owned(), path: path.to_owned(), jwt: false, example: None }
+        Route { method: method.to_owned(), path: path.to_owned(), ..Route::default() }
     };
     list.iter().map(split).collect()
 }
@@ -16,7 +16,8 @@ fn routes(list: &[&str]) -> Vec<Route> {
 fn targets(handler: &str, list: &[&str]) -> Vec<Target> {
     let send: Dispatch = Arc::new(|_| oneshot::channel().1);
     let handler: Arc<str> = handler.into();
-    let target = |route| Target { route, handler: Arc::clone(&handler), send: Arc::clone(&send) };
+    let target =
+        |route| Target { route, rates: Rates::default(), handler: Arc::clone(&handler), send: Arc::clone(&send) };
     routes(list).into_iter().map(target).collect()
 }
 
@@ -167,8 +168,8 @@ proptest! {
         let mut accepted = vec![];
         for (n, path) in list.iter().enumerate() {
             let name = format!("h{n}");
-            let route = Route { method: "GET".to_owned(), path: path.clone(), jwt: false, example: None };
-            let target = Target { route, handler: name.as_str().into(), send: Arc::clone(&send) };
+            let route = Route { method: "GET".to_owned(), path: path.clone(), ..Route::default() };
+            let target = Target { route, rates: Rates::default(), handler: name.as_str().into(), send: Arc::clone(&send) };
             match table.set(&name, vec![target.clone()]) {
                 Ok(()) => accepted.push(target),
                 Err(Conflict::Taken { .. }) => {}
