@@ -15,6 +15,7 @@ pub mod rollback;
 pub mod undeploy;
 pub mod inspect;
 pub mod remote;
+mod trust;
 pub mod groups;
 pub mod dlt;
 pub mod adopt;
@@ -26,6 +27,7 @@ pub mod produce;
 pub mod publish;
 pub mod broker;
 pub mod token;
+pub mod admin;
 pub mod version;
 pub mod status;
 pub mod doctor;
@@ -94,6 +96,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
+    /// Say who may call the admin API, by tokens with a name and a role, and what it can be asked.
+    Admin(admin::Arguments),
     /// List the handlers' consumer groups, say where they stand, let one go on at other offsets, or pause one.
     Groups(groups::Arguments),
     /// List dead letters, look at one, put their records back to handlers, or discard them.
@@ -172,6 +176,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Admin(arguments) => admin::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Rig(arguments) => rig::run(arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -14,6 +14,8 @@ mod sender;
 mod orders;
 mod http;
 mod http_tls;
+mod admin_api;
+mod openapi;
 mod envelopes;
 mod events;
 mod outbox;

@@ -4,30 +4,57 @@
 
 use anyhow::Context as _;
 use hyper::Method;
+use schemars::json_schema;
+use serde_json::{Map, Value};
 
 use super::body::{EVENTS_MAX, NewEvent, Publish, Rollback, Upload};
-use super::operation::{Body, Call, Operation, Parameter, Role, told};
+use super::openapi::{self, Shape, of};
+use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
 use crate::deploy::Deployer;
 use crate::deploy::artifact::Parts;
-use crate::deploy::dead_letters::{PAGE_MAX, Search};
-use crate::deploy::groups::Reset;
-use crate::deploy::pausing::Pausing;
+use crate::deploy::dead_letters::{self, Detail, Handled, Order, PAGE_MAX, Search};
+use crate::deploy::groups::{Done as Moved, Group, Reset};
+use crate::deploy::page::{self, Page};
+use crate::deploy::pausing::{Paused, Pausing};
+use crate::deploy::report::{Done, Entry, Listed, Published, Report};
 use crate::deploy::smoke::MAX as SMOKE_MAX;
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::metrics::gather::status::Status;
 
-const JSON: &str = "application/json";
-/// A few words.
-const WORDS: Body = Body { most: 64 << 10, large: false, media_types: &[JSON] };
+pub(super) const JSON: &str = "application/json";
+
+/// A few words, and what they are.
+const fn words(shape: Shape) -> Body {
+    Body { most: 64 << 10, large: false, media_types: &[JSON], required: true, shape }
+}
+
 /// Up to [`crate::deploy::dead_letters::PLACES_MAX`] places.
-const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON] };
+const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Order> };
 /// Up to [`EVENTS_MAX`] events.
-const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON] };
+const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Publish> };
 /// The largest component in base64, and some.
-const COMPONENT: Body =
-    Body { most: COMPONENT_MAX as usize / 10 * 14, large: true, media_types: &["application/wasm", JSON] };
+const COMPONENT: Body = Body {
+    most: COMPONENT_MAX as usize / 10 * 14,
+    large: true,
+    media_types: &["application/wasm", JSON],
+    required: true,
+    shape: of::<Upload>,
+};
+/// What stands in the query of each listing.
+const PART: &[Parameter] = &[
+    Parameter {
+        name: LIMIT,
+        about: "How many entries are told at most; 100 where nothing is said.",
+        shape: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": page::MAX }),
+    },
+    Parameter {
+        name: CURSOR,
+        about: "Goes on behind an earlier part: its `next`, as it is.",
+        shape: |_| json_schema!({ "type": "string", "minLength": 1 }),
+    },
+];
 
 /// All of them.
 pub static OPERATIONS: &[Operation] = &[
@@ -38,16 +65,18 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say how the daemon, its handlers and its stores are",
         query: &[],
         body: None,
-        run: |_, call| told(status(&call.monitor)),
+        answer: of::<Status>,
+        run: |_, call| seen(status(&call.monitor)),
     },
     Operation {
         method: Method::GET,
         path: "handlers",
         role: Role::Read,
         summary: "List the handlers",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, _| told(deployer.list()),
+        answer: of::<Page<Listed>>,
+        run: |deployer, call| seen(deployer.list(&call.window("handlers")?)),
     },
     Operation {
         method: Method::POST,
@@ -55,10 +84,19 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Make a version of a handler live",
         query: &[
-            Parameter { name: "dry-run", about: "`true` tries it on a copy of the store and changes nothing" },
-            Parameter { name: "smoke", about: "runs it on so many of the last records first, on a copy" },
+            Parameter {
+                name: "dry-run",
+                about: "`true` tries it on a copy of the store and changes nothing.",
+                shape: of::<bool>,
+            },
+            Parameter {
+                name: "smoke",
+                about: "Runs it on so many of the last records first, on a copy of the store.",
+                shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": SMOKE_MAX }),
+            },
         ],
         body: Some(COMPONENT),
+        answer: of::<Done>,
         run: deploy,
     },
     Operation {
@@ -68,7 +106,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say what is in the live version of a handler",
         query: &[],
         body: None,
-        run: |deployer, call| told(deployer.report(call.param("handler"))),
+        answer: of::<Report>,
+        run: |deployer, call| seen(deployer.report(call.param("handler"))),
     },
     Operation {
         method: Method::DELETE,
@@ -77,6 +116,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "End a handler and take its file out of the handlers folder",
         query: &[],
         body: None,
+        answer: of::<Done>,
         run: |deployer, call| told(deployer.undeploy(call.param("handler"), &call.caller)),
     },
     Operation {
@@ -84,9 +124,10 @@ pub static OPERATIONS: &[Operation] = &[
         path: "handlers/{handler}/versions",
         role: Role::Read,
         summary: "List the versions of a handler, the newest first",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, call| told(deployer.history(call.param("handler"))),
+        answer: of::<Page<Entry>>,
+        run: |deployer, call| seen(deployer.history(call.param("handler"), &call.window("versions")?)),
     },
     Operation {
         method: Method::POST,
@@ -94,7 +135,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Make an earlier version of a handler live",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Rollback>) }),
+        answer: of::<Done>,
         run: rollback,
     },
     Operation {
@@ -104,16 +146,28 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Publish events in the name of a handler, all of them or none",
         query: &[],
         body: Some(EVENTS),
+        answer: of::<Published>,
         run: publish,
+    },
+    Operation {
+        method: Method::GET,
+        path: "openapi.json",
+        role: Role::Read,
+        summary: "Describe this API",
+        query: &[],
+        body: None,
+        answer: of::<Map<String, Value>>,
+        run: |_, _| seen(Ok(openapi::document())),
     },
     Operation {
         method: Method::GET,
         path: "groups",
         role: Role::Read,
         summary: "List the handlers' consumer groups with their offsets and lags",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, _| told(deployer.groups()),
+        answer: of::<Page<Group>>,
+        run: |deployer, call| seen(deployer.groups(&call.window("groups")?)),
     },
     Operation {
         method: Method::GET,
@@ -122,7 +176,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say where a consumer group stands in each partition",
         query: &[],
         body: None,
-        run: |deployer, call| told(deployer.group(call.param("group"))),
+        answer: of::<Group>,
+        run: |deployer, call| seen(deployer.group(call.param("group"))),
     },
     Operation {
         method: Method::POST,
@@ -130,7 +185,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group go on at other offsets",
         query: &[],
-        body: Some(WORDS),
+        body: Some(words(of::<Reset>)),
+        answer: of::<Moved>,
         run: |deployer, call| told(deployer.reset(call.param("group"), &call.json::<Reset>()?, &call.caller)),
     },
     Operation {
@@ -139,7 +195,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group, a topic of it or a partition stand still",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Pausing>) }),
+        answer: of::<Paused>,
         run: |deployer, call| told(deployer.pause(call.param("group"), &pausing(&call)?, &call.caller)),
     },
     Operation {
@@ -148,7 +205,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group, or a part of it, that was paused go on",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Pausing>) }),
+        answer: of::<Paused>,
         run: |deployer, call| told(deployer.resume(call.param("group"), &pausing(&call)?, &call.caller)),
     },
     Operation {
@@ -157,21 +215,39 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Read,
         summary: "List dead letters, the oldest first",
         query: &[
-            Parameter { name: "handler", about: "given up by this handler" },
-            Parameter { name: "topic", about: "on this dead letter topic, or from this topic" },
-            Parameter { name: "error", about: "with this in the outcome or the message, in any case of letters" },
-            Parameter { name: "since", about: "written at this time or later, like `2026-01-31T12:00:00Z`" },
-            Parameter { name: "until", about: "written before this time" },
-            Parameter { name: "key", about: "with this key" },
-            Parameter { name: "headers", about: "with these headers, `NAME=VALUE`, one a line" },
+            Parameter { name: "handler", about: "Given up by this handler.", shape: of::<String> },
+            Parameter { name: "topic", about: "On this dead letter topic, or from this topic.", shape: of::<String> },
+            Parameter {
+                name: "error",
+                about: "With this in the outcome or the message, in any case of letters.",
+                shape: of::<String>,
+            },
+            Parameter {
+                name: "since",
+                about: "Written at this time or later, like `2026-01-31T12:00:00Z`.",
+                shape: of::<String>,
+            },
+            Parameter { name: "until", about: "Written before this time.", shape: of::<String> },
+            Parameter { name: "key", about: "With this key.", shape: of::<String> },
+            Parameter { name: "headers", about: "With these headers, `NAME=VALUE`, one a line.", shape: of::<String> },
             Parameter {
                 name: "all",
-                about: "`true` lists also those that were replayed, published again or discarded",
+                about: "`true` lists also those that were replayed, published again or discarded.",
+                shape: of::<bool>,
             },
-            Parameter { name: "limit", about: "so many at most; 100 without it" },
-            Parameter { name: "after", about: "goes on where another answer ended, as its `next` says" },
+            Parameter {
+                name: "limit",
+                about: "So many at most; 100 without it.",
+                shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": PAGE_MAX }),
+            },
+            Parameter {
+                name: "after",
+                about: "Goes on where another answer ended, as its `next` says.",
+                shape: of::<String>,
+            },
         ],
         body: None,
+        answer: of::<dead_letters::Page>,
         run: |deployer, call| told(deployer.dead_letters(&search(&call)?)),
     },
     Operation {
@@ -181,6 +257,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Show a dead letter, by its TOPIC/PARTITION@OFFSET",
         query: &[],
         body: None,
+        answer: of::<Detail>,
         run: |deployer, call| told(deployer.dead_letter(call.param("place"))),
     },
     Operation {
@@ -190,6 +267,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Put the records of dead letters back to handlers, or publish them again",
         query: &[],
         body: Some(PLACES),
+        answer: of::<Handled>,
         run: |deployer, call| told(deployer.replay(&call.json()?, &call.caller)),
     },
     Operation {
@@ -199,6 +277,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Note that nothing is to be done with dead letters any more",
         query: &[],
         body: Some(PLACES),
+        answer: of::<Handled>,
         run: |deployer, call| told(deployer.discard(&call.json()?, &call.caller)),
     },
 ];
