@@ -26,7 +26,7 @@ help: ## list the targets
 setup: ## install what a build needs and this machine lacks
 	@.ci/setup build
 
-setup-tests: ## the same, and what the tests need: sqlite3, curl, Java, Maven, the jars of Apache Kafka and Spring Kafka, Prometheus
+setup-tests: ## the same, and what the tests need: sqlite3, curl, Java, Maven, the jars of Apache Kafka and Spring Kafka, Prometheus, Schemathesis
 	@.ci/setup tests
 
 setup-lint:
@@ -79,10 +79,10 @@ test: setup-tests ## run all tests
 	@cargo test --release --locked --workspace
 
 # The scenarios without the handlers that decide them are a test of the scenarios' own program, which runs itself.
-proof: setup-tests ## run the long tests: many rounds of faults under load; scenarios without their handlers (ARGS=empty)
+proof: setup-tests ## run the long tests: many rounds of faults under load; scenarios without their handlers (ARGS=empty); the admin API (ARGS=openapi)
 	@$(MAKE) --no-print-directory host handlers guests
 	@TIDEMILL_PROOF=full cargo test --release --locked --workspace --test proof -- --nocapture $(ARGS)
-	@TIDEMILL_PROOF=full cargo test --release --locked --workspace --test scenarios -- --nocapture $(or $(ARGS),empty)
+	@TIDEMILL_PROOF=full cargo test --release --locked --workspace --test scenarios -- --nocapture $(or $(ARGS),empty openapi)
 
 demo: build ## show an order's way through the shop, a poison record, a duplicate and a kill, in the terminal
 	@handlers/demo

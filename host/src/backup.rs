@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::restore::restore;
@@ -34,7 +35,8 @@ const FORMAT: u32 = 1;
 const OWN: [&str; 4] = ["id", secret::FILE, secret::ADMIN_FILE, audit::FILE];
 
 /// What a backup says of itself: `backup.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Backup")]
 pub struct Manifest {
     /// The version of the layout.
     pub format: u32,
@@ -53,7 +55,8 @@ pub struct Manifest {
 }
 
 /// A file of a backup.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "BackupFile")]
 pub struct Entry {
     /// From the backup's folder, with `/` between the parts.
     pub path: String,

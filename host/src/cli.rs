@@ -18,6 +18,7 @@ pub mod log;
 pub mod reload;
 pub mod remote;
 mod terminal;
+mod trust;
 pub mod groups;
 pub mod dlt;
 pub mod adopt;
@@ -33,6 +34,7 @@ pub mod produce;
 pub mod publish;
 pub mod broker;
 pub mod token;
+pub mod admin;
 pub mod version;
 pub mod status;
 pub mod doctor;
@@ -105,6 +107,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Print a bearer token for a user, signed with the daemon's own secret.
     Token(token::Arguments),
+    /// Say who may call the admin API, by tokens with a name and a role, and what it can be asked.
+    Admin(admin::Arguments),
     /// List the handlers' consumer groups, say where they stand, let one go on at other offsets, or pause one.
     Groups(groups::Arguments),
     /// List dead letters, look at one, put their records back to handlers, or discard them.
@@ -205,6 +209,7 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Admin(arguments) => admin::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Rig(arguments) => rig::run(arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -9,6 +9,7 @@ pub mod artifact;
 pub mod stores;
 pub mod versions;
 pub mod audit;
+pub mod page;
 pub mod report;
 pub mod command;
 pub mod groups;
@@ -206,7 +207,7 @@ impl Deployer {
     fn note_by(&self, caller: &Caller, file: &Path, act: Act<'_>) {
         let file = file.display().to_string();
         if let Err(error) = self.around.audit.write(caller, Act { file: Some(&file), ..act }) {
-            let (by, error) = (caller.who, format!("{error:#}"));
+            let (by, error) = (&*caller.who, format!("{error:#}"));
             tracing::error!(by, file, error, "a change is not in the audit log");
         }
     }

@@ -22,5 +22,6 @@ pub mod secret;
 mod token;
 pub mod server;
 pub mod tls;
+mod unread;
 #[cfg(test)]
 mod tests;

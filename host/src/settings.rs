@@ -178,13 +178,17 @@ pub struct HttpRate {
     pub clients: usize,
 }
 
-/// `[http.tls]`: PEM files.
+/// `[http.tls]`, `[admin.tls]` and `[metrics.tls]`: PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// The section's name, for messages.
+    pub section: String,
     /// `certificate-file`: the server's certificate, and those between it and the authority's.
     pub certificate: PathBuf,
     /// `key-file`: its private key.
     pub key: PathBuf,
+    /// `client-ca-file`: the authorities of which one must have signed a client's certificate. Default none, and clients show none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[http.jwt]`: which bearer tokens are good.
@@ -247,6 +251,10 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// `token-file`: whose content callers must know. Default one that is made in the data folder (`admin.token`).
     pub token_file: Option<PathBuf>,
+    /// `named-tokens-file`: further tokens, each with a name and a role. Default `admin.tokens` in the data folder.
+    pub named_tokens_file: Option<PathBuf>,
+    /// `[admin.tls]`, if it is spoken.
+    pub tls: Option<Tls>,
 }
 
 /// `[metrics]`: where the daemon tells how it is.
@@ -258,6 +266,8 @@ pub struct Metrics {
     pub token_file: Option<PathBuf>,
     /// `stuck-after`: how long a store's thread may be at one thing before the daemon counts as hung. Default 5 min.
     pub stuck_after: Duration,
+    /// `[metrics.tls]`, if it is spoken.
+    pub tls: Option<Tls>,
 }
 
 /// `[versions]`

@@ -388,7 +388,7 @@ fn h1_the_admin_api_wants_its_token_and_answers_no_other_page() {
     let token = fs::read_to_string(sandbox.data().join("admin.token")).unwrap();
     daemon.call("GET", "/admin/v1/handlers").token(token.trim()).send().expect_status(404);
 
-    let all = sandbox.admin("GET", "handlers").send().expect_status(200).json();
+    let all = sandbox.admin("GET", "handlers").send().expect_status(200).json()["items"].take();
     let artifact = all[0]["artifact"].clone();
     let expected = json!({"handler": "hostile", "state": "live", "version": 1, "who": "folder", "instead_of": null});
     expected.as_object().unwrap().iter().for_each(|(key, value)| assert_eq!(all[0][key], *value, "{key}"));
@@ -421,7 +421,7 @@ fn h1_the_admin_api_wants_its_token_and_answers_no_other_page() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
     let odd = json!({"wasm": "AA==", "migrations": [{"name": "../../x.sql", "sql": ""}]}).to_string();
-    sandbox.admin("POST", "handlers").body(&odd).send().expect_status(400);
+    sandbox.admin("POST", "handlers").body(&odd).send().expect_status(422);
 
     // By plain HTTP as by the command.
     let next = with_section(&built("hostile"), "next");

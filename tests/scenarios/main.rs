@@ -16,6 +16,8 @@ mod http;
 mod http_tls;
 mod jwks;
 mod rate_limits;
+mod admin_api;
+mod openapi;
 mod envelopes;
 mod events;
 mod outbox;

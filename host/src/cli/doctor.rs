@@ -148,7 +148,7 @@ fn daemon(remote: &Remote, found: &mut Findings) -> Option<(Status, Vec<Listed>)
     }
     let asked = daemon
         .ask::<Status>(Method::GET, "status", None)
-        .and_then(|status| Ok((status, daemon.ask::<Vec<Listed>>(Method::GET, "handlers", None)?)));
+        .and_then(|status| Ok((status, daemon.list::<Listed>("handlers")?)));
     match asked {
         Ok((status, listed)) => {
             for reason in &status.readiness.reasons {

@@ -166,7 +166,7 @@ fn told_of_resume(resumed: &Paused) -> String {
 }
 
 fn list(arguments: &Listing) -> Result<()> {
-    let all: Vec<Group> = arguments.remote.daemon()?.ask(Method::GET, "groups", None)?;
+    let all: Vec<Group> = arguments.remote.daemon()?.list("groups")?;
     if arguments.json {
         return print_json(&all);
     }

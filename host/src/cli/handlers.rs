@@ -1,7 +1,6 @@
 //! `tidemill handlers`: the handlers that run, and those that did.
 
 use clap::Args;
-use reqwest::Method;
 
 use super::remote::{Remote, print_json, table};
 use super::say;
@@ -23,7 +22,7 @@ pub struct Arguments {
 /// # Errors
 /// No daemon answers.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let all: Vec<Listed> = arguments.remote.daemon()?.ask(Method::GET, "handlers", None)?;
+    let all: Vec<Listed> = arguments.remote.daemon()?.list("handlers")?;
     if arguments.json {
         return print_json(&all);
     }

@@ -22,8 +22,7 @@ pub struct Arguments {
 /// # Errors
 /// No daemon answers; or something is wrong with the settings, and nothing has changed.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let body = Some(("application/json", Vec::new()));
-    let reloaded: Reloaded = arguments.remote.daemon()?.ask(Method::POST, "reload", body)?;
+    let reloaded: Reloaded = arguments.remote.daemon()?.ask(Method::POST, "reload", None)?;
     match arguments.json {
         true => print_json(&reloaded),
         false => say(&reloaded.lines().join("\n")),

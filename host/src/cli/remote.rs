@@ -10,8 +10,10 @@ use clap::Args;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::{Config, terminal};
+use super::{Config, terminal, trust};
+use crate::deploy::page::{MAX, Page};
 use crate::host::admin::url_file;
+use crate::http::admin::operation::{CURSOR, LIMIT};
 use crate::http::admin::{BASE, CLAIMED};
 use crate::http::secret;
 use crate::settings::{Problems, Settings};
@@ -24,12 +26,14 @@ const ANSWER: Duration = Duration::from_secs(600);
 /// Which daemon.
 #[derive(Debug, Args)]
 pub struct Remote {
-    /// The admin API of a daemon elsewhere, like http://10.0.0.5:7070, with its token in TIDEMILL_ADMIN_TOKEN or --token-file.
+    /// The admin API of a daemon elsewhere, like https://10.0.0.5:7070, with its token in TIDEMILL_ADMIN_TOKEN or --token-file.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// A file with the token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: trust::Arguments,
     #[command(flatten)]
     pub(super) config: Config,
 }
@@ -58,10 +62,10 @@ impl Remote {
             (None, Ok(token)) if !token.is_empty() => Some(token),
             _ => None,
         };
-        let (url, token, found) = match &self.to {
+        let (url, token, found, own) = match &self.to {
             Some(url) => {
                 let token = given.context("a daemon that is named with --to wants its token: set TIDEMILL_ADMIN_TOKEN, or name a file with --token-file")?;
-                (url.clone(), token, "--to".to_owned())
+                (url.clone(), token, "--to".to_owned(), None)
             }
             None => {
                 let settings = self.config.load()?;
@@ -83,7 +87,8 @@ impl Remote {
                         read_token(settings.admin.token_file.as_deref().unwrap_or(&made))?
                     }
                 };
-                (url.trim().to_owned(), token, file.display().to_string())
+                let own = settings.admin.tls.map(|tls| tls.certificate);
+                (url.trim().to_owned(), token, file.display().to_string(), own)
             }
         };
         let wrong = || format!("{found}: {url:?} is no address of a daemon; write it like http://10.0.0.5:7070");
@@ -91,7 +96,21 @@ impl Remote {
         if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
             bail!("{}", wrong());
         }
-        Ok(Daemon { url: url.trim_end_matches('/').to_owned(), token, found, named: self.to.is_some() })
+        let mut client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            // Each question has a runtime of its own, with which its connection ends.
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
+        if self.to.is_none() {
+            client = client.no_proxy();
+        }
+        if parsed.scheme() == "https" {
+            client = self.trust.set_up(client, own.as_deref())?;
+        }
+        let client = client.build().context("set up the HTTP client")?;
+        Ok(Daemon { client, url: url.trim_end_matches('/').to_owned(), token, found })
     }
 }
 
@@ -102,12 +121,11 @@ fn read_token(path: &Path) -> Result<String> {
 
 /// A daemon that can be asked.
 pub(super) struct Daemon {
+    client: Client,
     url: String,
     token: String,
     /// Where the address stands.
     found: String,
-    /// Whether it was named, and so may be beyond a proxy.
-    named: bool,
 }
 
 impl Daemon {
@@ -136,30 +154,39 @@ impl Daemon {
         bail!("{detail}")
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<(StatusCode, Vec<u8>)> {
-        let mut client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
-        if !self.named {
-            client = client.no_proxy();
+    /// Asks for a listing, part by part, to its end.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let part: Page<T> = self.ask(Method::GET, &format!("{path}?{LIMIT}={MAX}{cursor}"), None)?;
+            all.extend(part.items);
+            let Some(next) = part.next else { return Ok(all) };
+            cursor = format!("&{CURSOR}={next}");
         }
-        let client = client.build().context("set up the HTTP client")?;
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<(StatusCode, Vec<u8>)> {
         let url = format!("{}{BASE}/{path}", self.url);
-        let mut request = client.request(method, url).bearer_auth(&self.token).header(CLAIMED, caller());
+        let mut request = self.client.request(method, url).bearer_auth(&self.token).header(CLAIMED, caller());
         if let Some((kind, body)) = body {
             request = request.header("content-type", kind).body(body);
         }
-        let unreachable = || {
-            format!(
-                "no daemon answers at {} ({}): start it with `tidemill run`, or name another with --to",
-                self.url, self.found
-            )
+        let unreachable = |error: reqwest::Error| {
+            let (url, found) = (&self.url, &self.found);
+            let why = match trust::explain(&error) {
+                Some(why) => format!("the daemon at {url} ({found}) is not asked, since {why}"),
+                None => format!(
+                    "no daemon answers at {url} ({found}): start it with `tidemill run`, or name another with --to"
+                ),
+            };
+            anyhow::Error::from(error).context(why)
         };
-        let response = request.send().await.with_context(unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        Ok((status, response.bytes().await.with_context(unreachable)?.to_vec()))
+        Ok((status, response.bytes().await.map_err(unreachable)?.to_vec()))
     }
 }
 

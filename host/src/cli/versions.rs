@@ -1,7 +1,6 @@
 //! `tidemill versions`: what was deployed of a handler, by whom, and what became of it.
 
 use clap::Args;
-use reqwest::Method;
 
 use super::remote::{Remote, name, print_json, table};
 use super::say;
@@ -27,7 +26,7 @@ pub struct Arguments {
 /// There is no such handler.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let path = format!("handlers/{}/versions", arguments.name);
-    let all: Vec<Entry> = arguments.remote.daemon()?.ask(Method::GET, &path, None)?;
+    let all: Vec<Entry> = arguments.remote.daemon()?.list(&path)?;
     if arguments.json { print_json(&all) } else { say(&lines(&all)) }
 }
 

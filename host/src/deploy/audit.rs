@@ -3,6 +3,7 @@
 //! Its invariant: a line is on disk before whoever asked is answered, and no line is ever changed. It knows nothing of what
 //! was done but what it is told, and holds no file open, so that it can be moved away at any time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -22,8 +23,8 @@ pub const FILE: &str = "audit.log";
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// How it is known: `token`, `folder`, `signal`, or `tidemill`.
-    pub who: &'static str,
+    /// How it is known: `token`, the name of a token that has one, `folder`, `signal`, or `tidemill`.
+    pub who: Cow<'static, str>,
     /// The user and the machine that it says it is.
     pub claimed: Option<String>,
     /// Where it called from.
@@ -32,17 +33,17 @@ pub struct Caller {
 
 impl Caller {
     /// The handlers folder.
-    pub const FOLDER: Self = Self { who: "folder", claimed: None, peer: None };
+    pub const FOLDER: Self = Self { who: Cow::Borrowed("folder"), claimed: None, peer: None };
 
     /// SIGHUP.
-    pub const SIGNAL: Self = Self { who: "signal", claimed: None, peer: None };
+    pub const SIGNAL: Self = Self { who: Cow::Borrowed("signal"), claimed: None, peer: None };
 
     /// The host itself.
-    pub const HOST: Self = Self { who: "tidemill", claimed: None, peer: None };
+    pub const HOST: Self = Self { who: Cow::Borrowed("tidemill"), claimed: None, peer: None };
 
     /// For the ledger.
     pub fn name(&self) -> &str {
-        self.claimed.as_deref().unwrap_or(self.who)
+        self.claimed.as_deref().unwrap_or(&self.who)
     }
 }
 
@@ -137,7 +138,7 @@ impl Audit {
         let time = units::show_time(crate::clock::now());
         let act_of = (act.action.to_owned(), act.ok);
         *self.acts.lock().unwrap_or_else(PoisonError::into_inner).entry(act_of).or_default() += 1;
-        let line = Line { time, who: caller.who, claimed: caller.claimed.as_deref(), peer: caller.peer, act };
+        let line = Line { time, who: &caller.who, claimed: caller.claimed.as_deref(), peer: caller.peer, act };
         let mut line = serde_json::to_string(&line).context("write the audit log")?;
         line.push('\n');
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +216,8 @@ mod tests {
     fn each_act_is_a_line_also_behind_one_that_was_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let audit = Audit::new(folder.path());
-        let caller = Caller { who: "token", claimed: Some("a\n@b".into()), peer: Some("127.0.0.1:5".parse().unwrap()) };
+        let caller =
+            Caller { who: "token".into(), claimed: Some("a\n@b".into()), peer: Some("127.0.0.1:5".parse().unwrap()) };
         let act = Act { action: "deploy", handler: Some("h"), ok: true, ..Act::default() };
         audit.write(&caller, act.clone()).unwrap();
         let path = folder.path().join(FILE);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Deployer;
@@ -15,7 +16,8 @@ use crate::backup::{self, Manifest, Source};
 const FOLDER: &str = "backups";
 
 /// What `POST backup` says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "WantedBackup")]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The name of its folder.
@@ -23,7 +25,7 @@ pub struct Wanted {
 }
 
 /// A backup that is whole.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BackedUp {
     /// Where it is, on the daemon's machine.
     pub folder: PathBuf,

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::artifact::{Artifact, Parts};
 use super::audit::{Caller, Told};
+use super::page::{self, Page, Window};
 use super::report::{Description, Done, Entry, Listed, Report};
 use super::versions::{Staged, remove, sync};
 use super::{Candidate, Deployed, Deployer, Handlers, Made, Probation, Store};
@@ -202,15 +203,17 @@ impl Deployer {
         })
     }
 
-    /// All handlers that run or ever did, by their names.
-    pub fn list(&self) -> Result<Vec<Listed>> {
+    /// Handlers that run or ever did, by their names.
+    ///
+    /// # Errors
+    /// A store cannot be read.
+    pub fn list(&self, window: &Window<String>) -> Result<Page<Listed>> {
         let handlers = self.lock();
-        let mut all = Vec::new();
-        for name in self.stores.known() {
+        let listed = |name: String| {
             let last = deployment::last_live(&self.store(&name)?)?.into_iter().find(|row| row.handler == name);
-            let Some(row) = last else { continue };
+            let Some(row) = last else { return Ok(None) };
             let running = handlers.get(&name);
-            all.push(Listed {
+            Ok(Some(Listed {
                 state: state(running).to_owned(),
                 version: row.version,
                 artifact: row.artifact,
@@ -220,17 +223,18 @@ impl Deployer {
                 who: row.who,
                 source: row.source,
                 handler: name,
-            });
-        }
-        Ok(all)
+            }))
+        };
+        let names = window.page(self.stores.known(), String::clone, |name, last| name > last);
+        names.map(|names| names.into_iter().filter_map(|name| listed(name).transpose()).collect())
     }
 
     /// The versions of a handler, the newest first.
     ///
     /// # Errors
     /// There is no such handler.
-    pub fn history(&self, name: &str) -> Result<Vec<Entry>> {
-        self.entries(&self.lock(), name)
+    pub fn history(&self, name: &str, window: &Window<i64>) -> Result<Page<Entry>> {
+        Ok(window.page(self.entries(&self.lock(), name)?, |entry| entry.version, |version, last| version < last))
     }
 
     fn entries(&self, handlers: &Handlers, name: &str) -> Result<Vec<Entry>> {
@@ -247,7 +251,7 @@ impl Deployer {
     /// There is no such handler.
     pub fn report(&self, name: &str) -> Result<Report> {
         let handlers = self.lock();
-        let versions = self.entries(&handlers, name)?;
+        let mut versions = self.entries(&handlers, name)?;
         let running = handlers.get(name);
         let last = versions.iter().find(|entry| entry.status != Status::Failed.name());
         let artifact = last.and_then(|entry| self.around.versions.read(entry.artifact.as_deref()?).ok());
@@ -255,6 +259,7 @@ impl Deployer {
             Some(artifact) => Some(Description::of(&artifact, &artifact.lay_out(&self.settings())?.0)?),
             None => None,
         };
+        versions.truncate(page::USUAL);
         Ok(Report {
             handler: name.to_owned(),
             state: state(running).to_owned(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -18,6 +19,7 @@ use super::audit::{Act, Caller};
 use super::command::{Denied, unknown};
 use super::manifest::Spec;
 use crate::executor::{self, Errand};
+use crate::http::admin::body::{object, whole};
 use crate::kafka::dead_letter::{self, Original};
 use crate::kafka::ends::{self, Ends};
 use crate::kafka::scan::{self, Flow, Part};
@@ -42,7 +44,8 @@ const WITHIN: Duration = Duration::from_secs(20);
 const GAP: i64 = 200;
 
 /// Which dead letters. Each part leaves out what it does not fit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetterSearch")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Search {
     /// Given up by this handler.
@@ -62,13 +65,15 @@ pub struct Search {
     /// Also those that were replayed, published or discarded.
     pub all: bool,
     /// So many, [`PAGE`] without it.
+    #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
     /// From where another answer ended.
     pub after: Option<String>,
 }
 
 /// A dead letter, in short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetter")]
 pub struct Letter {
     /// `TOPIC/PARTITION@OFFSET`
     pub place: String,
@@ -93,7 +98,7 @@ pub struct Letter {
 }
 
 /// What the operator has done with one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fated {
     /// What.
     pub fate: Fate,
@@ -106,7 +111,8 @@ pub struct Fated {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetters")]
 pub struct Page {
     /// The oldest first.
     pub letters: Vec<Letter>,
@@ -115,7 +121,8 @@ pub struct Page {
 }
 
 /// All of a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetterDetail")]
 pub struct Detail {
     /// In short.
     #[serde(flatten)]
@@ -131,12 +138,14 @@ pub struct Detail {
 }
 
 /// What to do, and with which dead letters: those of these places, or those that are found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetterOrder")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Order {
     /// Each `TOPIC/PARTITION@OFFSET`.
     pub places: Vec<String>,
     /// Those that are found.
+    #[serde(deserialize_with = "object")]
     pub matching: Option<Search>,
     /// To this handler, and not to the one that gave it up.
     pub on: Option<String>,
@@ -149,7 +158,8 @@ pub struct Order {
 }
 
 /// What became of each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLettersHandled")]
 pub struct Handled {
     /// Those that were named or found, in their order.
     pub letters: Vec<Outcome>,
@@ -158,7 +168,8 @@ pub struct Handled {
 }
 
 /// What became of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeadLetterOutcome")]
 pub struct Outcome {
     /// `TOPIC/PARTITION@OFFSET`
     pub place: String,

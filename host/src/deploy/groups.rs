@@ -9,13 +9,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Caller, Told};
 use super::command::Denied;
 use super::manifest::{EventId, Spec};
+use super::page::{Page, Window};
 use super::{Deployed, Deployer, Handlers};
 use crate::executor::Moved;
+use crate::http::admin::body::wholes;
 use crate::kafka::ends::{self, Ends};
 use crate::ledger::offset::{self, Move, Stored};
 use crate::ledger::pause::{self, Pause};
@@ -23,7 +26,7 @@ use crate::ledger::pending::Rows;
 use crate::settings::units;
 
 /// A consumer group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Group {
     /// Its name in Kafka.
     pub group: String,
@@ -39,7 +42,7 @@ pub struct Group {
 }
 
 /// Where a group stands in a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Partition {
     /// The topic.
     pub topic: String,
@@ -92,7 +95,7 @@ impl FromStr for Target {
 }
 
 /// What becomes of records that are read again and were done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Again {
     /// They are duplicates, which the inbox drops.
@@ -111,16 +114,16 @@ impl fmt::Display for Again {
 }
 
 /// What `POST groups/{group}/reset` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Reset {
-    /// As [`Target`] is written.
+    /// `earliest`, `latest`, an offset like `1200`, or a time like `2026-01-31T12:00:00Z`.
     pub to: String,
     /// Only this topic.
     #[serde(default)]
     pub topic: Option<String>,
     /// Only these partitions.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wholes")]
     pub partitions: Vec<i32>,
     /// What becomes of what was done; asked for where a handler's inbox knows events by their ids.
     #[serde(default)]
@@ -131,7 +134,8 @@ pub struct Reset {
 }
 
 /// What a reset did, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Moved")]
 pub struct Done {
     /// The group.
     pub group: String,
@@ -146,7 +150,7 @@ pub struct Done {
 }
 
 /// A partition that was moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Placed {
     /// The topic.
     pub topic: String,
@@ -161,16 +165,18 @@ pub struct Placed {
 }
 
 impl Deployer {
-    /// All groups, by their names.
+    /// Groups, by their names.
     ///
     /// # Errors
     /// A store cannot be read.
-    pub fn groups(&self) -> Result<Vec<Group>> {
-        let specs: Vec<Spec> = self.lock().values().filter(|h| h.spec.reads()).map(|h| h.spec.clone()).collect();
-        let mut groups = specs.iter().map(|spec| self.stands(spec)).collect::<Result<Vec<_>>>()?;
-        groups.sort_by(|a, b| a.group.cmp(&b.group));
-        self.add_ends(&mut groups);
-        Ok(groups)
+    pub fn groups(&self, window: &Window<String>) -> Result<Page<Group>> {
+        let mut specs: Vec<Spec> = self.lock().values().filter(|h| h.spec.reads()).map(|h| h.spec.clone()).collect();
+        specs.sort_by(|a, b| a.group.cmp(&b.group));
+        window.page(specs, |spec| spec.group.clone(), |group, last| group > last).map(|specs| {
+            let mut groups = specs.iter().map(|spec| self.stands(spec)).collect::<Result<Vec<_>>>()?;
+            self.add_ends(&mut groups);
+            Ok(groups)
+        })
     }
 
     /// One group.
@@ -275,7 +281,7 @@ impl Deployer {
     /// What is to be moved, and where to.
     fn moves(&self, running: &Deployed, reset: &Reset) -> Result<(Done, Vec<Move>)> {
         let spec = &running.spec;
-        let target: Target = reset.to.parse().map_err(Denied::Conflict)?;
+        let target: Target = reset.to.parse().map_err(anyhow::Error::msg)?;
         let group = self.stands(spec)?;
         let (topics, wanted) = (reset.topic.as_deref(), &reset.partitions);
         let asked_for = |p: &&Partition| {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::audit::Caller;
@@ -14,18 +15,19 @@ use super::command::Denied;
 use super::groups::of_group;
 use super::{Deployed, Deployer};
 use crate::clock;
+use crate::http::admin::body::whole;
 use crate::ledger::pause::{Change, Pause, Scope};
 use crate::settings::units;
 
 /// What `POST groups/{group}/pause` and `.../resume` say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pausing {
     /// Only this topic.
     #[serde(default)]
     pub topic: Option<String>,
     /// Only this partition of it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub partition: Option<i32>,
     /// A duration like `10m`, after which the pause ends by itself.
     #[serde(default, rename = "for")]
@@ -33,7 +35,7 @@ pub struct Pausing {
 }
 
 /// What became of the pauses of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Paused {
     /// The group.
     pub group: String,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -34,7 +35,7 @@ pub struct Control {
 }
 
 /// What became of settings that were read again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// Keys that hold from now on.
     pub applied: Vec<String>,
@@ -134,7 +135,7 @@ impl Deployer {
         let detail = reloaded.as_ref().ok().map(|reloaded| reloaded.lines().join("; "));
         let act = Act { action: "reload", ok: error.is_none(), error: error.as_deref(), ..Act::default() };
         if let Err(error) = self.around.audit.write(caller, Act { detail: detail.as_deref(), ..act }) {
-            tracing::error!(by = caller.who, error = format!("{error:#}"), "a change is not in the audit log");
+            tracing::error!(by = caller.name(), error = format!("{error:#}"), "a change is not in the audit log");
         }
         match (&reloaded, &error) {
             (Ok(reloaded), _) => reloaded.lines().iter().for_each(|line| tracing::info!("settings read again: {line}")),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wasmparser::{Parser, Payload};
 
@@ -17,7 +18,7 @@ use crate::policy::Order;
 use crate::settings::{DeadLetterPartition, Rates, units};
 
 /// What a command did, or would have done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
     /// The handler's name.
     pub handler: String,
@@ -44,7 +45,7 @@ pub struct Done {
 }
 
 /// Events that were published by command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Published {
     /// The handler in whose name.
     pub handler: String,
@@ -53,7 +54,7 @@ pub struct Published {
 }
 
 /// An event that is in the outbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Enqueued {
     /// Its id.
     pub event_id: String,
@@ -62,7 +63,7 @@ pub struct Enqueued {
 }
 
 /// A handler, as a list has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Listed {
     /// Its name.
     pub handler: String,
@@ -86,7 +87,7 @@ pub struct Listed {
 }
 
 /// One version of a handler that went live, or was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// Its number.
     pub version: i64,
@@ -130,7 +131,7 @@ impl Entry {
 }
 
 /// All about a handler.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Its name.
     pub handler: String,
@@ -142,12 +143,12 @@ pub struct Report {
     pub instead_of: Option<String>,
     /// What is in its last version, if that was kept.
     pub description: Option<Description>,
-    /// Its versions, the newest first.
+    /// Its last hundred versions, the newest first.
     pub versions: Vec<Entry>,
 }
 
 /// What is in a version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
     /// The handler's name.
     pub handler: String,
@@ -221,7 +222,7 @@ pub struct Description {
 }
 
 /// Something that a manifest asks for, and only the operator gives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ask {
     /// `tables { orders = "read" }`, `secret api-key`, or `http https://payments.example.com`.
     pub what: String,
@@ -255,7 +256,7 @@ pub fn asks(artifact: &Artifact, spec: &Spec) -> Vec<Ask> {
 }
 
 /// A migration of a version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Migration {
     /// Its file's name.
     pub name: String,

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -28,7 +29,7 @@ pub const MAX: usize = 10_000;
 const TOPIC_ID: &str = "smoke";
 
 /// What became of the records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Smoke {
     /// Records that were run.
     pub records: usize,

@@ -21,11 +21,12 @@ impl Sign {
         Self { file }
     }
 
-    /// Says where it listens.
-    pub(super) fn put_up(&self, address: SocketAddr) -> Result<()> {
+    /// Says where it listens, and whether it speaks TLS.
+    pub(super) fn put_up(&self, address: SocketAddr, tls: bool) -> Result<()> {
         let told = || format!("write {}", self.file.display());
         let partial = partial(&self.file);
-        fs::write(&partial, format!("http://{}\n", reachable(address))).with_context(told)?;
+        let scheme = if tls { "https" } else { "http" };
+        fs::write(&partial, format!("{scheme}://{}\n", reachable(address))).with_context(told)?;
         fs::rename(&partial, &self.file).with_context(told)
     }
 

@@ -1,4 +1,4 @@
-//! The admin API's place in the data folder: where it listens, and the token that callers must know.
+//! The admin API's place in the data folder: where it listens, and the tokens of which callers must know one.
 //!
 //! Its invariant: it answers nobody before the daemon runs. What it answers is not its own.
 
@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::address::Sign;
 use super::take_port;
 use crate::deploy::Deployer;
+use crate::http::admin::tokens::Tokens;
 use crate::http::admin::{Admin, SEATS};
+use crate::http::connection;
 use crate::http::monitor::Told;
-use crate::http::{connection, secret};
+use crate::http::tls::Tls;
 use crate::settings::Settings;
 
 /// The file in the data folder.
@@ -27,7 +29,7 @@ pub fn url_file(data: &Path) -> PathBuf {
 
 /// The address, taken.
 pub(super) struct Door {
-    open: Option<(TcpListener, Vec<u8>)>,
+    open: Option<(TcpListener, Option<Tls>, Tokens)>,
     sign: Sign,
 }
 
@@ -36,21 +38,22 @@ impl Door {
     pub(super) fn open(settings: &Settings, after_another: bool) -> Result<Self> {
         let sign = Sign::new(url_file(&settings.data));
         let Some(address) = settings.admin.listen else { return Ok(Self { open: None, sign }) };
-        let token = secret::admin_token(settings)?;
+        let tokens = Tokens::open(settings)?;
+        let tls = settings.admin.tls.as_ref().map(Tls::read).transpose()?;
         let (listener, address) = take_port(after_another, || connection::listen(address, "admin.listen"))?;
-        sign.put_up(address)?;
+        sign.put_up(address, tls.is_some())?;
         tracing::debug!(%address, "the admin API listens");
-        Ok(Self { open: Some((listener, token)), sign })
+        Ok(Self { open: Some((listener, tls, tokens)), sign })
     }
 
     /// Answers until `cancel`.
     pub(super) async fn serve(self, deployer: Arc<Deployer>, told: Arc<Told>, cancel: CancellationToken) -> Result<()> {
-        let Some((listener, token)) = self.open else {
+        let Some((listener, tls, tokens)) = self.open else {
             cancel.cancelled().await;
             return Ok(());
         };
-        let service = Arc::new(Admin::new(deployer, told, &token, cancel));
-        let served = connection::serve(listener, None, service, SEATS).await;
+        let service = Arc::new(Admin::new(deployer, told, tokens, cancel));
+        let served = connection::serve(listener, tls, service, SEATS).await;
         self.sign.take_down();
         served.context("serve the admin API")
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::Sign;
 use super::take_port;
 use crate::http::monitor::{Monitor, SEATS, Told};
+use crate::http::tls::Tls;
 use crate::http::{connection, secret};
 use crate::metrics::Gatherer;
 use crate::metrics::health::Stage;
@@ -33,6 +34,8 @@ pub(super) struct Post {
     told: Arc<Told>,
     settings: Metrics,
     token: Option<Vec<u8>>,
+    /// Until it serves.
+    tls: Option<Tls>,
     /// What was taken.
     address: Option<SocketAddr>,
     sign: Option<Sign>,
@@ -46,6 +49,7 @@ impl Post {
         Ok(Self {
             told: Arc::default(),
             token: secret::metrics_token(settings)?,
+            tls: settings.metrics.tls.as_ref().map(Tls::read).transpose()?,
             settings: settings.metrics.clone(),
             address: None,
             sign: None,
@@ -72,7 +76,7 @@ impl Post {
             Some(address) => address,
             None => self.serve(take_port(after_another, || connection::listen(address, KEY))?),
         };
-        sign.put_up(address)?;
+        sign.put_up(address, self.settings.tls.is_some())?;
         tracing::debug!(%address, "metrics and probes are answered");
         self.sign = Some(sign);
         Ok(())
@@ -81,8 +85,9 @@ impl Post {
     fn serve(&mut self, (listener, address): (TcpListener, SocketAddr)) -> SocketAddr {
         self.address = Some(address);
         let monitor = Arc::new(Monitor::new(self.told.clone(), self.token.as_deref(), self.cancel.clone()));
+        let tls = self.tls.take();
         self.runtime.spawn(async move {
-            if let Err(error) = connection::serve(listener, None, monitor, SEATS).await {
+            if let Err(error) = connection::serve(listener, tls, monitor, SEATS).await {
                 tracing::error!(error = format!("{error:#}"), "metrics and probes are answered no more");
             }
         });

@@ -5,8 +5,10 @@
 //! page is refused. It decides nothing: the deployer does.
 
 pub mod body;
+pub mod openapi;
 pub mod operation;
 pub mod operations;
+pub mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,10 +30,10 @@ use crate::http::connection::{self, Reply, Service};
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::http::request;
-use crate::http::token::Token;
 use crate::record::Refusal;
 use operation::{Call, Operation};
 use operations::OPERATIONS;
+use tokens::Tokens;
 
 /// What all paths begin with.
 pub const BASE: &str = "/admin/v1";
@@ -50,7 +52,7 @@ const BODIES: usize = 2;
 pub struct Admin {
     deployer: Arc<Deployer>,
     monitor: Arc<Told>,
-    token: Token,
+    tokens: Tokens,
     bodies: Semaphore,
     cancel: CancellationToken,
 }
@@ -73,10 +75,9 @@ impl Service for Admin {
 }
 
 impl Admin {
-    /// With the token that callers must know.
-    pub fn new(deployer: Arc<Deployer>, monitor: Arc<Told>, token: &[u8], cancel: CancellationToken) -> Self {
-        let token = Token::new(token, "this is not the token of the admin API");
-        Self { deployer, monitor, token, bodies: Semaphore::new(BODIES), cancel }
+    /// With the tokens of which callers must know one.
+    pub fn new(deployer: Arc<Deployer>, monitor: Arc<Told>, tokens: Tokens, cancel: CancellationToken) -> Self {
+        Self { deployer, monitor, tokens, bodies: Semaphore::new(BODIES), cancel }
     }
 
     async fn handle(
@@ -87,17 +88,29 @@ impl Admin {
     ) -> Result<Reply, Problem> {
         request::check_host(parts)?;
         same_origin(&parts.headers)?;
-        self.token.check(&parts.headers)?;
+        let known = self.tokens.check(&parts.headers)?;
         if self.cancel.is_cancelled() {
             return Err(Refusal::Stopping.into());
         }
         let path = parts.uri.path().strip_prefix(BASE).and_then(|path| path.strip_prefix('/')).unwrap_or_default();
-        let here: Vec<(&Operation, _)> = OPERATIONS.iter().filter_map(|o| Some((o, o.params(path)?))).collect();
+        let mut here: Vec<(&Operation, Vec<_>)> =
+            OPERATIONS.iter().filter_map(|o| Some((o, o.params(path)?))).collect();
+        // A path that is written out goes before one with a parameter in its place (OpenAPI 3.1, 4.8.8).
+        let fewest = here.iter().map(|(_, params)| params.len()).min();
+        here.retain(|(_, params)| Some(params.len()) == fewest);
         let allowed: Vec<&str> = here.iter().map(|(operation, _)| operation.method.as_str()).collect();
         let allowed = allowed.join(", ");
         let Some((operation, params)) = here.into_iter().find(|(operation, _)| operation.method == parts.method) else {
             return Err(if allowed.is_empty() { nothing() } else { Problem::method_not_allowed(&allowed) });
         };
+        if known.role < operation.role {
+            let (name, has, wants) = (&known.name, known.role, operation.role);
+            tracing::warn!(token = &**name, role = %has, method = %parts.method, path, "answered 403, because that is not in the token's role");
+            return Err(Problem::insufficient_scope(
+                &wants.to_string(),
+                format!("this wants the role `{wants}`, and the token `{name}` has `{has}`"),
+            ));
+        }
         let query = operation.query(parts.uri.query())?;
         let (mut sent, mut media_type, mut _held) = (Bytes::new(), "", None);
         if let Some(expected) = &operation.body {
@@ -107,7 +120,7 @@ impl Admin {
             }
             sent = self.read(parts, body, expected.most).await?;
         }
-        let caller = Caller { who: "token", claimed: claimed(&parts.headers), peer };
+        let caller = Caller { who: known.name, claimed: claimed(&parts.headers), peer };
         let monitor = self.monitor.clone();
         self.ask(operation, Call { params, query, media_type, body: sent, caller, monitor }).await
     }

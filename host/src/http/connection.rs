@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::problem::Problem;
 use crate::http::request;
 use crate::http::tls::Tls;
+use crate::http::unread::Unread;
 
 /// Bytes of a request's head at most; more is answered 431.
 const HEAD_MAX: usize = 64 * 1024;
@@ -144,8 +145,9 @@ pub async fn connection<S: Service>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: Option<SocketAddr>,
 ) {
-    let busy = Arc::new(AtomicBool::new(false));
+    let (busy, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let answering = service_fn(|request| {
+        read.store(true, Ordering::Relaxed);
         let (service, busy) = (Arc::clone(&service), Arc::clone(&busy));
         async move {
             busy.store(true, Ordering::Relaxed);
@@ -159,7 +161,7 @@ pub async fn connection<S: Service>(
         .header_read_timeout(service.patience())
         .max_header_size(HEAD_MAX)
         .max_buf_size(2 * HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), answering);
+        .serve_connection(TokioIo::new(Unread::new(stream, Arc::clone(&read))), answering);
     let mut served = pin!(served);
     tokio::select! {
         // An error here is the client's doing: it went away, was too slow, or spoke no HTTP.
@@ -196,7 +198,7 @@ fn prepare(stream: &TcpStream, deadline: Duration) {
 
 /// The answer to a request of which `body` was left unread, if it was.
 pub(super) fn finish(parts: &Parts, body: Option<Incoming>, reply: Result<Reply, Problem>) -> Reply {
-    let mut reply = reply.unwrap_or_else(Problem::into_response);
+    let mut reply = reply.unwrap_or_else(|problem| problem.into_response(parts.uri.path()));
     // Answered before the body was read: this connection is of no further use.
     if let Some(rest) = body.filter(|body| !body.is_end_stream()) {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -6,13 +6,36 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::http::jwt::Unauthorized;
 use crate::http::rate::{By, TooOften};
 use crate::http::routes::Missing;
 use crate::record::{Fault, Refusal};
+
+/// What a problem is written as.
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// A problem as it is written (RFC 9457, 3.1).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Body<'p> {
+    /// `about:blank`: the title says no more than the status.
+    #[serde(rename = "type")]
+    kind: Cow<'p, str>,
+    /// The status in words.
+    title: Cow<'p, str>,
+    /// The status.
+    status: u16,
+    /// What is wrong, and what to do.
+    detail: Cow<'p, str>,
+    /// The path that was asked for, where the request could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<Cow<'p, str>>,
+}
 
 /// Why a request is not answered by a handler.
 #[derive(Debug)]
@@ -34,26 +57,44 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// 422: it could be read, and cannot be done.
+    pub(super) fn unprocessable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// 405: `allow` is the value of the header of that name.
     pub(super) fn method_not_allowed(allow: &str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {allow}")).with(ALLOW, allow)
     }
 
-    /// The problem as a response.
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-        *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, value);
-        }
+    /// 403: the token is good, and not for this (RFC 6750, 3.1). `scope` is what it lacks, in plain ASCII without `"`.
+    pub(super) fn insufficient_scope(scope: &str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let challenge = format!(r#"Bearer realm="tidemill", error="insufficient_scope", scope="{scope}""#);
+        Self::new(StatusCode::FORBIDDEN, detail).with(WWW_AUTHENTICATE, &challenge)
+    }
+
+    /// The problem as the response to a request for this path.
+    pub(super) fn into_response(self, path: &str) -> Response<Full<Bytes>> {
+        let status = self.status;
+        let (headers, body) = self.written(Some(path));
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
         response
+    }
+
+    /// Its headers and its body. The path is that of the request, if one was read.
+    pub(super) fn written(self, path: Option<&str>) -> (HeaderMap, Vec<u8>) {
+        let body = Body {
+            kind: "about:blank".into(),
+            title: self.status.canonical_reason().unwrap_or("Error").into(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            instance: path.map(Cow::Borrowed),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.extend(self.header);
+        (headers, serde_json::to_vec(&body).unwrap_or_default())
     }
 
     /// The same with one header; a value that no header can hold is left out.

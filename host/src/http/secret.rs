@@ -79,15 +79,23 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(secret)
 }
 
+/// 32 random bytes in hex.
+///
+/// # Errors
+/// The system gives none.
+pub(crate) fn random() -> anyhow::Result<String> {
+    let mut random = [0u8; 32];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).context("read /dev/urandom")?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 fn generated(data: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
     let path = &data.join(name);
     if path.try_exists()? {
         return read(path);
     }
     fs::create_dir_all(data).with_context(|| format!("make the data folder {}", data.display()))?;
-    let mut random = [0u8; 32];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).context("read /dev/urandom")?;
-    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = random()?;
 
     // Written aside and linked into place: a second process that does the same at this moment loses and reads ours.
     let aside = data.join(format!("{name}.{}", uuid::Uuid::new_v4()));

@@ -231,6 +231,7 @@ impl Received {
         assert_eq!(body["status"], self.status);
         assert_eq!(body["type"], "about:blank");
         assert!(body["title"].is_string());
+        assert!(body["instance"].as_str().is_none_or(|path| path.starts_with(['/', '*'])), "{body}");
         assert!(body["detail"].as_str().unwrap().contains(detail), "{detail:?} is not in {body}");
         self.status
     }

@@ -3,13 +3,14 @@
 //! A row is written in the transaction that does it, so that nobody does it a second time without wanting to. It is of use for as long as
 //! Kafka has the letter, and goes when that is known to be gone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Place;
 use crate::store::{Connection, Error, Kind, Row};
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// Its record was put back to a handler.

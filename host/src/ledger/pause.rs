@@ -5,13 +5,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::units;
 use crate::store::{Connection, Error, Row, Value};
 
 /// What is paused: with neither, all of the handler.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "PauseScope")]
 pub struct Scope {
     /// A topic that it reads.
     pub topic: Option<String>,
@@ -38,7 +40,7 @@ impl fmt::Display for Scope {
 }
 
 /// A pause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
     /// What is paused.
     #[serde(flatten)]

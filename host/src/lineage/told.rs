@@ -1,9 +1,10 @@
 //! What a trace tells: as JSON, and as a tree for people.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A trace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traced {
     /// The id or the place that was asked for.
     pub asked: String,
@@ -16,7 +17,8 @@ pub struct Traced {
 }
 
 /// An event, or the record that it is on its topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "CausedEvent")]
 pub struct Event {
     /// Its id, if it says one.
     pub event_id: Option<String>,
@@ -46,7 +48,7 @@ pub struct Event {
 }
 
 /// Where an event is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Found {
     /// On its topic.
@@ -61,7 +63,7 @@ pub enum Found {
 }
 
 /// What became of a record with one handler.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Became {
     /// The handler.
     pub handler: String,
@@ -88,7 +90,8 @@ pub struct Became {
 }
 
 /// What became of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "CausedFate")]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// Its effects are in the store.

@@ -7,10 +7,11 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the daemon is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// It waits for another one to end.
@@ -75,7 +76,7 @@ pub struct HandlerState {
 }
 
 /// Why an answer is no.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// The store that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +99,7 @@ impl Reason {
 }
 
 /// The body of `/readyz`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Readiness {
     /// Whether it can do its work.
     pub ready: bool,
@@ -111,7 +112,7 @@ pub struct Readiness {
 }
 
 /// The body of `/livez`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Liveness {
     /// Whether it goes round.
     pub alive: bool,

@@ -156,16 +156,27 @@ fn rate(section: &Section<'_>) -> HttpRate {
 
 fn tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
     let files = [path(section, "certificate-file", base), path(section, "key-file", base)];
-    if let [Some(_), None] | [None, Some(_)] = files {
-        let missing = if files.first().is_some_and(Option::is_some) { "key-file" } else { "certificate-file" };
+    let client_ca = path(section, "client-ca-file", base);
+    let missing = match &files {
+        [Some(_), None] => Some("key-file"),
+        [None, Some(_)] => Some("certificate-file"),
+        [None, None] if client_ca.is_some() => Some("certificate-file"),
+        _ => None,
+    };
+    if let Some(missing) = missing {
         section.problem(missing, "is missing: a certificate and its key go together");
     }
     let [certificate, key] = files;
-    Some(Tls { certificate: certificate?, key: key? })
+    Some(Tls { section: section.name().to_owned(), certificate: certificate?, key: key?, client_ca })
 }
 
 fn admin(section: &Section<'_>, base: &Path) -> Admin {
-    Admin { listen: listener(section), token_file: path(section, "token-file", base) }
+    Admin {
+        listen: listener(section),
+        token_file: path(section, "token-file", base),
+        named_tokens_file: path(section, "named-tokens-file", base),
+        tls: tls(&section.section("tls"), base),
+    }
 }
 
 fn metrics(section: &Section<'_>, base: &Path) -> Metrics {
@@ -173,6 +184,7 @@ fn metrics(section: &Section<'_>, base: &Path) -> Metrics {
         listen: listener(section),
         token_file: path(section, "token-file", base),
         stuck_after: section.take("stuck-after", |v| v.duration(SECOND..=DAY)).unwrap_or(300 * SECOND),
+        tls: tls(&section.section("tls"), base),
     }
 }
 

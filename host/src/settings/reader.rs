@@ -270,6 +270,11 @@ impl<'r> Section<'r> {
         self.reader.seen.borrow_mut().problems.push(problem);
     }
 
+    /// Its dotted name; empty for the root.
+    pub(crate) fn name(&self) -> &str {
+        &self.path
+    }
+
     /// The dotted name of `key`.
     pub(crate) fn dotted(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

@@ -3,6 +3,8 @@
 //! A call reaches what runs only when all of that is found to be so. Nothing here acts on anything.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -13,15 +15,18 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::openapi::Shape;
 use crate::deploy::audit::Caller;
 use crate::deploy::command::Denied;
+use crate::deploy::page::Window;
 use crate::deploy::{Deployer, may_pass};
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
 use crate::record::Refusal;
 
 /// What a caller may do; each may also do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look.
     Read,
@@ -29,6 +34,30 @@ pub enum Role {
     Operate,
     /// Change what runs.
     Deploy,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Operate, Self::Deploy];
+}
+
+impl Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Deploy => "deploy",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|role| role.to_string() == text);
+        found.ok_or_else(|| format!("{text:?} is no role; write `read`, `operate` or `deploy`"))
+    }
 }
 
 /// One method of one path.
@@ -45,8 +74,15 @@ pub struct Operation {
     pub query: &'static [Parameter],
     /// What it takes as a body.
     pub body: Option<Body>,
+    /// What it answers.
+    pub answer: Shape,
     pub(super) run: fn(&Deployer, Call) -> Result<Vec<u8>, Problem>,
 }
+
+/// In the query of a listing: entries at most, and behind which to go on.
+pub const LIMIT: &str = "limit";
+/// See [`LIMIT`].
+pub const CURSOR: &str = "cursor";
 
 /// A name that may stand in a query.
 pub struct Parameter {
@@ -54,6 +90,8 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it means.
     pub about: &'static str,
+    /// What it may be.
+    pub shape: Shape,
 }
 
 /// What a body may be.
@@ -64,6 +102,10 @@ pub struct Body {
     pub large: bool,
     /// Its media types. Where there is one, it need not be said.
     pub media_types: &'static [&'static str],
+    /// Whether there has to be one.
+    pub required: bool,
+    /// What it is as JSON.
+    pub shape: Shape,
 }
 
 /// A call of an operation.
@@ -163,21 +205,39 @@ impl Call {
         number.map(Some).ok_or_else(wrong)
     }
 
+    /// Which part of a listing the query asks for, by [`LIMIT`] and [`CURSOR`]. The listing's name tells its cursors from others'.
+    pub(super) fn window<K: FromStr + Display>(&self, listing: &'static str) -> Result<Window<K>, Problem> {
+        Window::read(listing, self.asked(LIMIT), self.asked(CURSOR)).map_err(Problem::bad_request)
+    }
+
     /// What the body says.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        // Serde takes an array for a struct, by the order of its fields, which is nobody's business.
+        if !self.body.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::bad_request("the body is not what belongs here: send a JSON object"));
+        }
         let malformed = |error| Problem::bad_request(format!("the body is not what belongs here: {error}"));
         serde_json::from_slice(&self.body).map_err(malformed)
     }
 }
 
-/// The answer.
+/// The answer of what changes something.
 pub(super) fn told(told: anyhow::Result<impl Serialize>) -> Result<Vec<u8>, Problem> {
+    answer(told, StatusCode::UNPROCESSABLE_ENTITY)
+}
+
+/// The answer of what only looks: where that fails it is not the caller's fault.
+pub(super) fn seen(seen: anyhow::Result<impl Serialize>) -> Result<Vec<u8>, Problem> {
+    answer(seen, StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn answer(told: anyhow::Result<impl Serialize>, otherwise: StatusCode) -> Result<Vec<u8>, Problem> {
     let written = told.and_then(|told| serde_json::to_vec(&told).context("write the answer"));
-    written.map_err(|error| refused(&error))
+    written.map_err(|error| refused(&error, otherwise))
 }
 
 /// A refusal as its status.
-fn refused(error: &anyhow::Error) -> Problem {
+fn refused(error: &anyhow::Error, otherwise: StatusCode) -> Problem {
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
         return refusal.clone().into();
     }
@@ -186,7 +246,7 @@ fn refused(error: &anyhow::Error) -> Problem {
         Some(Denied::Conflict(_)) => StatusCode::CONFLICT,
         None if may_pass(error) => StatusCode::SERVICE_UNAVAILABLE,
         None if error.downcast_ref::<std::io::Error>().is_some() => StatusCode::INTERNAL_SERVER_ERROR,
-        None => StatusCode::UNPROCESSABLE_ENTITY,
+        None => otherwise,
     };
     Problem::new(status, format!("{error:#}"))
 }

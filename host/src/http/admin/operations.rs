@@ -6,34 +6,63 @@ use anyhow::Context as _;
 use std::time::Duration;
 
 use hyper::Method;
+use schemars::json_schema;
+use serde_json::{Map, Value};
 
 use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Rollback, Upload};
-use super::operation::{Body, Call, Operation, Parameter, Role, told};
-use crate::deploy::Deployer;
+use super::openapi::{self, Shape, of};
+use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
 use crate::deploy::artifact::Parts;
-use crate::deploy::backup::Wanted;
-use crate::deploy::dead_letters::{PAGE_MAX, Search};
-use crate::deploy::groups::Reset;
-use crate::deploy::pausing::Pausing;
+use crate::deploy::backup::{BackedUp, Wanted};
+use crate::deploy::dead_letters::{self, Detail, Handled, Order, PAGE_MAX, Search};
+use crate::deploy::groups::{Done as Moved, Group, Reset};
+use crate::deploy::page::{self, Page};
+use crate::deploy::pausing::{Paused, Pausing};
+use crate::deploy::report::{Done, Entry, Listed, Published, Report};
 use crate::deploy::smoke::MAX as SMOKE_MAX;
+use crate::deploy::{Deployer, Reloaded};
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
+use crate::lineage::told::Traced;
 use crate::metrics::gather::status::Status;
 use crate::settings::units;
+use crate::telemetry::Logged;
 
 /// The longest time for which another filter is set.
 const LOG_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-const JSON: &str = "application/json";
-/// A few words.
-const WORDS: Body = Body { most: 64 << 10, large: false, media_types: &[JSON] };
+pub(super) const JSON: &str = "application/json";
+
+/// A few words, and what they are.
+const fn words(shape: Shape) -> Body {
+    Body { most: 64 << 10, large: false, media_types: &[JSON], required: true, shape }
+}
+
 /// Up to [`crate::deploy::dead_letters::PLACES_MAX`] places.
-const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON] };
+const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Order> };
 /// Up to [`EVENTS_MAX`] events.
-const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON] };
+const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Publish> };
 /// The largest component in base64, and some.
-const COMPONENT: Body =
-    Body { most: COMPONENT_MAX as usize / 10 * 14, large: true, media_types: &["application/wasm", JSON] };
+const COMPONENT: Body = Body {
+    most: COMPONENT_MAX as usize / 10 * 14,
+    large: true,
+    media_types: &["application/wasm", JSON],
+    required: true,
+    shape: of::<Upload>,
+};
+/// What stands in the query of each listing.
+const PART: &[Parameter] = &[
+    Parameter {
+        name: LIMIT,
+        about: "How many entries are told at most; 100 where nothing is said.",
+        shape: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": page::MAX }),
+    },
+    Parameter {
+        name: CURSOR,
+        about: "Goes on behind an earlier part: its `next`, as it is.",
+        shape: |_| json_schema!({ "type": "string", "minLength": 1 }),
+    },
+];
 
 /// All of them.
 pub static OPERATIONS: &[Operation] = &[
@@ -44,16 +73,18 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say how the daemon, its handlers and its stores are",
         query: &[],
         body: None,
-        run: |_, call| told(status(&call.monitor)),
+        answer: of::<Status>,
+        run: |_, call| seen(status(&call.monitor)),
     },
     Operation {
         method: Method::GET,
         path: "handlers",
         role: Role::Read,
         summary: "List the handlers",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, _| told(deployer.list()),
+        answer: of::<Page<Listed>>,
+        run: |deployer, call| seen(deployer.list(&call.window("handlers")?)),
     },
     Operation {
         method: Method::POST,
@@ -61,10 +92,19 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Make a version of a handler live",
         query: &[
-            Parameter { name: "dry-run", about: "`true` tries it on a copy of the store and changes nothing" },
-            Parameter { name: "smoke", about: "runs it on so many of the last records first, on a copy" },
+            Parameter {
+                name: "dry-run",
+                about: "`true` tries it on a copy of the store and changes nothing.",
+                shape: of::<bool>,
+            },
+            Parameter {
+                name: "smoke",
+                about: "Runs it on so many of the last records first, on a copy of the store.",
+                shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": SMOKE_MAX }),
+            },
         ],
         body: Some(COMPONENT),
+        answer: of::<Done>,
         run: deploy,
     },
     Operation {
@@ -74,7 +114,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say what is in the live version of a handler",
         query: &[],
         body: None,
-        run: |deployer, call| told(deployer.report(call.param("handler"))),
+        answer: of::<Report>,
+        run: |deployer, call| seen(deployer.report(call.param("handler"))),
     },
     Operation {
         method: Method::DELETE,
@@ -83,6 +124,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "End a handler and take its file out of the handlers folder",
         query: &[],
         body: None,
+        answer: of::<Done>,
         run: |deployer, call| told(deployer.undeploy(call.param("handler"), &call.caller)),
     },
     Operation {
@@ -90,9 +132,10 @@ pub static OPERATIONS: &[Operation] = &[
         path: "handlers/{handler}/versions",
         role: Role::Read,
         summary: "List the versions of a handler, the newest first",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, call| told(deployer.history(call.param("handler"))),
+        answer: of::<Page<Entry>>,
+        run: |deployer, call| seen(deployer.history(call.param("handler"), &call.window("versions")?)),
     },
     Operation {
         method: Method::POST,
@@ -100,7 +143,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Make an earlier version of a handler live",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Rollback>) }),
+        answer: of::<Done>,
         run: rollback,
     },
     Operation {
@@ -110,16 +154,28 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Publish events in the name of a handler, all of them or none",
         query: &[],
         body: Some(EVENTS),
+        answer: of::<Published>,
         run: publish,
+    },
+    Operation {
+        method: Method::GET,
+        path: "openapi.json",
+        role: Role::Read,
+        summary: "Describe this API",
+        query: &[],
+        body: None,
+        answer: of::<Map<String, Value>>,
+        run: |_, _| seen(Ok(openapi::document())),
     },
     Operation {
         method: Method::GET,
         path: "groups",
         role: Role::Read,
         summary: "List the handlers' consumer groups with their offsets and lags",
-        query: &[],
+        query: PART,
         body: None,
-        run: |deployer, _| told(deployer.groups()),
+        answer: of::<Page<Group>>,
+        run: |deployer, call| seen(deployer.groups(&call.window("groups")?)),
     },
     Operation {
         method: Method::GET,
@@ -128,7 +184,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say where a consumer group stands in each partition",
         query: &[],
         body: None,
-        run: |deployer, call| told(deployer.group(call.param("group"))),
+        answer: of::<Group>,
+        run: |deployer, call| seen(deployer.group(call.param("group"))),
     },
     Operation {
         method: Method::POST,
@@ -136,7 +193,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group go on at other offsets",
         query: &[],
-        body: Some(WORDS),
+        body: Some(words(of::<Reset>)),
+        answer: of::<Moved>,
         run: |deployer, call| told(deployer.reset(call.param("group"), &call.json::<Reset>()?, &call.caller)),
     },
     Operation {
@@ -145,7 +203,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group, a topic of it or a partition stand still",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Pausing>) }),
+        answer: of::<Paused>,
         run: |deployer, call| told(deployer.pause(call.param("group"), &pausing(&call)?, &call.caller)),
     },
     Operation {
@@ -154,7 +213,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Let a consumer group, or a part of it, that was paused go on",
         query: &[],
-        body: Some(WORDS),
+        body: Some(Body { required: false, ..words(of::<Pausing>) }),
+        answer: of::<Paused>,
         run: |deployer, call| told(deployer.resume(call.param("group"), &pausing(&call)?, &call.caller)),
     },
     Operation {
@@ -163,21 +223,39 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Read,
         summary: "List dead letters, the oldest first",
         query: &[
-            Parameter { name: "handler", about: "given up by this handler" },
-            Parameter { name: "topic", about: "on this dead letter topic, or from this topic" },
-            Parameter { name: "error", about: "with this in the outcome or the message, in any case of letters" },
-            Parameter { name: "since", about: "written at this time or later, like `2026-01-31T12:00:00Z`" },
-            Parameter { name: "until", about: "written before this time" },
-            Parameter { name: "key", about: "with this key" },
-            Parameter { name: "headers", about: "with these headers, `NAME=VALUE`, one a line" },
+            Parameter { name: "handler", about: "Given up by this handler.", shape: of::<String> },
+            Parameter { name: "topic", about: "On this dead letter topic, or from this topic.", shape: of::<String> },
+            Parameter {
+                name: "error",
+                about: "With this in the outcome or the message, in any case of letters.",
+                shape: of::<String>,
+            },
+            Parameter {
+                name: "since",
+                about: "Written at this time or later, like `2026-01-31T12:00:00Z`.",
+                shape: of::<String>,
+            },
+            Parameter { name: "until", about: "Written before this time.", shape: of::<String> },
+            Parameter { name: "key", about: "With this key.", shape: of::<String> },
+            Parameter { name: "headers", about: "With these headers, `NAME=VALUE`, one a line.", shape: of::<String> },
             Parameter {
                 name: "all",
-                about: "`true` lists also those that were replayed, published again or discarded",
+                about: "`true` lists also those that were replayed, published again or discarded.",
+                shape: of::<bool>,
             },
-            Parameter { name: "limit", about: "so many at most; 100 without it" },
-            Parameter { name: "after", about: "goes on where another answer ended, as its `next` says" },
+            Parameter {
+                name: "limit",
+                about: "So many at most; 100 without it.",
+                shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": PAGE_MAX }),
+            },
+            Parameter {
+                name: "after",
+                about: "Goes on where another answer ended, as its `next` says.",
+                shape: of::<String>,
+            },
         ],
         body: None,
+        answer: of::<dead_letters::Page>,
         run: |deployer, call| told(deployer.dead_letters(&search(&call)?)),
     },
     Operation {
@@ -187,6 +265,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Show a dead letter, by its TOPIC/PARTITION@OFFSET",
         query: &[],
         body: None,
+        answer: of::<Detail>,
         run: |deployer, call| told(deployer.dead_letter(call.param("place"))),
     },
     Operation {
@@ -196,6 +275,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Put the records of dead letters back to handlers, or publish them again",
         query: &[],
         body: Some(PLACES),
+        answer: of::<Handled>,
         run: |deployer, call| told(deployer.replay(&call.json()?, &call.caller)),
     },
     Operation {
@@ -205,6 +285,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Note that nothing is to be done with dead letters any more",
         query: &[],
         body: Some(PLACES),
+        answer: of::<Handled>,
         run: |deployer, call| told(deployer.discard(&call.json()?, &call.caller)),
     },
     Operation {
@@ -214,6 +295,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say what is logged",
         query: &[],
         body: None,
+        answer: of::<Logged>,
         run: |deployer, _| told(Ok(deployer.levels().logged())),
     },
     Operation {
@@ -222,7 +304,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Operate,
         summary: "Log by another filter, for good or for a while",
         query: &[],
-        body: Some(WORDS),
+        body: Some(words(of::<Filter>)),
+        answer: of::<Logged>,
         run: log,
     },
     Operation {
@@ -231,7 +314,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Read the settings again, and let hold what can",
         query: &[],
-        body: Some(WORDS),
+        body: None,
+        answer: of::<Reloaded>,
         run: |deployer, call| told(deployer.reload(&call.caller)),
     },
     Operation {
@@ -241,6 +325,7 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "Say what an event or a record caused, across handlers and stores",
         query: &[],
         body: None,
+        answer: of::<Traced>,
         run: |deployer, call| told(deployer.trace(call.param("id"))),
     },
     Operation {
@@ -250,7 +335,8 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Write a backup of the data folder into a folder of it",
         query: &[],
-        body: Some(WORDS),
+        body: Some(words(of::<Wanted>)),
+        answer: of::<BackedUp>,
         run: |deployer, call| told(deployer.back_up(&call.json::<Wanted>()?, &call.caller)),
     },
 ];
@@ -331,7 +417,7 @@ mod tests {
             assert!(!others().any(|o| o.method == one.method && shape(o.path) == shape(one.path)), "{}", one.path);
             assert!(one.role > Role::Read || one.method == Method::GET, "{} {} changes nothing?", one.method, one.path);
             let sends = matches!(one.method, Method::POST | Method::PUT);
-            assert_eq!(one.body.is_some(), sends, "{} {}", one.method, one.path);
+            assert!(one.body.is_none() || sends, "{} {}", one.method, one.path);
         }
     }
 

@@ -219,6 +219,7 @@ fn malformed_requests_are_refused_and_the_server_goes_on() {
             "{:?}: {received:?}",
             String::from_utf8_lossy(&bytes[..bytes.len().min(60)])
         );
+        received.problem(if status == 431 { "too many headers" } else { "" });
     }
     let mut client = server.client();
     client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Gatherer, Store, age, disk, meters};
@@ -15,7 +16,7 @@ use crate::metrics::process;
 use crate::policy::Outcome;
 
 /// A daemon.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Its version.
     pub version: String,
@@ -44,7 +45,8 @@ pub struct Status {
 }
 
 /// The cluster.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "StatusOfKafka")]
 pub struct Kafka {
     /// `host:port,host:port`
     pub bootstrap: String,
@@ -55,7 +57,8 @@ pub struct Kafka {
 }
 
 /// A handler that runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "StatusOfHandler")]
 pub struct Handler {
     /// Its name.
     pub handler: String,
@@ -94,7 +97,8 @@ pub struct Handler {
 }
 
 /// A store.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "StatusOfStored")]
 pub struct Stored {
     /// Its name.
     pub store: String,
