@@ -22,6 +22,16 @@ pub struct OAuth {
     pub extensions: Vec<(String, String)>,
 }
 
+impl OAuth {
+    /// The file that holds the token or the client's secret, if one does.
+    pub fn secret_file(&self) -> Option<&Path> {
+        match &self.source {
+            TokenSource::File(file) | TokenSource::Client { secret: Given::File(file), .. } => Some(file),
+            TokenSource::Client { secret: Given::Text(_), .. } => None,
+        }
+    }
+}
+
 /// Where tokens come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {

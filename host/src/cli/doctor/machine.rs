@@ -11,7 +11,7 @@ use crate::http::secret;
 use crate::metrics::gather::disk;
 use crate::metrics::gather::status::Status;
 use crate::settings::units::{show_size, show_time};
-use crate::settings::{JwtKey, Settings};
+use crate::settings::{JwtKey, OAuth, Settings};
 
 /// Less room than this is none: SQLite's log alone takes as much.
 const ROOM_MIN: u64 = 128 << 20;
@@ -170,6 +170,7 @@ fn secrets(settings: &Settings, file: Option<&Path>, specs: &[Spec], found: &mut
     files.extend(settings.metrics.token_file.clone());
     files.extend(settings.http.tls.as_ref().map(|tls| tls.key.clone()));
     files.extend(settings.kafka.security.secret_files().map(Path::to_owned));
+    files.extend(settings.kafka.security.oauth().and_then(OAuth::secret_file).map(Path::to_owned));
     for secret in specs.iter().flat_map(|spec| spec.secrets.values()) {
         if let Source::File(path) = secret.source() {
             files.push(path.clone());
