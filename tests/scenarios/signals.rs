@@ -261,7 +261,7 @@ fn a_stop_ends_in_its_time_and_says_what_it_left_and_a_second_signal_ends_it_at_
                 daemon.says(&["WARN", "told to stop again: the daemon ends at once"]);
             }
             false => {
-                assert_eq!(status.code(), Some(3));
+                assert_eq!(status.code(), Some(1));
                 let line = daemon.says(&["ERROR", "the daemon was not done within 1s (stop-within)"]);
                 assert!(
                     line.contains("requests under way are answered") && line.contains("events_not_published=1"),

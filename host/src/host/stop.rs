@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit code of a daemon that was not done in time.
-const LEFT: i32 = 3;
+/// The exit code of a daemon that was not done in time: as of what did not work.
+const LEFT: i32 = 1;
 
 /// What a daemon that stops waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
