@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::restore::restore;
 use crate::deploy::{audit, versions};
+use crate::http::admin::tokens;
 use crate::http::secret;
 use crate::settings::units;
 use crate::store::Connection;
@@ -32,11 +33,11 @@ const STORES: &str = "stores";
 /// The version of the layout.
 const FORMAT: u32 = 1;
 /// The data folder's own files that are kept.
-const OWN: [&str; 4] = ["id", secret::FILE, secret::ADMIN_FILE, audit::FILE];
+const OWN: [&str; 5] = ["id", secret::FILE, secret::ADMIN_FILE, tokens::FILE, audit::FILE];
 
 /// What a backup says of itself: `backup.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Backup")]
+#[schemars(rename = "BackupManifest")]
 pub struct Manifest {
     /// The version of the layout.
     pub format: u32,
@@ -56,7 +57,7 @@ pub struct Manifest {
 
 /// A file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "BackupFile")]
+#[schemars(rename = "BackupEntry")]
 pub struct Entry {
     /// From the backup's folder, with `/` between the parts.
     pub path: String,

@@ -22,7 +22,8 @@ pub struct Arguments {
 /// # Errors
 /// No daemon answers; or something is wrong with the settings, and nothing has changed.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let reloaded: Reloaded = arguments.remote.daemon()?.ask(Method::POST, "reload", None)?;
+    let body = Some(("application/json", Vec::new()));
+    let reloaded: Reloaded = arguments.remote.daemon()?.ask(Method::POST, "reload", body)?;
     match arguments.json {
         true => print_json(&reloaded),
         false => say(&reloaded.lines().join("\n")),

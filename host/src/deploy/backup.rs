@@ -17,7 +17,7 @@ const FOLDER: &str = "backups";
 
 /// What `POST backup` says.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "WantedBackup")]
+#[schemars(rename = "BackupWanted")]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The name of its folder.

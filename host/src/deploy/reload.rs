@@ -135,7 +135,7 @@ impl Deployer {
         let detail = reloaded.as_ref().ok().map(|reloaded| reloaded.lines().join("; "));
         let act = Act { action: "reload", ok: error.is_none(), error: error.as_deref(), ..Act::default() };
         if let Err(error) = self.around.audit.write(caller, Act { detail: detail.as_deref(), ..act }) {
-            tracing::error!(by = caller.name(), error = format!("{error:#}"), "a change is not in the audit log");
+            tracing::error!(by = &*caller.who, error = format!("{error:#}"), "a change is not in the audit log");
         }
         match (&reloaded, &error) {
             (Ok(reloaded), _) => reloaded.lines().iter().for_each(|line| tracing::info!("settings read again: {line}")),

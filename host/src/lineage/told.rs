@@ -18,7 +18,7 @@ pub struct Traced {
 
 /// An event, or the record that it is on its topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "CausedEvent")]
+#[schemars(rename = "TracedEvent")]
 pub struct Event {
     /// Its id, if it says one.
     pub event_id: Option<String>,
@@ -49,6 +49,7 @@ pub struct Event {
 
 /// Where an event is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TracedFound")]
 #[serde(rename_all = "kebab-case")]
 pub enum Found {
     /// On its topic.
@@ -64,6 +65,7 @@ pub enum Found {
 
 /// What became of a record with one handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TracedBecame")]
 pub struct Became {
     /// The handler.
     pub handler: String,
@@ -91,7 +93,7 @@ pub struct Became {
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "CausedFate")]
+#[schemars(rename = "TracedFate")]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// Its effects are in the store.

@@ -34,6 +34,7 @@ pub struct Upload {
 
 /// What `PUT log` says.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "LogFilter")]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// The filter.

@@ -296,7 +296,7 @@ pub static OPERATIONS: &[Operation] = &[
         query: &[],
         body: None,
         answer: of::<Logged>,
-        run: |deployer, _| told(Ok(deployer.levels().logged())),
+        run: |deployer, _| seen(Ok(deployer.levels().logged())),
     },
     Operation {
         method: Method::PUT,
@@ -314,7 +314,7 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Read the settings again, and let hold what can",
         query: &[],
-        body: None,
+        body: Some(Body { required: false, ..words(|_| json_schema!({ "type": "object" })) }),
         answer: of::<Reloaded>,
         run: |deployer, call| told(deployer.reload(&call.caller)),
     },
@@ -386,18 +386,18 @@ fn rollback(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
 
 fn log(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     let Filter { filter, within } = call.json()?;
-    let within = within.as_deref().map(units::duration).transpose().map_err(Problem::bad_request)?;
+    let within = within.as_deref().map(units::duration).transpose().map_err(Problem::unprocessable)?;
     if within.is_some_and(|within| within > LOG_MAX) {
-        return Err(Problem::bad_request("a filter is for a day at most, or for good"));
+        return Err(Problem::unprocessable("a filter is for a day at most, or for good"));
     }
-    deployer.levels().set(&filter, within).map_err(|error| Problem::bad_request(format!("{error:#}")))?;
+    deployer.levels().set(&filter, within).map_err(|error| Problem::unprocessable(format!("{error:#}")))?;
     told(Ok(deployer.levels().logged()))
 }
 
 fn publish(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     let Publish { events } = call.json()?;
     if !(1..=EVENTS_MAX).contains(&events.len()) {
-        return Err(Problem::bad_request(format!("a request publishes from 1 to {EVENTS_MAX} events")));
+        return Err(Problem::unprocessable(format!("a request publishes from 1 to {EVENTS_MAX} events")));
     }
     let events = events.into_iter().map(NewEvent::event).collect::<Result<_, _>>()?;
     told(deployer.publish(call.param("handler"), events, &call.caller))
@@ -417,7 +417,7 @@ mod tests {
             assert!(!others().any(|o| o.method == one.method && shape(o.path) == shape(one.path)), "{}", one.path);
             assert!(one.role > Role::Read || one.method == Method::GET, "{} {} changes nothing?", one.method, one.path);
             let sends = matches!(one.method, Method::POST | Method::PUT);
-            assert!(one.body.is_none() || sends, "{} {}", one.method, one.path);
+            assert_eq!(one.body.is_some(), sends, "{} {}", one.method, one.path);
         }
     }
 

@@ -25,11 +25,11 @@ use crate::http::token::Hash;
 use crate::settings::{Settings, units};
 
 /// The file in the data folder.
-const FILE: &str = "admin.tokens";
+pub(crate) const FILE: &str = "admin.tokens";
 /// How the token of the settings is known.
 const UNNAMED: &str = "token";
 /// Who else stands in the audit log.
-const TAKEN: [&str; 3] = [UNNAMED, "folder", "tidemill"];
+const TAKEN: [&str; 4] = [UNNAMED, "folder", "signal", "tidemill"];
 
 /// Where the tokens with names are.
 pub fn file(settings: &Settings) -> PathBuf {
