@@ -39,6 +39,7 @@ mod members;
 mod groups;
 mod metrics;
 mod monitoring;
+mod drill;
 mod status;
 mod doctor;
 mod tracing;

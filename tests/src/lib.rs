@@ -24,6 +24,7 @@ pub mod authority;
 pub mod issuer;
 pub mod metrics;
 pub mod prometheus;
+pub mod picture;
 pub mod dispatch;
 
 pub use authority::Authority;
