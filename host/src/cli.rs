@@ -275,6 +275,20 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
+    /// clap looks for this by itself only where debug assertions are on.
+    #[test]
+    fn no_command_has_two_arguments_of_one_name() {
+        fn look(command: &clap::Command) {
+            let mut names: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{}: {names:?}", command.get_name());
+            command.get_subcommands().for_each(look);
+        }
+        look(&Line::command());
+    }
+
     #[test]
     fn the_arguments_fit_together() {
         Line::command().debug_assert();

@@ -159,7 +159,7 @@ fn h1_the_admin_api_and_the_metrics_are_asked_over_tls() {
     let port = sign("admin.url").rsplit(':').next().unwrap().to_owned();
     let secret = sign("admin.token");
     let ask = |url: &str, more: &[&str]| {
-        let arguments = [&["handlers", "--to", url], more].concat();
+        let arguments = [&["handlers", "--daemon", url], more].concat();
         let out = sandbox.command(&arguments).env("TIDEMILL_ADMIN_TOKEN", &secret).output().unwrap();
         if out.status.success() { Ok(String::from_utf8(out.stdout).unwrap()) } else { Err(errors(&out)) }
     };

@@ -216,7 +216,7 @@ fn h2_a_backup_that_is_asked_for_from_elsewhere_is_on_the_daemons_machine_and_in
     deploy(&sandbox, &file_that_says(&sandbox, "v1"));
     let url = fs::read_to_string(sandbox.data().join("admin.url")).unwrap();
     let token = sandbox.data().join("admin.token");
-    let there = ["--to", url.trim(), "--token-file", token.to_str().unwrap()];
+    let there = ["--daemon", url.trim(), "--token-file", token.to_str().unwrap()];
     let told = works(&sandbox, &[&["backup", "before-friday"], &there[..]].concat());
     let place = sandbox.data().join("backups/before-friday");
     assert!(told.contains(&format!("{} on the daemon's machine: 1 stores (hostile)", place.display())), "{told}");

@@ -437,13 +437,13 @@ fn h1_the_admin_api_wants_its_token_and_answers_no_other_page() {
     // With another token, and without a daemon.
     let out = sandbox.command(&["handlers"]).env("TIDEMILL_ADMIN_TOKEN", "wrong").output().unwrap();
     assert!(out.status.code() == Some(1) && errors(&out).contains("does not take this token"), "{}", errors(&out));
-    let why = refused(&sandbox, &["handlers", "--to", url.trim()]);
+    let why = refused(&sandbox, &["handlers", "--daemon", url.trim()]);
     assert!(why.contains("TIDEMILL_ADMIN_TOKEN"), "{why}");
     let out =
-        sandbox.command(&["handlers", "--to", url.trim(), "--json"]).env("TIDEMILL_ADMIN_TOKEN", token.trim()).output();
+        sandbox.command(&["handlers", "--daemon", url.trim(), "--json"]).env("TIDEMILL_ADMIN_TOKEN", token.trim()).output();
     assert!(out.unwrap().status.success());
     let foreign =
-        sandbox.command(&["handlers", "--to", daemon.url()]).env("TIDEMILL_ADMIN_TOKEN", "x").output().unwrap();
+        sandbox.command(&["handlers", "--daemon", daemon.url()]).env("TIDEMILL_ADMIN_TOKEN", "x").output().unwrap();
     assert_eq!(foreign.status.code(), Some(1), "{}", errors(&foreign));
     assert_eq!(sandbox.tidemill(&["versions", "../../x"]).status.code(), Some(2));
     daemon.terminate();

@@ -22,7 +22,7 @@ const SAY_AFTER: Duration = Duration::from_secs(1);
 pub struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
-    /// Where to: a folder that is empty, or not there yet. With --to a name, under which it is in `backups` of that daemon's data
+    /// Where to: a folder that is empty, or not there yet. With --daemon a name, under which it is in `backups` of that daemon's data
     /// folder.
     #[arg(value_name = "DIR", required = true)]
     folder: Option<PathBuf>,

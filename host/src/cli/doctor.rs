@@ -105,7 +105,7 @@ impl Worst {
 /// The settings are wrong; or not all is well.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let Some(settings) = arguments.remote.here()? else {
-        bail!("doctor looks at this machine: run it where the daemon runs, without --to");
+        bail!("doctor looks at this machine: run it where the daemon runs, without --daemon");
     };
     let progress = Progress::begin("looking");
     let mut found = Findings::default();

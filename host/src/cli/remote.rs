@@ -28,7 +28,7 @@ const ANSWER: Duration = Duration::from_secs(600);
 pub struct Remote {
     /// The admin API of a daemon elsewhere, like https://10.0.0.5:7070, with its token in TIDEMILL_ADMIN_TOKEN or --token-file.
     #[arg(long, value_name = "URL")]
-    to: Option<String>,
+    daemon: Option<String>,
     /// A file with the token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -44,12 +44,12 @@ impl Remote {
     /// # Errors
     /// Everything that is wrong with them.
     pub(super) fn here(&self) -> Result<Option<Settings>, Problems> {
-        if self.to.is_some() { Ok(None) } else { self.config.load().map(Some) }
+        if self.daemon.is_some() { Ok(None) } else { self.config.load().map(Some) }
     }
 
     /// Whether it is named by its address, and not by the data folder of the settings.
     pub(super) fn is_named(&self) -> bool {
-        self.to.is_some()
+        self.daemon.is_some()
     }
 
     /// Where it is, by the arguments or by the data folder of the settings.
@@ -62,20 +62,20 @@ impl Remote {
             (None, Ok(token)) if !token.is_empty() => Some(token),
             _ => None,
         };
-        let (url, token, found, own) = match &self.to {
+        let (url, token, found, own) = match &self.daemon {
             Some(url) => {
-                let token = given.context("a daemon that is named with --to wants its token: set TIDEMILL_ADMIN_TOKEN, or name a file with --token-file")?;
-                (url.clone(), token, "--to".to_owned(), None)
+                let token = given.context("a daemon that is named with --daemon wants its token: set TIDEMILL_ADMIN_TOKEN, or name a file with --token-file")?;
+                (url.clone(), token, "--daemon".to_owned(), None)
             }
             None => {
                 let settings = self.config.load()?;
                 if settings.admin.listen.is_none() {
-                    bail!("the admin API is off (`admin.listen`): set it to an address, or name a daemon with --to");
+                    bail!("the admin API is off (`admin.listen`): set it to an address, or name one with --daemon");
                 }
                 let file = url_file(&settings.data);
                 let url = std::fs::read_to_string(&file).with_context(|| {
                     format!(
-                        "no daemon runs on the data folder {}: start one with `tidemill run`, or name one with --to (read {})",
+                        "no daemon runs on the data folder {}: start one with `tidemill run`, or name one with --daemon (read {})",
                         settings.data.display(),
                         file.display()
                     )
@@ -103,7 +103,7 @@ impl Remote {
             // Each question has a runtime of its own, with which its connection ends.
             .pool_max_idle_per_host(0)
             .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
-        if self.to.is_none() {
+        if self.daemon.is_none() {
             client = client.no_proxy();
         }
         if parsed.scheme() == "https" {
@@ -179,7 +179,7 @@ impl Daemon {
             let why = match trust::explain(&error) {
                 Some(why) => format!("the daemon at {url} ({found}) is not asked, since {why}"),
                 None => format!(
-                    "no daemon answers at {url} ({found}): start it with `tidemill run`, or name another with --to"
+                    "no daemon answers at {url} ({found}): start it with `tidemill run`, or name another with --daemon"
                 ),
             };
             anyhow::Error::from(error).context(why)
