@@ -66,6 +66,7 @@ mod replay;
 mod resetting;
 mod pausing;
 mod dlt;
+mod stored;
 mod guard;
 mod limits;
 mod grants;

@@ -16,9 +16,12 @@ use crate::deploy::dead_letters::{PAGE_MAX, Search};
 use crate::deploy::groups::Reset;
 use crate::deploy::pausing::Pausing;
 use crate::deploy::smoke::MAX as SMOKE_MAX;
+use crate::deploy::stored;
+use crate::executor::Verb;
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
+use crate::ledger::stored::Table;
 use crate::metrics::gather::status::Status;
 use crate::settings::units;
 
@@ -34,6 +37,16 @@ const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON] };
 /// The largest component in base64, and some.
 const COMPONENT: Body =
     Body { most: COMPONENT_MAX as usize / 10 * 14, large: true, media_types: &["application/wasm", JSON] };
+
+/// Which rows of a store are listed.
+const ROWS: &[Parameter] = &[
+    Parameter { name: "handler", about: "of this handler" },
+    Parameter { name: "topic", about: "to this topic, or of records of it" },
+    Parameter { name: "key", about: "with this key" },
+    Parameter { name: "error", about: "with this in what went wrong last, in any case of letters" },
+    Parameter { name: "limit", about: "so many at most; 100 without it" },
+    Parameter { name: "after", about: "goes on where another answer ended, as its `next` says" },
+];
 
 /// All of them.
 pub static OPERATIONS: &[Operation] = &[
@@ -253,6 +266,114 @@ pub static OPERATIONS: &[Operation] = &[
         body: Some(WORDS),
         run: |deployer, call| told(deployer.back_up(&call.json::<Wanted>()?, &call.caller)),
     },
+    Operation {
+        method: Method::GET,
+        path: "fallback",
+        role: Role::Read,
+        summary: "List what even its destination refused, or could not be compensated",
+        query: ROWS,
+        body: None,
+        run: |deployer, call| told(deployer.stored(Table::Fallback, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "fallback/{row}",
+        role: Role::Read,
+        summary: "Show one row of the fallback, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.stored_row(Table::Fallback, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "fallback/replay",
+        role: Role::Operate,
+        summary: "Put rows of the fallback back to their handlers or their topics",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Fallback, Verb::Replay, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "fallback/discard",
+        role: Role::Operate,
+        summary: "Take rows out of the fallback for good",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Fallback, Verb::Discard, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "outbox",
+        role: Role::Read,
+        summary: "List events that wait for their destination",
+        query: ROWS,
+        body: None,
+        run: |deployer, call| told(deployer.stored(Table::Outbox, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "outbox/{row}",
+        role: Role::Read,
+        summary: "Show one row of the outbox, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.stored_row(Table::Outbox, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "outbox/retry",
+        role: Role::Operate,
+        summary: "Try events of the outbox now",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Outbox, Verb::Retry, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "outbox/discard",
+        role: Role::Operate,
+        summary: "Take events out of the outbox, into the fallback",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Outbox, Verb::Discard, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "pending",
+        role: Role::Read,
+        summary: "List records that wait for their next attempt",
+        query: ROWS,
+        body: None,
+        run: |deployer, call| told(deployer.stored(Table::Pending, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "pending/{row}",
+        role: Role::Read,
+        summary: "Show one record that waits, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        run: |deployer, call| told(deployer.stored_row(Table::Pending, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "pending/retry",
+        role: Role::Operate,
+        summary: "Try records now that wait for their next attempt",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Pending, Verb::Retry, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "pending/discard",
+        role: Role::Operate,
+        summary: "Give records up that wait for their next attempt",
+        query: &[],
+        body: Some(PLACES),
+        run: |deployer, call| told(deployer.tend(Table::Pending, Verb::Discard, &call.json()?, &call.caller)),
+    },
 ];
 
 fn search(call: &Call) -> Result<Search, Problem> {
@@ -266,6 +387,18 @@ fn search(call: &Call) -> Result<Search, Problem> {
         key: text("key"),
         headers: call.asked("headers").unwrap_or_default().lines().map(str::to_owned).collect(),
         all: call.flag("all")?,
+        limit: call.number("limit", PAGE_MAX)?,
+        after: text("after"),
+    })
+}
+
+fn rows(call: &Call) -> Result<stored::Search, Problem> {
+    let text = |name: &str| call.asked(name).map(str::to_owned);
+    Ok(stored::Search {
+        handler: text("handler"),
+        topic: text("topic"),
+        key: text("key"),
+        error: text("error"),
         limit: call.number("limit", PAGE_MAX)?,
         after: text("after"),
     })
