@@ -13,7 +13,7 @@ use super::Executor;
 use crate::deploy::manifest::Spec;
 use crate::id::{InputId, Seed};
 use crate::kafka::dead_letter::{self, Original};
-use crate::lane::{Lane, Token, stands};
+use crate::lane::{Token, stands};
 use crate::ledger::letter::{self, Done, Fate, Letter};
 use crate::ledger::pending::{Pending, Purpose, Rows, TIMERS, Waiting};
 use crate::ledger::{offset, outbox};
@@ -240,10 +240,9 @@ impl Executor {
         if let Some(lane) = draft.lanes.get(&(handler.clone(), record.topic.clone(), record.partition)) {
             return Ok(*lane);
         }
-        let is_it =
-            |lane: &Lane| lane.handler == *handler && lane.partition == record.partition && lane.topic == record.topic;
-        if let Some((token, lane)) = self.lanes.iter().find(|(_, lane)| is_it(lane)) {
-            return Ok((Some(*token), lane.waiting));
+        let token = self.lane_of(handler, &record.topic, record.partition);
+        if let Some(lane) = token.and_then(|token| self.lanes.get(&token)) {
+            return Ok((token, lane.waiting));
         }
         let (connection, partition) = (self.connection(), record.partition);
         let rows = Rows { connection, handler, topic: &record.topic, partition };

@@ -80,7 +80,16 @@ impl Poster {
             let courier = Courier::new(post.backoff, post.concurrency);
             Some(Round { position, topic: destination.topic.to_string(), post, courier })
         });
-        Self { outbound, tracer, rounds: rounds.collect(), shelves: HashMap::new(), destinations, own, sweep, paused: false }
+        Self {
+            outbound,
+            tracer,
+            rounds: rounds.collect(),
+            shelves: HashMap::new(),
+            destinations,
+            own,
+            sweep,
+            paused: false,
+        }
     }
 
     pub(super) fn run(mut self, receiver: &Receiver<Message>) {
