@@ -21,6 +21,7 @@ mod terminal;
 mod trust;
 pub mod groups;
 pub mod dlt;
+pub mod stored;
 pub mod adopt;
 pub mod plan;
 pub mod rig;
@@ -49,6 +50,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::ledger::stored::Table;
 use crate::settings::{FILE, Problems, Settings};
 
 /// It did not work.
@@ -113,6 +115,12 @@ enum Command {
     Groups(groups::Arguments),
     /// List dead letters, look at one, put their records back to handlers, or discard them.
     Dlt(dlt::Arguments),
+    /// List what is kept in the stores for a person, since nothing took it, put it back, or take it out.
+    Fallback(stored::Fallback),
+    /// List events that wait for Kafka or an HTTP destination, try them now, or take them out.
+    Outbox(stored::Waiting),
+    /// List records that wait for their next attempt, try them now, or give them up.
+    Pending(stored::Waiting),
     /// Let a handler start again on a topic that was made anew, or in a group that another store had.
     Adopt(adopt::Arguments),
     /// Send a record to a topic.
@@ -198,6 +206,9 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Groups(arguments) => groups::run(&arguments),
         Command::Dlt(arguments) => dlt::run(&arguments),
+        Command::Fallback(arguments) => stored::fallback(&arguments),
+        Command::Outbox(arguments) => stored::waiting(Table::Outbox, &arguments),
+        Command::Pending(arguments) => stored::waiting(Table::Pending, &arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Deploy(arguments) => deploy::run(&arguments),
         Command::Handlers(arguments) => handlers::run(&arguments),

@@ -15,6 +15,7 @@ pub mod command;
 pub mod groups;
 pub mod dead_letters;
 pub mod pausing;
+pub mod stored;
 pub mod publish;
 pub mod backup;
 mod caused;

@@ -23,6 +23,7 @@ mod switch;
 mod reset;
 mod letters;
 mod pause;
+mod stored;
 pub mod event_id;
 mod upkeep;
 pub mod positions;
@@ -48,6 +49,7 @@ use self::positions::Positions;
 use self::probation::Trial;
 pub use self::publish::Publication;
 pub use self::reset::Moved;
+pub use self::stored::{Chore, Verb};
 pub use self::upkeep::Keep;
 use self::upkeep::Upkeep;
 use crate::fault::{self, Moment};
@@ -425,7 +427,10 @@ impl Executor {
                 let _ = reply.send(self.reset(&handler, &moves, again));
             }
             Message::Letters { errands, dry, reply } => {
-                let _ = reply.send(self.dispose(errands, dry));
+                let _ = reply.send(self.dispose(errands, dry, Self::run_errand));
+            }
+            Message::Stored { chores, dry, reply } => {
+                let _ = reply.send(self.dispose(chores, dry, Self::run_chore));
             }
             Message::Pause { handler, change, reply } => {
                 let _ = reply.send(self.change_pauses(&handler, &change));

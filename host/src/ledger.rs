@@ -15,6 +15,7 @@ pub mod crash;
 pub mod outbox;
 pub mod fallback;
 pub mod letter;
+pub mod stored;
 pub mod request;
 pub mod owners;
 pub mod deployment;

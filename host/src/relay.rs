@@ -10,15 +10,15 @@ mod readback;
 mod source;
 mod hold;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::outlet::Outlet;
 use self::post::Poster;
@@ -34,6 +34,8 @@ use crate::trace::Tracer;
 
 /// How long an orderly stop waits for acknowledgements.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take until it has paused: it may be making a topic.
+const PAUSE_WITHIN: Duration = Duration::from_secs(20);
 /// The time between two producers.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,9 @@ enum Message {
     Woken { name: Arc<str> },
     Report(outlet::Report),
     ReadBack { store: Arc<str>, row: i64, found: bool },
+    Pause { store: Arc<str>, rows: Vec<i64>, reply: SyncSender<BTreeSet<i64>> },
+    Resume { store: Arc<str> },
+    Hurry { store: Arc<str>, topics: BTreeSet<String> },
     Stop,
 }
 
@@ -54,6 +59,23 @@ pub struct Handle {
     /// To the thread for HTTP destinations, where there are any.
     post: Option<Sender<post::Message>>,
     statistics: Arc<Statistics>,
+}
+
+/// The relay while it hands over nothing of a store; it goes on when this is dropped.
+pub struct Paused {
+    relay: Handle,
+    store: Arc<str>,
+    /// Of the rows that were asked for, those that are on their way or have arrived.
+    pub on_their_way: BTreeSet<i64>,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let _ = self.relay.sender.send(Message::Resume { store: self.store.clone() });
+        if let Some(post) = &self.relay.post {
+            let _ = post.send(post::Message::Resume);
+        }
+    }
 }
 
 /// Wakes the relay for one store.
@@ -99,6 +121,33 @@ impl Handle {
             let _ = sender.send(post::Message::Add { name, path, executor, woken });
         }
         let _ = self.sender.send(Message::Add { name, path, executor, woken });
+    }
+
+    /// Lets it hand over nothing of a store until the answer is dropped, and says which of some rows it has handed over already. One
+    /// caller at a time.
+    pub fn pause(&self, store: &Arc<str>, rows: &[i64]) -> Result<Paused> {
+        let mut paused = Paused { relay: self.clone(), store: store.clone(), on_their_way: BTreeSet::new() };
+        let (reply, answer) = sync_channel(2);
+        let (copy, store, rows) = (reply.clone(), store.clone(), rows.to_vec());
+        let mut asked = 1;
+        if let Some(post) = &self.post {
+            asked += 1;
+            let _ = post.send(post::Message::Pause { store: store.clone(), rows: rows.clone(), reply: copy });
+        }
+        let _ = self.sender.send(Message::Pause { store, rows, reply });
+        for _ in 0..asked {
+            let answer = answer.recv_timeout(PAUSE_WITHIN);
+            paused.on_their_way.extend(answer.context("the relay is busy, or has stopped: try it again")?);
+        }
+        Ok(paused)
+    }
+
+    /// Lets events of these topics be tried now, where they were refused and wait for their time.
+    pub fn hurry(&self, store: &Arc<str>, topics: BTreeSet<String>) {
+        if let Some(post) = &self.post {
+            let _ = post.send(post::Message::Hurry { topics: topics.clone() });
+        }
+        let _ = self.sender.send(Message::Hurry { store: store.clone(), topics });
     }
 
     /// Ends the relay once what is in flight is acknowledged, or after a few seconds.
@@ -264,6 +313,20 @@ impl Relay {
             Message::ReadBack { store, row, found } => {
                 if let Some(source) = self.sources.get_mut(&store) {
                     source.read_back(row, found);
+                }
+            }
+            Message::Pause { store, rows, reply } => {
+                let has = self.sources.get_mut(&store).map(|source| source.pause(&rows));
+                let _ = reply.send(has.unwrap_or_default());
+            }
+            Message::Resume { store } => {
+                if let Some(source) = self.sources.get_mut(&store) {
+                    source.resume();
+                }
+            }
+            Message::Hurry { store, topics } => {
+                if let Some(source) = self.sources.get_mut(&store) {
+                    source.hurry(&topics);
                 }
             }
             Message::Stop => {}

@@ -439,8 +439,10 @@ fn h1_the_admin_api_wants_its_token_and_answers_no_other_page() {
     assert!(out.status.code() == Some(1) && errors(&out).contains("does not take this token"), "{}", errors(&out));
     let why = refused(&sandbox, &["handlers", "--daemon", url.trim()]);
     assert!(why.contains("TIDEMILL_ADMIN_TOKEN"), "{why}");
-    let out =
-        sandbox.command(&["handlers", "--daemon", url.trim(), "--json"]).env("TIDEMILL_ADMIN_TOKEN", token.trim()).output();
+    let out = sandbox
+        .command(&["handlers", "--daemon", url.trim(), "--json"])
+        .env("TIDEMILL_ADMIN_TOKEN", token.trim())
+        .output();
     assert!(out.unwrap().status.success());
     let foreign =
         sandbox.command(&["handlers", "--daemon", daemon.url()]).env("TIDEMILL_ADMIN_TOKEN", "x").output().unwrap();

@@ -6,7 +6,7 @@ use tidemill_tests::{Daemon, Kafka, LONG, Out, SOON, Sandbox, Store, built, even
 use crate::rig::{Hostile, manifest, told};
 
 /// The hostile handler once more, as a consumer of the dead letters of the first.
-fn deploy_consumer_of_dead_letters(sandbox: &Sandbox) {
+pub(crate) fn deploy_consumer_of_dead_letters(sandbox: &Sandbox) {
     let routes = manifest("hostile", &[]);
     let routes = &routes[routes.find("[[route]]").unwrap()..];
     let text = manifest(

@@ -69,6 +69,7 @@ mod replay;
 mod resetting;
 mod pausing;
 mod dlt;
+mod stored;
 mod guard;
 mod limits;
 mod grants;

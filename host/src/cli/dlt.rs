@@ -18,7 +18,7 @@ use crate::record::Place;
 use crate::settings::units;
 
 /// Characters of a message in a list.
-const SHORT: usize = 120;
+pub(super) const SHORT: usize = 120;
 
 /// `tidemill dlt`
 #[derive(Debug, Args)]
@@ -276,7 +276,7 @@ fn told(detail: &Detail) -> Result<String> {
 }
 
 /// Text as it is, anything else as JSON.
-fn text_of(json: &Json) -> String {
+pub(super) fn text_of(json: &Json) -> String {
     match json {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),

@@ -48,7 +48,7 @@ impl Caller {
 }
 
 /// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 10] = [
+pub const ACTIONS: [&str; 16] = [
     "deploy",
     "rollback",
     "undeploy",
@@ -57,6 +57,12 @@ pub const ACTIONS: [&str; 10] = [
     "resume-group",
     "replay-dead-letters",
     "discard-dead-letters",
+    "replay-fallback",
+    "discard-fallback",
+    "retry-outbox",
+    "discard-outbox",
+    "retry-pending",
+    "discard-pending",
     "go-back",
     "reload",
 ];

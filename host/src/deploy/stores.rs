@@ -129,6 +129,11 @@ impl Stores {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(|store| store.handle.clone())
     }
 
+    /// The relay, which publishes what is in them.
+    pub fn relay(&self) -> &relay::Handle {
+        &self.relay
+    }
+
     /// The open stores, each with its file. Never waits for one that is being opened.
     pub fn listed(&self) -> Vec<(Handle, Arc<Path>)> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()

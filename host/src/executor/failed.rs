@@ -85,7 +85,7 @@ impl Executor {
         if let Some(reason) = delivery.input.reason() {
             event.kind = EventKind::Compensation;
             event.topic = delivery.record.topic.to_string();
-            let cause = format!("it could not be compensated: {outcome}; it was given up on since: {reason}");
+            let cause = uncompensated(&outcome, reason);
             fallback::insert(self.connection(), &event, &spec.name, &delivery.source, &cause, delivery.now)?;
             self.leave(group, delivery)?;
             return Ok(format!("{outcome}; kept in tm_fallback, since it cannot be compensated: a person has to"));
@@ -135,9 +135,21 @@ impl Executor {
     }
 }
 
+const SINCE: &str = "; it was given up on since: ";
+
+/// Why something is kept that was to be compensated for this reason.
+pub(super) fn uncompensated(outcome: &str, reason: &str) -> String {
+    format!("it could not be compensated: {outcome}{SINCE}{reason}")
+}
+
+/// The reason again.
+pub(super) fn reason_of(cause: &str) -> &str {
+    cause.split_once(SINCE).map_or(cause, |(_, reason)| reason)
+}
+
 impl Delivery {
     /// What it becomes when it is given up on: the record, unchanged or without what cannot be written; a timer stays in the store.
-    fn letter(&self, record: &Record, failure: &Failure, errors: &str) -> Event {
+    pub(super) fn letter(&self, record: &Record, failure: &Failure, errors: &str) -> Event {
         let event = dead_letter::event(&self.live.environment.spec, &self.seed, record, failure, errors);
         if self.is_timer() {
             return Event { kind: EventKind::Timer, topic: record.topic.to_string(), partition: None, ..event };

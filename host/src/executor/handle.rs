@@ -16,6 +16,7 @@ use super::letters::{Disposed, Errand};
 use super::positions::Positions;
 use super::publish::Publication;
 use super::reset::Moved;
+use super::stored::Chore;
 use crate::deploy::manifest::Spec;
 use crate::guest::{Component, Environment};
 use crate::lane::opening::Seen;
@@ -161,6 +162,7 @@ pub(super) enum Message {
     Reset { handler: Arc<str>, moves: Vec<Move>, again: bool, reply: SyncSender<Result<Vec<Moved>>> },
     Letters { errands: Vec<Errand>, dry: bool, reply: SyncSender<Result<Vec<Disposed>>> },
     Pause { handler: Arc<str>, change: Change, reply: SyncSender<Result<Vec<Pause>>> },
+    Stored { chores: Vec<Chore>, dry: bool, reply: SyncSender<Result<Vec<Disposed>>> },
     Remove { handler: Arc<str>, reply: SyncSender<()> },
     Rest { reply: SyncSender<Option<i64>> },
     Note { write: Note, reply: SyncSender<Result<(), Error>> },
@@ -283,6 +285,13 @@ impl Handle {
     pub fn pause(&self, handler: &Arc<str>, change: Change) -> Result<Vec<Pause>> {
         let (reply, answer) = sync_channel(1);
         self.send(Message::Pause { handler: handler.clone(), change, reply })?;
+        answer.recv().context("the store's executor has stopped")?
+    }
+
+    /// The same with rows that lie in the store.
+    pub fn tend(&self, chores: Vec<Chore>, dry: bool) -> Result<Vec<Disposed>> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Message::Stored { chores, dry, reply })?;
         answer.recv().context("the store's executor has stopped")?
     }
 

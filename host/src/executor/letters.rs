@@ -10,13 +10,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use super::Executor;
+use crate::deploy::manifest::Spec;
 use crate::id::{InputId, Seed};
 use crate::kafka::dead_letter::{self, Original};
 use crate::lane::{Token, stands};
 use crate::ledger::letter::{self, Done, Fate, Letter};
-use crate::ledger::pending::{Pending, Purpose, Rows, Waiting};
+use crate::ledger::pending::{Pending, Purpose, Rows, TIMERS, Waiting};
 use crate::ledger::{offset, outbox};
 use crate::policy::Order;
+use crate::record::Record;
 use crate::settings::units;
 use crate::store::Error;
 
@@ -42,18 +44,33 @@ pub struct Errand {
 pub type Disposed = Result<Option<&'static str>, String>;
 
 /// What changes in memory once it has committed.
-struct Draft {
-    /// What waits on the lanes that have something more: with its lane, if that is open.
-    lanes: HashMap<(Arc<str>, Arc<str>, i32), (Option<Token>, Waiting)>,
-    next_outbox_id: i64,
+pub(super) struct Draft {
+    /// What waits on the lanes that have something more or less: with its lane, if that is open.
+    pub(super) lanes: HashMap<(Arc<str>, Arc<str>, i32), (Option<Token>, Waiting)>,
+    pub(super) next_outbox_id: i64,
+    /// Rows of the outbox that wait no more.
+    pub(super) removed: u64,
+}
+
+/// A record that goes back to its handler.
+pub(super) struct Return<'a> {
+    pub(super) handler: &'a Arc<str>,
+    pub(super) record: &'a Record,
+    pub(super) purpose: Purpose,
+    pub(super) errors: String,
 }
 
 impl Executor {
     /// Does what is wanted of each, all in one transaction; what cannot be done is told, and left as it is.
-    pub(super) fn dispose(&mut self, errands: Vec<Errand>, dry: bool) -> Result<Vec<Disposed>> {
-        let mut draft = Draft { lanes: HashMap::new(), next_outbox_id: self.next_outbox_id };
+    pub(super) fn dispose<T>(
+        &mut self,
+        errands: Vec<T>,
+        dry: bool,
+        run: impl Fn(&Self, T, &mut Draft) -> Result<Disposed, Error>,
+    ) -> Result<Vec<Disposed>> {
+        let mut draft = Draft { lanes: HashMap::new(), next_outbox_id: self.next_outbox_id, removed: 0 };
         self.connection().execute("BEGIN IMMEDIATE", &[])?;
-        let disposed = errands.into_iter().map(|errand| self.run_errand(errand, &mut draft)).collect::<Result<_, _>>();
+        let disposed = errands.into_iter().map(|errand| run(self, errand, &mut draft)).collect::<Result<_, _>>();
         let disposed = disposed.and_then(|disposed: Vec<Disposed>| {
             self.connection().execute(if dry { "ROLLBACK" } else { "COMMIT" }, &[])?;
             Ok(disposed)
@@ -69,22 +86,35 @@ impl Executor {
     }
 
     fn settle_letters(&mut self, draft: Draft) {
-        for ((handler, ..), (token, waiting)) in draft.lanes {
-            let Some(token) = token else { continue };
+        for ((handler, topic, partition), (token, waiting)) in draft.lanes {
+            // A handler's own lane is opened with the first that waits on it.
+            let token = match token {
+                None if partition < 0 => self.own_lane(&handler, &topic, partition).map(Some),
+                token => Ok(token),
+            };
+            let token = match token {
+                Ok(Some(token)) => token,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%handler, %topic, %error, "look for what was put back; it is done at the next start");
+                    continue;
+                }
+            };
             let (Some(lane), Some(member)) = (self.lanes.get_mut(&token), self.members.get(&handler)) else { continue };
             lane.waiting = waiting;
             lane.meter.set_blocked(stands(&waiting, &member.live.environment.spec.retry));
             self.set_alarm(token);
+            self.list(token);
         }
         let added = u64::try_from(draft.next_outbox_id - self.next_outbox_id).unwrap_or(0);
+        self.next_outbox_id = draft.next_outbox_id;
         if added > 0 {
-            self.next_outbox_id = draft.next_outbox_id;
-            self.count(added, 0);
             (self.wake)();
         }
+        self.count(added, draft.removed);
     }
 
-    fn run_errand(&self, errand: Errand, draft: &mut Draft) -> Result<Disposed, Error> {
+    pub(super) fn run_errand(&self, errand: Errand, draft: &mut Draft) -> Result<Disposed, Error> {
         let connection = self.connection();
         let now = crate::clock::now();
         let original = errand.was.as_ref().map(|was| was.record.place().to_string());
@@ -98,7 +128,11 @@ impl Executor {
         let disposed = match (errand.fate, &errand.was) {
             (Fate::Discarded, _) => Ok(None),
             (_, None) => Err("it does not say which record it was".to_owned()),
-            (Fate::Replayed, Some(was)) => self.return_record(&errand, was, draft, now)?,
+            (Fate::Replayed, Some(was)) => {
+                let (handler, record) = (&errand.handler, &was.record);
+                let errors = was.history(&errand.who, now);
+                self.give_back(Return { handler, record, purpose: Purpose::Handle, errors }, draft, now)?
+            }
             (Fate::Published, Some(_)) if self.backlog.is_full() => {
                 Err("too many events wait for Kafka (outbox.max-rows): publish it later".to_owned())
             }
@@ -132,14 +166,43 @@ impl Executor {
         Ok(last.map(|(done, by)| told(&done, Some(&by))))
     }
 
-    /// Puts the record where those wait that are tried again, due at once.
-    fn return_record(&self, errand: &Errand, was: &Original, draft: &mut Draft, now: i64) -> Result<Disposed, Error> {
-        let (connection, handler, record) = (self.connection(), &errand.handler, &was.record);
+    /// Puts a record where those wait that are tried again, due at once.
+    pub(super) fn give_back(&self, back: Return<'_>, draft: &mut Draft, now: i64) -> Result<Disposed, Error> {
+        let Return { handler, record, purpose, errors } = back;
         let Some(member) = self.members.get(handler) else {
             return Ok(Err(format!("handler {handler} does not run")));
         };
-        let place = format!("{}/{}", record.topic, record.partition);
         let spec = &member.live.environment.spec;
+        let topic_id = match record.partition {
+            TIMERS => String::new(),
+            _ => match self.may_return(handler, record, spec)? {
+                Ok(topic_id) => topic_id,
+                Err(why) => return Ok(Err(why)),
+            },
+        };
+        let (token, mut waiting) = self.waiting_with(draft, handler, record)?;
+        if waiting.records >= spec.retry.max_pending || waiting.bytes >= spec.retry.max_pending_bytes {
+            return Ok(Err(format!(
+                "as much of {}/{} waits already as may (retry.max-pending, retry.max-pending-bytes): replay it later",
+                record.topic, record.partition
+            )));
+        }
+        let record = Arc::new(record.clone());
+        let lane = (handler.clone(), record.topic.clone(), record.partition);
+        let pending =
+            Pending { id: 0, record, topic_id, purpose, scope: Order::None, attempts: 0, due: Some(now), errors };
+        let rows = Rows { connection: self.connection(), handler, topic: &lane.1, partition: lane.2 };
+        if rows.add(&pending, &mut waiting)?.is_none() {
+            return Ok(Err("its record waits in tm_pending, for another attempt or to be compensated".to_owned()));
+        }
+        let waits = (token.is_none() && lane.2 >= 0).then_some("it waits until the partition is read here again");
+        draft.lanes.insert(lane, (token, waiting));
+        Ok(Ok(waits))
+    }
+
+    /// The id of a record's topic, if its handler can have it back.
+    fn may_return(&self, handler: &Arc<str>, record: &Record, spec: &Spec) -> Result<Result<String, String>, Error> {
+        let (connection, place) = (self.connection(), format!("{}/{}", record.topic, record.partition));
         if spec.pattern.is_none() && !spec.topics.iter().any(|topic| **topic == *record.topic) {
             return Ok(Err(format!(
                 "handler {handler} does not read topic {}: it reads {}",
@@ -164,41 +227,26 @@ impl Executor {
             // One that fails at once would be taken for the one that is there.
             return Ok(Err("Kafka has not acknowledged the dead letter yet: replay it in a moment".to_owned()));
         }
-        let rows = Rows { connection, handler, topic: &record.topic, partition: record.partition };
-        let key = (handler.clone(), record.topic.clone(), record.partition);
-        let (token, mut waiting) = match draft.lanes.get(&key) {
-            Some(lane) => *lane,
-            None => {
-                let is_it = |lane: &crate::lane::Lane| {
-                    lane.handler == *handler && lane.partition == record.partition && lane.topic == record.topic
-                };
-                match self.lanes.iter().find(|(_, lane)| is_it(lane)) {
-                    Some((token, lane)) => (Some(*token), lane.waiting),
-                    None => (None, Waiting { records: rows.to_handle()?, ..Waiting::default() }),
-                }
-            }
-        };
-        if waiting.records >= spec.retry.max_pending || waiting.bytes >= spec.retry.max_pending_bytes {
-            return Ok(Err(format!(
-                "as much of {place} waits already as may (retry.max-pending, retry.max-pending-bytes): replay it later"
-            )));
+        Ok(Ok(stored.topic_id))
+    }
+
+    /// What waits on a record's lane under this draft, with the lane, if that is open.
+    pub(super) fn waiting_with(
+        &self,
+        draft: &Draft,
+        handler: &Arc<str>,
+        record: &Record,
+    ) -> Result<(Option<Token>, Waiting), Error> {
+        if let Some(lane) = draft.lanes.get(&(handler.clone(), record.topic.clone(), record.partition)) {
+            return Ok(*lane);
         }
-        let pending = Pending {
-            id: 0,
-            record: Arc::new(record.clone()),
-            topic_id: stored.topic_id,
-            purpose: Purpose::Handle,
-            scope: Order::None,
-            attempts: 0,
-            due: Some(now),
-            errors: was.history(&errand.who, now),
-        };
-        if rows.add(&pending, &mut waiting)?.is_none() {
-            return Ok(Err("its record waits in tm_pending, for another attempt or to be compensated".to_owned()));
+        let token = self.lane_of(handler, &record.topic, record.partition);
+        if let Some(lane) = token.and_then(|token| self.lanes.get(&token)) {
+            return Ok((token, lane.waiting));
         }
-        draft.lanes.insert(key, (token, waiting));
-        let waits = "it waits until the partition is read here again";
-        Ok(Ok(token.is_none().then_some(waits)))
+        let (connection, partition) = (self.connection(), record.partition);
+        let rows = Rows { connection, handler, topic: &record.topic, partition };
+        Ok((None, Waiting { records: rows.to_handle()?, ..Waiting::default() }))
     }
 }
 

@@ -251,7 +251,7 @@ impl Executor {
     }
 
     /// A lane of the handler's own, opened where it is not.
-    fn own_lane(&mut self, handler: &Arc<str>, topic: &str, partition: i32) -> Result<Token, Error> {
+    pub(super) fn own_lane(&mut self, handler: &Arc<str>, topic: &str, partition: i32) -> Result<Token, Error> {
         if let Some(token) = self.lane_of(handler, topic, partition) {
             return Ok(token);
         }
@@ -284,9 +284,11 @@ impl Executor {
 
     /// Looks at a handler's events that a topic has refused, of which there is one more.
     pub(super) fn open_refused(&mut self, handler: &Arc<str>, topic: &str) {
-        let rows = Rows { connection: self.connection(), handler, topic, partition: NO_PARTITION };
-        let looked = rows.open(crate::clock::now(), latest_due());
-        let opened = looked.and_then(|waiting| Ok((waiting, self.own_lane(handler, topic, NO_PARTITION)?)));
+        // Others of the lane may wait for calls that are under way, so it is opened only where it is not.
+        let opened = self.own_lane(handler, topic, NO_PARTITION).and_then(|token| {
+            let rows = Rows { connection: self.connection(), handler, topic, partition: NO_PARTITION };
+            Ok((rows.look()?, token))
+        });
         match opened {
             Ok((waiting, token)) => {
                 if let Some(lane) = self.lanes.get_mut(&token) {

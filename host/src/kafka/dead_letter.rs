@@ -178,6 +178,24 @@ fn own_headers(headers: &[Header]) -> Vec<Header> {
     own.map(|(_, header)| header.clone()).collect()
 }
 
+/// The record that one of ours was which never left the store. It may have been a dead letter itself, and has the headers of one again.
+///
+/// # Errors
+/// A header that says where it comes from is missing, or the record itself is: too large to be written, only its place was.
+pub fn kept(letter: &Record) -> Result<Original, String> {
+    let mut was = original(letter)?.ok_or("it does not say which record it was")?;
+    if was.errors.as_deref() == Some("[]") {
+        return Err(format!(
+            "only its place is kept, {}, and not the record: `tidemill groups reset` lets its group read it again",
+            was.record.place()
+        ));
+    }
+    // Ours stand behind its own, and begin with the topic.
+    let own = letter.headers.iter().rposition(|header| header.name == ORIGINAL_TOPIC).unwrap_or(0);
+    was.record.headers = letter.headers.iter().take(own).cloned().collect();
+    Ok(was)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

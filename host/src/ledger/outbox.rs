@@ -42,6 +42,14 @@ impl EventKind {
             Self::Compensation => "compensation",
         }
     }
+
+    /// The kind of this name; a dead letter's topic is made as the brokers say.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let letter = Self::DeadLetter { partitions: None, replicas: None };
+        [Self::Event, letter, Self::Record, Self::Timer, Self::Compensation]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
 }
 
 /// An event to be published.

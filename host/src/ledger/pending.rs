@@ -176,7 +176,7 @@ impl Rows<'_> {
 
     /// Looks at all of them, after bringing due times that lie too far ahead to `latest` (milliseconds since the Unix
     /// epoch): a clock that was wrong when a record failed must not hold it for ever. Those that waited for an answer are due
-    /// at `now`, since nobody asks any more.
+    /// at `now`, since nobody asks any more: so it is for a lane that has no calls under way.
     pub fn open(&self, now: i64, latest: i64) -> Result<Waiting, Error> {
         let heads = format!(
             "UPDATE main.tm_pending AS waits SET due = ?4 WHERE {OF_LANE} AND due IS NULL AND (scope <> 'key' OR id =
@@ -185,6 +185,11 @@ impl Rows<'_> {
         self.connection.execute(&heads, &self.with([now.into()]))?;
         let clamp = format!("UPDATE main.tm_pending SET due = ?4 WHERE {OF_LANE} AND due > ?4");
         self.connection.execute(&clamp, &self.with([latest.into()]))?;
+        self.look()
+    }
+
+    /// Looks at all of them.
+    pub fn look(&self) -> Result<Waiting, Error> {
         let sql = format!(
             "SELECT count(*), sum(coalesce(length(CAST(key AS BLOB)), 0) + coalesce(length(CAST(value AS BLOB)), 0)),
              count(*) FILTER (WHERE scope = 'partition'), min(due) FROM main.tm_pending WHERE {OF_LANE}"
@@ -287,15 +292,16 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Takes a record out, since it is done or given up on; the next of its key is due at `now`.
+    /// Takes a record out, since it is done or given up on; the next of its key is due at `now`, if it was the first.
     pub fn remove(&self, pending: &Pending, now: i64, waiting: &mut Waiting) -> Result<(), Error> {
         self.connection.execute("DELETE FROM main.tm_pending WHERE id = ?1", &[pending.id.into()])?;
         if let (Order::Key, Some(key)) = (pending.scope, &pending.record.key) {
             let sql = format!(
-                "UPDATE main.tm_pending SET due = ?5 WHERE due IS NULL AND id =
+                "UPDATE main.tm_pending SET due = ?5 WHERE due IS NULL AND id > ?6 AND id =
                  (SELECT min(id) FROM main.tm_pending WHERE {OF_LANE} AND scope = 'key' AND key = ?4)"
             );
-            self.connection.execute(&sql, &self.with([Value::readable(key), now.into()]))?;
+            // One before it may wait for a call.
+            self.connection.execute(&sql, &self.with([Value::readable(key), now.into(), pending.id.into()]))?;
         }
         waiting.remove(pending);
         waiting.due = self.earliest()?;
@@ -321,6 +327,21 @@ pub fn add_refused(connection: &Connection, id: i64, why: &str, now: i64) -> Res
                FROM main.tm_outbox o WHERE id = ?1 RETURNING topic";
     let params = [id.into(), why.into(), now.into(), NO_PARTITION.into()];
     connection.first(sql, &params, |row| row.text(0))
+}
+
+/// Whether an event that Kafka has refused waits to be compensated.
+pub fn compensates(connection: &Connection, handler: &str, event_id: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM main.tm_pending WHERE handler = ?1 AND partition = ?2 AND topic_id = 'event ' || ?3";
+    let params = [handler.into(), NO_PARTITION.into(), event_id.into()];
+    Ok(connection.first(sql, &params, |row| row.integer(0))?.is_some())
+}
+
+/// One row, and whose it is.
+pub fn one(connection: &Connection, id: i64) -> Result<Option<(String, Pending)>, Error> {
+    let handler = "SELECT handler FROM main.tm_pending WHERE id = ?1";
+    let Some(handler) = connection.first(handler, &[id.into()], |row| row.text(0))? else { return Ok(None) };
+    let pending = connection.first(&format!("{COLUMNS} WHERE id = ?1"), &[id.into()], read)?;
+    Ok(pending.map(|pending| (handler, pending)))
 }
 
 /// How many rows each handler has, and when the first of its records among them was written, in milliseconds since the Unix epoch. Looks

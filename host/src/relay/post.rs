@@ -8,11 +8,11 @@ mod courier;
 mod request;
 mod shelf;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use self::courier::{Change, Courier, Lane};
@@ -30,6 +30,9 @@ pub(super) enum Message {
     Add { name: Arc<str>, path: PathBuf, executor: executor::Handle, woken: Arc<AtomicBool> },
     Woken { name: Arc<str> },
     Answered(Answered),
+    Pause { store: Arc<str>, rows: Vec<i64>, reply: SyncSender<BTreeSet<i64>> },
+    Resume,
+    Hurry { topics: BTreeSet<String> },
     Stop,
 }
 
@@ -60,6 +63,8 @@ pub(super) struct Poster {
     destinations: Arc<Destinations>,
     own: Sender<Message>,
     sweep: Duration,
+    /// The operator takes rows out.
+    paused: bool,
 }
 
 impl Poster {
@@ -75,7 +80,16 @@ impl Poster {
             let courier = Courier::new(post.backoff, post.concurrency);
             Some(Round { position, topic: destination.topic.to_string(), post, courier })
         });
-        Self { outbound, tracer, rounds: rounds.collect(), shelves: HashMap::new(), destinations, own, sweep }
+        Self {
+            outbound,
+            tracer,
+            rounds: rounds.collect(),
+            shelves: HashMap::new(),
+            destinations,
+            own,
+            sweep,
+            paused: false,
+        }
     }
 
     pub(super) fn run(mut self, receiver: &Receiver<Message>) {
@@ -118,6 +132,20 @@ impl Poster {
                 }
             }
             Message::Answered(answered) => self.settle(answered),
+            Message::Pause { store, rows, reply } => {
+                self.paused = true;
+                let has =
+                    self.shelves.get(&store).map(|shelf| rows.into_iter().filter(|row| shelf.has(*row)).collect());
+                let _ = reply.send(has.unwrap_or_default());
+            }
+            Message::Resume => self.paused = false,
+            Message::Hurry { topics } => {
+                let positions: BTreeSet<usize> =
+                    topics.iter().filter_map(|topic| self.destinations.http(topic)).collect();
+                for round in self.rounds.iter_mut().filter(|round| positions.contains(&round.position)) {
+                    round.courier.hurry();
+                }
+            }
             Message::Stop => {}
         }
     }
@@ -130,6 +158,9 @@ impl Poster {
             for round in &mut self.rounds {
                 shelf.take_up(round.position, &mut round.courier, &self.destinations, now);
             }
+        }
+        if self.paused {
+            return;
         }
         for round in &mut self.rounds {
             while let Some((lane, row)) = round.courier.next(now) {
@@ -156,6 +187,7 @@ impl Poster {
                         let traced = self.tracer.record_of(&waiting.event.headers);
                         let traced = traced.map(|of| (self.tracer.clone(), of, call.clone(), Instant::now()));
                         let (own, destination, ready_at) = (self.own.clone(), round.position, waiting.ready_at());
+                        shelf.sent(row);
                         self.outbound.once(call, request::BODY, move |answer| {
                             if let Some((tracer, of, call, since)) = traced {
                                 tracer.tell(request::span(of, &call, &waiting, since, &answer));
@@ -200,6 +232,7 @@ impl Poster {
             Change::Nothing => {}
         }
         if let Some(shelf) = self.shelves.get_mut(&lane.store) {
+            shelf.answered(row);
             match verdict {
                 Verdict::Taken => shelf.published(row, ready_at),
                 Verdict::Later { error, .. } => shelf.failed(row, error),
@@ -214,7 +247,8 @@ impl Poster {
             let shelves = self.shelves.iter().filter(|(store, _)| round.courier.has_room(store));
             shelves.filter_map(|(_, shelf)| shelf.next_due(round.position))
         });
-        due.chain(self.rounds.iter().filter_map(|round| round.courier.next_time())).min()
+        let next = due.chain(self.rounds.iter().filter_map(|round| round.courier.next_time())).min();
+        next.filter(|_| !self.paused)
     }
 
     fn stop(mut self, receiver: &Receiver<Message>) {

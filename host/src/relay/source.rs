@@ -6,7 +6,7 @@
 
 mod pump;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +74,8 @@ pub(super) struct Source {
     next_due: Option<i64>,
     /// The producer has no room, or the store cannot be read.
     stuck: bool,
+    /// The operator takes rows out.
+    paused: bool,
     flying: BTreeMap<i64, Flying>,
     /// Acknowledged, and to be read back.
     unread: BTreeMap<i64, Flying>,
@@ -97,6 +99,7 @@ impl Source {
             due_after: Place::FIRST,
             next_due: None,
             stuck: false,
+            paused: false,
             flying: BTreeMap::new(),
             unread: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
@@ -128,6 +131,32 @@ impl Source {
     pub(super) fn look_again(&mut self) {
         self.rows_may_wait = true;
         self.stuck = false;
+    }
+
+    /// Hands over nothing more for now. Returns which of these rows it has handed over, and those of which it knows what became of them.
+    pub(super) fn pause(&mut self, rows: &[i64]) -> BTreeSet<i64> {
+        self.paused = true;
+        let has = |id: &&i64| {
+            self.flying.contains_key(id)
+                || self.unread.contains_key(id)
+                || self.acknowledged.contains_key(id)
+                || self.refused.iter().any(|(refused, _)| refused == *id)
+        };
+        rows.iter().filter(has).copied().collect()
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.paused = false;
+        self.look_again();
+    }
+
+    /// Tries topics now that are held.
+    pub(super) fn hurry(&mut self, topics: &BTreeSet<String>) {
+        let now = Instant::now();
+        for (_, hold) in self.holds.iter_mut().filter(|(topic, _)| topics.contains(&***topic)) {
+            hold.until = hold.until.min(now);
+        }
+        self.look_again();
     }
 
     /// A new producer knows nothing of what the old one had: go back to the first row that it did not deliver.
@@ -354,12 +383,12 @@ impl Source {
 
     /// When a held topic is to be tried again.
     pub(super) fn next_release(&self) -> Option<Instant> {
-        self.holds.values().map(|hold| hold.until).min()
+        self.holds.values().map(|hold| hold.until).min().filter(|_| !self.paused)
     }
 
     /// When a delayed row is to be handed over, milliseconds since the Unix epoch, if only time stands before it.
     pub(super) fn next_due(&self) -> Option<i64> {
-        self.next_due.filter(|_| !self.stuck && self.open() < WINDOW)
+        self.next_due.filter(|_| !self.stuck && !self.paused && self.open() < WINDOW)
     }
 
     fn read<T>(&mut self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {

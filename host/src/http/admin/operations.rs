@@ -20,10 +20,12 @@ use crate::deploy::page::{self, Page};
 use crate::deploy::pausing::{Paused, Pausing};
 use crate::deploy::report::{Done, Entry, Listed, Published, Report};
 use crate::deploy::smoke::MAX as SMOKE_MAX;
-use crate::deploy::{Deployer, Reloaded};
+use crate::deploy::{Deployer, Reloaded, stored};
+use crate::executor::Verb;
 use crate::guest::engine::COMPONENT_MAX;
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
+use crate::ledger::stored::Table;
 use crate::lineage::told::Traced;
 use crate::metrics::gather::status::Status;
 use crate::settings::units;
@@ -62,6 +64,24 @@ const PART: &[Parameter] = &[
         about: "Goes on behind an earlier part: its `next`, as it is.",
         shape: |_| json_schema!({ "type": "string", "minLength": 1 }),
     },
+];
+
+/// Which rows of a store are listed.
+const ROWS: &[Parameter] = &[
+    Parameter { name: "handler", about: "Of this handler.", shape: of::<String> },
+    Parameter { name: "topic", about: "To this topic, or of records of it.", shape: of::<String> },
+    Parameter { name: "key", about: "With this key.", shape: of::<String> },
+    Parameter {
+        name: "error",
+        about: "With this in what went wrong last, in any case of letters.",
+        shape: of::<String>,
+    },
+    Parameter {
+        name: "limit",
+        about: "So many at most; 100 without it.",
+        shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": PAGE_MAX }),
+    },
+    Parameter { name: "after", about: "Goes on where another answer ended, as its `next` says.", shape: of::<String> },
 ];
 
 /// All of them.
@@ -339,6 +359,126 @@ pub static OPERATIONS: &[Operation] = &[
         answer: of::<BackedUp>,
         run: |deployer, call| told(deployer.back_up(&call.json::<Wanted>()?, &call.caller)),
     },
+    Operation {
+        method: Method::GET,
+        path: "fallback",
+        role: Role::Read,
+        summary: "List what even its destination refused, or could not be compensated",
+        query: ROWS,
+        body: None,
+        answer: of::<stored::Page>,
+        run: |deployer, call| told(deployer.stored(Table::Fallback, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "fallback/{row}",
+        role: Role::Read,
+        summary: "Show one row of the fallback, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        answer: of::<stored::Detail>,
+        run: |deployer, call| told(deployer.stored_row(Table::Fallback, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "fallback/replay",
+        role: Role::Operate,
+        summary: "Put rows of the fallback back to their handlers or their topics",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Fallback, Verb::Replay, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "fallback/discard",
+        role: Role::Operate,
+        summary: "Take rows out of the fallback for good",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Fallback, Verb::Discard, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "outbox",
+        role: Role::Read,
+        summary: "List events that wait for their destination",
+        query: ROWS,
+        body: None,
+        answer: of::<stored::Page>,
+        run: |deployer, call| told(deployer.stored(Table::Outbox, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "outbox/{row}",
+        role: Role::Read,
+        summary: "Show one row of the outbox, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        answer: of::<stored::Detail>,
+        run: |deployer, call| told(deployer.stored_row(Table::Outbox, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "outbox/retry",
+        role: Role::Operate,
+        summary: "Try events of the outbox now",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Outbox, Verb::Retry, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "outbox/discard",
+        role: Role::Operate,
+        summary: "Take events out of the outbox, into the fallback",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Outbox, Verb::Discard, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "pending",
+        role: Role::Read,
+        summary: "List records that wait for their next attempt",
+        query: ROWS,
+        body: None,
+        answer: of::<stored::Page>,
+        run: |deployer, call| told(deployer.stored(Table::Pending, &rows(&call)?)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "pending/{row}",
+        role: Role::Read,
+        summary: "Show one record that waits, by its STORE/NUMBER-CHECK",
+        query: &[],
+        body: None,
+        answer: of::<stored::Detail>,
+        run: |deployer, call| told(deployer.stored_row(Table::Pending, call.param("row"))),
+    },
+    Operation {
+        method: Method::POST,
+        path: "pending/retry",
+        role: Role::Operate,
+        summary: "Try records now that wait for their next attempt",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Pending, Verb::Retry, &call.json()?, &call.caller)),
+    },
+    Operation {
+        method: Method::POST,
+        path: "pending/discard",
+        role: Role::Operate,
+        summary: "Give records up that wait for their next attempt",
+        query: &[],
+        body: Some(Body { shape: of::<stored::Order>, ..PLACES }),
+        answer: of::<stored::Handled>,
+        run: |deployer, call| told(deployer.tend(Table::Pending, Verb::Discard, &call.json()?, &call.caller)),
+    },
 ];
 
 fn search(call: &Call) -> Result<Search, Problem> {
@@ -352,6 +492,18 @@ fn search(call: &Call) -> Result<Search, Problem> {
         key: text("key"),
         headers: call.asked("headers").unwrap_or_default().lines().map(str::to_owned).collect(),
         all: call.flag("all")?,
+        limit: call.number("limit", PAGE_MAX)?,
+        after: text("after"),
+    })
+}
+
+fn rows(call: &Call) -> Result<stored::Search, Problem> {
+    let text = |name: &str| call.asked(name).map(str::to_owned);
+    Ok(stored::Search {
+        handler: text("handler"),
+        topic: text("topic"),
+        key: text("key"),
+        error: text("error"),
         limit: call.number("limit", PAGE_MAX)?,
         after: text("after"),
     })

@@ -3,7 +3,7 @@
 //! Rows are taken up in the order of their ids, and delayed ones in the order of their places once they are due, each once.
 //! A destination whose queue is full goes on from where it stopped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,8 @@ pub(super) struct Shelf {
     bookmarks: HashMap<usize, Bookmark>,
     /// The store cannot be read.
     stuck: bool,
+    /// Rows that were sent, and for which nobody has answered.
+    out: BTreeSet<i64>,
     /// With when each could be sent, milliseconds since the Unix epoch.
     acknowledged: BTreeMap<i64, i64>,
     failed: Vec<(i64, String)>,
@@ -52,6 +54,7 @@ impl Shelf {
             woken,
             bookmarks: HashMap::new(),
             stuck: false,
+            out: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             failed: Vec::new(),
             refused: Vec::new(),
@@ -111,6 +114,21 @@ impl Shelf {
     /// A whole row, if it waits still.
     pub(super) fn row(&mut self, id: i64) -> Result<Option<Waiting>, Error> {
         self.read(|reader| outbox::one(reader, id))
+    }
+
+    /// Whether a row is on its way, or it is known what became of it.
+    pub(super) fn has(&self, id: i64) -> bool {
+        self.out.contains(&id)
+            || self.acknowledged.contains_key(&id)
+            || self.refused.iter().any(|(refused, _)| *refused == id)
+    }
+
+    pub(super) fn sent(&mut self, id: i64) {
+        self.out.insert(id);
+    }
+
+    pub(super) fn answered(&mut self, id: i64) {
+        self.out.remove(&id);
     }
 
     pub(super) fn published(&mut self, id: i64, ready_at: i64) {

@@ -15,6 +15,9 @@ use crate::store::Error;
 impl Source {
     /// Hands rows to the producer until none waits or there is no room.
     pub(in crate::relay) fn pump(&mut self, outlet: &mut Outlet) {
+        if self.paused {
+            return;
+        }
         if let Err(error) = self.release(outlet).and_then(|()| self.pass_on(outlet)) {
             tracing::warn!(store = %self.executor.name(), %error, "read the outbox");
             self.reader = None;

@@ -1,0 +1,348 @@
+//! `tidemill fallback`, `tidemill outbox`, `tidemill pending`: what lies in the stores - finding it, looking at it, putting it back, trying
+//! it now, taking it out.
+//!
+//! Many are done in chunks, each of which a store does whole or not at all, so that who ends the command in between has lost and doubled
+//! nothing, and can call it again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+use super::dlt::{SHORT, text_of};
+use super::remote::{Daemon, Remote, name, print_json, table};
+use super::say;
+use crate::deploy::dead_letters::PAGE;
+use crate::deploy::stored::{Detail, Entry, Handled, Order, Outcome, Page, Search};
+use crate::ledger::stored::{Name, Table};
+use crate::settings::units;
+
+/// `tidemill fallback`
+#[derive(Debug, Args)]
+pub struct Fallback {
+    #[command(subcommand)]
+    what: Kept,
+}
+
+/// `tidemill outbox` and `tidemill pending`
+#[derive(Debug, Args)]
+pub struct Waiting {
+    #[command(subcommand)]
+    what: Waits,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kept {
+    /// List rows, by stores and the oldest first.
+    List(Listing),
+    /// Show all of one: its headers and value.
+    Show(Showing),
+    /// Put records, timers and compensations back to their handlers, and events to their topics.
+    Replay(Replaying),
+    /// Take rows out for good: what they hold is gone.
+    Discard(Chosen),
+}
+
+#[derive(Debug, Subcommand)]
+enum Waits {
+    /// List what waits, by stores and the oldest first.
+    List(Listing),
+    /// Show all of one: its attempts, headers and value.
+    Show(Showing),
+    /// Try it now, and not when its time comes.
+    Retry(Chosen),
+    /// Take it out: an event goes to the fallback, and a record becomes a dead letter.
+    Discard(Chosen),
+}
+
+/// Which rows: all of these must fit.
+#[derive(Clone, Debug, Args)]
+struct Filter {
+    /// Of this handler.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    handler: Option<String>,
+    /// To this topic, or of records of it.
+    #[arg(long)]
+    topic: Option<String>,
+    /// With this key.
+    #[arg(long)]
+    key: Option<String>,
+    /// With this text in what went wrong last, in any case of letters.
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+}
+
+impl Filter {
+    fn search(&self, limit: usize, after: Option<String>) -> Search {
+        let Self { handler, topic, key, error } = self.clone();
+        Search { handler, topic, key, error, limit: Some(limit), after }
+    }
+
+    fn is_given(&self) -> bool {
+        let Self { handler, topic, key, error } = self;
+        [handler, topic, key, error].iter().any(|part| part.is_some())
+    }
+}
+
+#[derive(Debug, Args)]
+struct Listing {
+    #[command(flatten)]
+    filter: Filter,
+    /// How many.
+    #[arg(long, value_name = "NUMBER", default_value_t = PAGE as u32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where another list ended, as it says.
+    #[arg(long, value_name = "PLACES")]
+    after: Option<String>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Showing {
+    /// Which, as the list has it.
+    #[arg(value_name = "ROW", value_parser = row)]
+    row: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Some rows, or those that a filter finds.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Which, as the list has them.
+    #[arg(value_name = "ROW", value_parser = row)]
+    rows: Vec<String>,
+    /// All that fit the filters, of those that are there now; without a filter all.
+    #[arg(long, conflicts_with = "rows")]
+    all_matching: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only say what it would do.
+    #[arg(long)]
+    dry_run: bool,
+    /// So many a second at most.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Replaying {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Publish dead letters to the topic that refused them, and do not put their records back.
+    #[arg(long)]
+    to_topic: bool,
+}
+
+fn row(text: &str) -> Result<String, String> {
+    text.parse::<Name>().map(|_| text.to_owned())
+}
+
+/// Lists, shows, replays or discards what is kept.
+///
+/// # Errors
+/// No daemon answers; there is no such row; or it could not be done with one of them, which is told of each.
+pub(super) fn fallback(arguments: &Fallback) -> Result<()> {
+    let of = Table::Fallback;
+    match &arguments.what {
+        Kept::List(listing) => list(of, listing),
+        Kept::Show(showing) => show(of, showing),
+        Kept::Replay(Replaying { chosen, to_topic }) => tend(of, chosen, "replay", *to_topic, "put back"),
+        Kept::Discard(chosen) => tend(of, chosen, "discard", false, "discarded"),
+    }
+}
+
+/// Lists, shows, retries or discards what waits in `of`.
+///
+/// # Errors
+/// As for [`fallback`].
+pub(super) fn waiting(of: Table, arguments: &Waiting) -> Result<()> {
+    match &arguments.what {
+        Waits::List(listing) => list(of, listing),
+        Waits::Show(showing) => show(of, showing),
+        Waits::Retry(chosen) => tend(of, chosen, "retry", false, "tried now"),
+        Waits::Discard(chosen) => tend(of, chosen, "discard", false, "discarded"),
+    }
+}
+
+fn list(of: Table, arguments: &Listing) -> Result<()> {
+    let search = arguments.filter.search(arguments.limit as usize, arguments.after.clone());
+    let path = format!("{}?{}", of.name(), query(&search));
+    let found: Page = arguments.remote.daemon()?.ask(Method::GET, &path, None)?;
+    if arguments.json {
+        return print_json(&found);
+    }
+    let at = if of == Table::Pending { "WRITTEN" } else { "SINCE" };
+    let head = ["ROW", "HANDLER", "KIND", "TOPIC", "OF", "EVENT", "KEY", "ATTEMPTS", at, "DUE", "ERROR"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(found.rows.into_iter().map(line));
+    say(&table(&rows))?;
+    if let Some(next) = found.next {
+        eprintln!("there may be more: --after {next}");
+    }
+    Ok(())
+}
+
+fn line(entry: Entry) -> Vec<String> {
+    let Entry { row, handler, kind, topic, source, event_id, key, attempts, at, due, error } = entry;
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let error: String = error.unwrap_or_default().chars().take(SHORT).collect();
+    vec![
+        row,
+        handler,
+        kind,
+        topic,
+        source,
+        or_none(event_id),
+        text_of(&key),
+        or_none(attempts.map(|attempts| attempts.to_string())),
+        or_none(at),
+        or_none(due),
+        // One line each.
+        error.split_whitespace().collect::<Vec<_>>().join(" "),
+    ]
+}
+
+fn show(of: Table, arguments: &Showing) -> Result<()> {
+    let path = format!("{}/{}", of.name(), utf8_percent_encode(&arguments.row, NON_ALPHANUMERIC));
+    let detail: Detail = arguments.remote.daemon()?.ask(Method::GET, &path, None)?;
+    if arguments.json {
+        return print_json(&detail);
+    }
+    say(&told(&detail)?)
+}
+
+fn told(detail: &Detail) -> Result<String> {
+    let Entry { row, handler, kind, topic, source, event_id, key, attempts, at, due, error } = &detail.entry;
+    let (key, attempts) = (text_of(key), attempts.map(|attempts| attempts.to_string()));
+    let known = [
+        ("row", Some(row)),
+        ("handler", Some(handler)),
+        ("kind", Some(kind)),
+        ("topic", Some(topic)),
+        ("of", Some(source)),
+        ("event", event_id.as_ref()),
+        ("key", Some(&key)),
+        ("attempts", attempts.as_ref()),
+        ("at", at.as_ref()),
+        ("due", due.as_ref()),
+        ("error", error.as_ref()),
+    ];
+    let known = known.into_iter().filter_map(|(name, text)| Some(format!("{name:<10}{}", text?)));
+    let mut lines: Vec<String> = known.collect();
+    for attempt in &detail.errors {
+        let text = |key: &str| attempt.get(key).and_then(Json::as_str).unwrap_or_default();
+        let at = attempt.get("at").and_then(Json::as_i64).map(units::show_time).unwrap_or_default();
+        lines.push(format!("          {at} {}: {}", text("outcome"), text("message")));
+    }
+    for pair in detail.headers.as_array().into_iter().flatten() {
+        let part = |n: usize| pair.get(n).map(text_of).unwrap_or_default();
+        lines.push(format!("header    {}: {}", part(0), part(1)));
+    }
+    let value = match &detail.value {
+        Json::String(text) => text.clone(),
+        value => serde_json::to_string_pretty(value).context("write JSON")?,
+    };
+    lines.push(format!("value\n{value}"));
+    Ok(lines.join("\n"))
+}
+
+fn tend(of: Table, chosen: &Chosen, verb: &str, to_topic: bool, done: &str) -> Result<()> {
+    if chosen.rows.is_empty() && !chosen.all_matching {
+        bail!("say which rows, as `tidemill {} list` prints them, or --all-matching", of.name());
+    }
+    if !chosen.rows.is_empty() && chosen.filter.is_given() {
+        bail!("filters choose among all (--all-matching); leave them out, or the rows");
+    }
+    let daemon = chosen.remote.daemon()?;
+    let mut all: Vec<Outcome> = Vec::new();
+    let path = format!("{}/{verb}", of.name());
+    let ended = in_chunks(chosen, |order| {
+        let order = Order { to_topic, dry_run: chosen.dry_run, ..order };
+        let Handled { rows, next } = ask(&daemon, &path, &order)?;
+        let count = rows.len();
+        all.extend(rows);
+        Ok((count, next))
+    });
+    let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
+    if chosen.json {
+        print_json(&all)?;
+    } else if !all.is_empty() {
+        let mut rows = vec![["ROW", "OF", "HANDLER", "RESULT"].map(str::to_owned).to_vec()];
+        let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
+        rows.extend(all.iter().map(|outcome| {
+            let Outcome { row, source, handler, error, note } = outcome.clone();
+            let result = match (error, note) {
+                (Some(error), _) => format!("not {done}: {error}"),
+                (None, Some(note)) => format!("{done}; {note}"),
+                (None, None) => done.clone(),
+            };
+            vec![row, source.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
+        }));
+        say(&table(&rows))?;
+    } else if ended.is_ok() {
+        eprintln!("there are no such rows");
+    }
+    ended.with_context(|| match all.len() {
+        0 => format!("{verb} rows"),
+        count => format!("{count} rows were seen to, and no more; call it again for the rest"),
+    })?;
+    if failed > 0 {
+        bail!("{failed} of {} rows: not {done}, as said of each", all.len());
+    }
+    Ok(())
+}
+
+/// Goes through those that are chosen; `run` does a chunk, and says how many they were and where a search goes on.
+fn in_chunks(chosen: &Chosen, mut run: impl FnMut(Order) -> Result<(usize, Option<String>)>) -> Result<()> {
+    let chunk = chosen.rate.map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
+    let mut run = |order: Order| {
+        let began = Instant::now();
+        let (count, next) = run(order)?;
+        if let Some(rate) = chosen.rate {
+            let takes = Duration::from_secs_f64(count as f64 / f64::from(rate));
+            std::thread::sleep(takes.saturating_sub(began.elapsed()));
+        }
+        anyhow::Ok(next)
+    };
+    for rows in chosen.rows.chunks(chunk) {
+        run(Order { rows: rows.to_vec(), ..Order::default() })?;
+    }
+    let mut after = None;
+    while chosen.all_matching {
+        after = run(Order { matching: Some(chosen.filter.search(chunk, after)), ..Order::default() })?;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn ask(daemon: &Daemon, path: &str, order: &Order) -> Result<Handled> {
+    let body = serde_json::to_vec(&json!(order)).context("write JSON")?;
+    daemon.ask(Method::POST, path, Some(("application/json", body)))
+}
+
+fn query(search: &Search) -> String {
+    let Search { handler, topic, key, error, limit, after } = search;
+    let named = [("handler", handler), ("topic", topic), ("key", key), ("error", error), ("after", after)];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.clone())));
+    let pairs = named.chain([("limit", limit.unwrap_or(PAGE).to_string())]);
+    let pairs = pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
+    pairs.collect::<Vec<_>>().join("&")
+}
