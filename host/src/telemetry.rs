@@ -60,6 +60,8 @@ pub struct Logged {
     /// The filter.
     pub filter: String,
     /// The one that comes back, and after how many seconds, if it is for a while.
+    // A tuple, which not every tool reads.
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
     pub then: Option<(String, u64)>,
 }
 

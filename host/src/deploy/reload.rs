@@ -44,8 +44,11 @@ pub struct Reloaded {
     /// Keys that a variable goes before, so that nothing changes.
     pub overridden: Vec<String>,
     /// Handlers that go on with other settings, and the numbers of their versions.
+    // A tuple, which not every tool reads.
+    #[schemars(with = "Vec<Vec<serde_json::Value>>")]
     pub handlers: Vec<(String, i64)>,
     /// Handlers that go on as they were, and why.
+    #[schemars(with = "Vec<Vec<String>>")]
     pub kept: Vec<(String, String)>,
 }
 

@@ -93,6 +93,11 @@ pub struct Rollback {
     pub version: Option<i64>,
 }
 
+/// What `POST reload` may say: nothing.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {}
+
 /// What `POST handlers/{name}/events` says: events that are published together, or not at all.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

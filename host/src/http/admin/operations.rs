@@ -9,7 +9,7 @@ use hyper::Method;
 use schemars::json_schema;
 use serde_json::{Map, Value};
 
-use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Rollback, Upload};
+use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Reload, Rollback, Upload};
 use super::openapi::{self, Shape, of};
 use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
 use crate::deploy::artifact::Parts;
@@ -334,9 +334,9 @@ pub static OPERATIONS: &[Operation] = &[
         role: Role::Deploy,
         summary: "Read the settings again, and let hold what can",
         query: &[],
-        body: Some(Body { required: false, ..words(|_| json_schema!({ "type": "object" })) }),
+        body: Some(Body { required: false, ..words(of::<Reload>) }),
         answer: of::<Reloaded>,
-        run: |deployer, call| told(deployer.reload(&call.caller)),
+        run: reload,
     },
     Operation {
         method: Method::GET,
@@ -544,6 +544,13 @@ fn log(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
     }
     deployer.levels().set(&filter, within).map_err(|error| Problem::unprocessable(format!("{error:#}")))?;
     told(Ok(deployer.levels().logged()))
+}
+
+fn reload(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
+    if !call.body.is_empty() {
+        let Reload {} = call.json()?;
+    }
+    told(deployer.reload(&call.caller))
 }
 
 fn publish(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
