@@ -200,18 +200,18 @@ fn h1_the_admin_api_and_the_metrics_are_asked_over_tls() {
     let _daemon = Daemon::start(&sandbox);
     let shows = |authority: &Authority| {
         let (certificate, key) = (path(authority, "localhost.pem"), path(authority, "localhost.key"));
-        sandbox.tidemill(&["handlers", "--cert", &certificate, "--key", &key])
+        sandbox.tidemill(&["handlers", "--client-cert", &certificate, "--client-key", &key])
     };
     assert!(shows(&ours).status.success(), "{}", errors(&shows(&ours)));
     assert!(
-        errors(&shows(&foreign)).contains("it does not take the certificate of --cert"),
+        errors(&shows(&foreign)).contains("it does not take the certificate of --client-cert"),
         "{}",
         errors(&shows(&foreign))
     );
     assert!(refused(&sandbox, &["handlers"]).contains("it asks for a certificate of the caller's"));
     let named = format!("https://localhost:{}", sign("admin.url").rsplit(':').next().unwrap());
     let (certificate, key) = (path(&ours, "localhost.pem"), path(&ours, "localhost.key"));
-    ask(&named, &["--ca", &wrong, "--cert", &certificate, "--key", &key]).unwrap();
+    ask(&named, &["--ca", &wrong, "--client-cert", &certificate, "--client-key", &key]).unwrap();
 }
 
 /// A listing, part by part.

@@ -25,11 +25,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Show this certificate, in PEM, to a daemon that asks for one.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
     /// Its private key.
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -54,22 +54,25 @@ impl Arguments {
         };
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.context("set up TLS")?.dangerous().with_custom_certificate_verifier(verifier);
-        let config = match (&self.cert, &self.key) {
-            (Some(file), Some(of)) => config.with_client_auth_cert(certificates("--cert", file)?, key("--key", of)?),
+        let config = match (&self.client_cert, &self.client_key) {
+            (Some(file), Some(of)) => {
+                config.with_client_auth_cert(certificates("--client-cert", file)?, key("--client-key", of)?)
+            }
             _ => Ok(config.with_no_client_auth()),
         };
-        Ok(client.tls_backend_preconfigured(config.context("--cert and --key do not go together")?))
+        Ok(client.tls_backend_preconfigured(config.context("--client-cert and --client-key do not go together")?))
     }
 
     fn identity(&self, client: ClientBuilder) -> Result<ClientBuilder> {
-        let (Some(certificate), Some(key)) = (&self.cert, &self.key) else { return Ok(client) };
+        let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) else { return Ok(client) };
         let mut both = Vec::new();
         for file in [key, certificate] {
             both.extend(std::fs::read(file).with_context(|| format!("read {}", file.display()))?);
             both.push(b'\n');
         }
         let identity = reqwest::Identity::from_pem(&both);
-        Ok(client.identity(identity.context("--cert and --key are not a certificate and its key in PEM")?))
+        Ok(client
+            .identity(identity.context("--client-cert and --client-key are not a certificate and its key in PEM")?))
     }
 }
 
@@ -85,11 +88,11 @@ pub(super) fn explain(error: &reqwest::Error) -> Option<String> {
         }
         Error::InvalidCertificate(why) => return Some(format!("its certificate is not good: {why}")),
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "it asks for a certificate of the caller's: name one with --cert FILE and --key FILE"
+            "it asks for a certificate of the caller's: name one with --client-cert FILE and --client-key FILE"
         }
         Error::AlertReceived(
             AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::DecryptError,
-        ) => "it does not take the certificate of --cert",
+        ) => "it does not take the certificate of --client-cert",
         Error::InvalidMessage(_) => "it speaks no TLS: write http://",
         _ => return None,
     };
