@@ -348,13 +348,11 @@ fn in_chunks(
     for places in chosen.places.chunks(chunk) {
         run(&|order| Order { places: places.to_vec(), ..order })?;
     }
-    let mut after = None;
-    while chosen.all_matching {
+    let (mut more, mut after) = (chosen.all_matching, None);
+    while more {
         let search = chosen.filter.search(false, chunk, after);
         after = run(&|order| Order { matching: Some(search.clone()), ..order })?;
-        if after.is_none() {
-            break;
-        }
+        more = after.is_some();
     }
     Ok(())
 }

@@ -323,12 +323,10 @@ fn in_chunks(chosen: &Chosen, mut run: impl FnMut(Order) -> Result<(usize, Optio
     for rows in chosen.rows.chunks(chunk) {
         run(Order { rows: rows.to_vec(), ..Order::default() })?;
     }
-    let mut after = None;
-    while chosen.all_matching {
+    let (mut more, mut after) = (chosen.all_matching, None);
+    while more {
         after = run(Order { matching: Some(chosen.filter.search(chunk, after)), ..Order::default() })?;
-        if after.is_none() {
-            break;
-        }
+        more = after.is_some();
     }
     Ok(())
 }

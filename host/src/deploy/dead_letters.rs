@@ -331,7 +331,9 @@ impl Deployer {
         let _handlers = self.lock();
         let fates = self.fates()?;
         let mut outcomes = Vec::with_capacity(found.len());
-        let mut errands: HashMap<Arc<str>, (executor::Handle, Vec<(usize, Errand)>)> = HashMap::new();
+        // By stores, each with its place among the outcomes.
+        type Errands = (executor::Handle, Vec<(usize, Errand)>);
+        let mut errands: HashMap<Arc<str>, Errands> = HashMap::new();
         for (place, found) in found {
             let was = found.as_ref().ok().and_then(|found| found.was.as_ref().ok());
             let of = was.map(|was| was.record.place().to_string());

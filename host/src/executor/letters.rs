@@ -43,10 +43,13 @@ pub struct Errand {
 /// What came of it: a word for the operator, if there is one to say; or why nothing did.
 pub type Disposed = Result<Option<&'static str>, String>;
 
+/// A handler, a topic and a partition.
+type OfLane = (Arc<str>, Arc<str>, i32);
+
 /// What changes in memory once it has committed.
 pub(super) struct Draft {
     /// What waits on the lanes that have something more or less: with its lane, if that is open.
-    pub(super) lanes: HashMap<(Arc<str>, Arc<str>, i32), (Option<Token>, Waiting)>,
+    pub(super) lanes: HashMap<OfLane, (Option<Token>, Waiting)>,
     pub(super) next_outbox_id: i64,
     /// Rows of the outbox that wait no more.
     pub(super) removed: u64,

@@ -288,13 +288,16 @@ pub(super) fn list_times<C: ClientContext>(
     Ok(places.into_iter().map(|(place, (_, time))| (place, time)).collect())
 }
 
+/// An offset, and the time of its record.
+type Listed = (i64, i64);
+
 /// An offset of each partition, and the time of its record where that is known.
 fn list_places<C: ClientContext>(
     client: &Client<C>,
     partitions: &[(&str, i32)],
     which: i64,
     timeout: Duration,
-) -> Result<HashMap<(String, i32), (i64, i64)>, Failure> {
+) -> Result<HashMap<(String, i32), Listed>, Failure> {
     let mut found = HashMap::with_capacity(partitions.len());
     if partitions.is_empty() {
         return Ok(found);

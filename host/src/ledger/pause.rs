@@ -120,8 +120,11 @@ pub fn next_end(connection: &Connection) -> Result<Option<i64>, Error> {
     Ok(connection.first("SELECT min(until) FROM main.tm_pause", &[], |row| row.opt_integer(0))?.flatten())
 }
 
+/// A pause that has ended, with its handler.
+pub type Ended = (String, Pause);
+
 /// Ends the pauses whose time is over at `now`. Returns them with their handlers, and when the next one ends.
-pub fn end_due(connection: &Connection, now: i64) -> Result<(Vec<(String, Pause)>, Option<i64>), Error> {
+pub fn end_due(connection: &Connection, now: i64) -> Result<(Vec<Ended>, Option<i64>), Error> {
     let sql = format!("SELECT {COLUMNS}, handler FROM main.tm_pause WHERE until <= ?1");
     let ended = connection.query(&sql, &[now.into()], |row| Ok((row.text(5)?, pause(row)?)))?;
     connection.execute("DELETE FROM main.tm_pause WHERE until <= ?1", &[now.into()])?;

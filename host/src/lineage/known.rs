@@ -25,6 +25,9 @@ const ROWS: i64 = 100_000;
 /// How long before an event's own time its topics are read from: clocks differ.
 const EARLIER_MS: i64 = 60_000;
 
+/// The place of a record, and the group that gave it up.
+type GivenUp = (String, i32, i64, String);
+
 /// What is known.
 pub(super) struct Known {
     records: Vec<Record>,
@@ -33,7 +36,7 @@ pub(super) struct Known {
     /// By handler and id.
     by_inbox: HashMap<(String, String), Vec<usize>>,
     /// By the place of the record and the group that gave it up: the dead letter, and why.
-    letters: HashMap<(String, i32, i64, String), (usize, Option<String>)>,
+    letters: HashMap<GivenUp, (usize, Option<String>)>,
     /// Rows of the outboxes and fallbacks.
     pub(super) rows: Vec<Row>,
     stores: HashMap<String, Store>,

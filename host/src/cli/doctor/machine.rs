@@ -73,7 +73,7 @@ fn folder(data: &Path, found: &mut Findings) {
     }
     let name = place.display();
     match rustix::fs::statfs(there) {
-        Ok(system) => match file_system(i64::from(system.f_type)) {
+        Ok(system) => match file_system(system.f_type) {
             Some((kind, Kind::Network)) => found.bad(
                 "data",
                 format!("{name} is on {kind}, where SQLite's log does not work: stores can be damaged"),

@@ -93,15 +93,16 @@ fn describe(operation: &Operation, read: &mut SchemaGenerator, written: &mut Sch
     let answer = json!({ JSON: { "schema": (operation.answer)(written) } });
     responses
         .insert("200".into(), json!({ "description": "What was asked for, or what was done.", "content": answer }));
-    let mut described = json!({
+    let described = json!({
         "operationId": id(operation),
         "summary": operation.summary,
         "tags": [operation.path.split(['/', '.']).next().unwrap_or_default()],
         "security": [{ TOKEN: [operation.role] }],
         "responses": responses,
     });
+    let mut described = described.as_object().cloned().unwrap_or_default();
     if !parameters.is_empty() {
-        described["parameters"] = parameters.into();
+        described.insert("parameters".into(), parameters.into());
     }
     if let Some(body) = &operation.body {
         let content = body.media_types.iter().map(|kind| {
@@ -109,9 +110,9 @@ fn describe(operation: &Operation, read: &mut SchemaGenerator, written: &mut Sch
             ((*kind).to_owned(), schema)
         });
         let content: Map<String, Value> = content.collect();
-        described["requestBody"] = json!({ "required": body.required, "content": content });
+        described.insert("requestBody".into(), json!({ "required": body.required, "content": content }));
     }
-    described
+    described.into()
 }
 
 fn method(operation: &Operation) -> String {
