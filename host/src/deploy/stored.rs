@@ -15,6 +15,7 @@ use super::audit::{Act, Caller};
 use super::command::{Denied, unknown};
 use super::dead_letters::{PAGE, PAGE_MAX, PLACES_MAX};
 use crate::executor::{self, Chore, Verb};
+use crate::http::admin::body::{object, whole};
 use crate::ledger::stored::{self, Name, Stored, Table};
 use crate::rig::wire;
 use crate::settings::units;
@@ -34,6 +35,7 @@ pub struct Search {
     /// With this in what went wrong last, in any case of letters.
     pub error: Option<String>,
     /// So many, [`PAGE`] without it.
+    #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
     /// From where another answer ended.
     pub after: Option<String>,
@@ -101,6 +103,7 @@ pub struct Order {
     /// Each `STORE/NUMBER-CHECK`.
     pub rows: Vec<String>,
     /// Those that are found.
+    #[serde(deserialize_with = "object")]
     pub matching: Option<Search>,
     /// To its topic: of dead letters in the fallback.
     pub to_topic: bool,
