@@ -55,6 +55,7 @@ pub(crate) fn tokens(bytes: &[u8]) {
             assert!(claims["nbf"].is_null() || claims["nbf"].is_number());
         }
         Err(Unauthorized::NoToken) => panic!("there is a token"),
+        Err(Unauthorized::NoKeys) => panic!("there is a key"),
         // It goes into a header.
         Err(Unauthorized::Invalid(why)) => {
             assert!(why.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\'));
