@@ -10,7 +10,7 @@ use tidemill_tests::{Authority, Call, Daemon, LONG, Sandbox, Service, eventually
 use crate::rig::{manifest, put_beside};
 
 /// The keys of settings that hold, or name a file that holds, what is secret. What a test below gives a canary is listed here.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
     "kafka.security.password",
     "kafka.security.password-file",
     "kafka.security.key-file",
@@ -23,7 +23,10 @@ const KEYS: [&str; 15] = [
     "http.jwt.secret",
     "http.jwt.secret-file",
     "admin.token-file",
+    "admin.tls.key-file",
     "metrics.token-file",
+    "metrics.tls.key-file",
+    "traces.secret-headers",
     "destination.secret-headers",
     "handler.NAME.secrets",
 ];
@@ -79,13 +82,16 @@ fn everything(sandbox: &Sandbox, daemon: &mut Daemon, case: &Case, admin: &str, 
         }
         all.extend(said(&http("/hostile/seen").token("not.a.token")));
     }
-    for path in ["handlers", "handlers/hostile", "handlers/hostile/versions", "nothing"] {
-        all.extend(said(&sandbox.admin_without_token("GET", path).token(admin)));
-        all.extend(said(&sandbox.admin_without_token("GET", path).token("wrong")));
-    }
-    for path in ["/metrics", "/readyz"] {
-        all.extend(said(&sandbox.monitor(path).token(scrapes)));
-        all.extend(said(&sandbox.monitor(path)));
+    let plain = |sign: &str| fs::read_to_string(sandbox.data().join(sign)).unwrap().starts_with("http:");
+    if plain("admin.url") && plain("metrics.url") {
+        for path in ["handlers", "handlers/hostile", "handlers/hostile/versions", "nothing"] {
+            all.extend(said(&sandbox.admin_without_token("GET", path).token(admin)));
+            all.extend(said(&sandbox.admin_without_token("GET", path).token("wrong")));
+        }
+        for path in ["/metrics", "/readyz"] {
+            all.extend(said(&sandbox.monitor(path).token(scrapes)));
+            all.extend(said(&sandbox.monitor(path)));
+        }
     }
     all.extend(fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap());
     daemon.terminate();
@@ -119,6 +125,7 @@ fn h5_no_secret_of_the_settings_is_written_or_answered() {
         "admin",
         "metrics",
         "header",
+        "traces",
         "api-key",
     ]
     .into_iter()
@@ -140,11 +147,11 @@ fn h5_no_secret_of_the_settings_is_written_or_answered() {
     let bearer = "protocol = \"SASL_SSL\"\nmechanism = \"OAUTHBEARER\"\n[kafka.security.oauth]\n";
     let [asks, asks_too] =
         issuers.each_ref().map(|issuer| format!("token-url = \"{}/\"\nclient-id = \"i\"\n", issuer.url()));
-    let tls = format!(
-        "[http.tls]\ncertificate-file = \"{}\"\nkey-file = \"{}\"\n",
-        path("localhost.pem"),
-        path("localhost.key")
-    );
+    let tls = ["http", "admin", "metrics"].map(|of| {
+        let (certificate, key) = (path("localhost.pem"), path("localhost.key"));
+        format!("[{of}.tls]\ncertificate-file = \"{certificate}\"\nkey-file = \"{key}\"\n")
+    });
+    let tls = tls.concat();
     let cases = [
         Case {
             toml: format!("{sasl}{own}"),
@@ -186,23 +193,31 @@ fn h5_no_secret_of_the_settings_is_written_or_answered() {
              [admin]\ntoken-file = \"{}\"\n[metrics]\ntoken-file = \"{}\"\n\
              [[destination]]\ntopic = \"hostile-out\"\ntype = \"http\"\nurl = \"http://127.0.0.1:1/\"\n\
              secret-headers = {{ authorization = {{ env = \"CANARY_HEADER\" }} }}\n\
+             [traces]\nendpoint = \"http://127.0.0.1:1\"\nsecret-headers = {{ authorization = {{ env = \"CANARY_TRACES\" }} }}\n\
              [handler.hostile.secrets]\napi-key = {{ file = \"{}\" }}\n",
             case.toml,
             file("admin"),
             file("metrics"),
             file("api-key"),
         ));
-        let case = Case { variables: [case.variables, vec![("CANARY_HEADER", canary("header"))]].concat(), ..case };
+        let case = Case {
+            variables: [case.variables, vec![("CANARY_HEADER", canary("header")), ("CANARY_TRACES", canary("traces"))]]
+                .concat(),
+            ..case
+        };
         let mut daemon = Daemon::start_with(&sandbox, |command| {
             command.envs(case.variables.iter().map(|(name, value)| (*name, value.as_str())));
         });
         eventually(LONG, "the handler is live", || {
-            sandbox.admin_without_token("GET", "handlers").token(&canary("admin")).send().text().contains("\"live\"")
+            let mut command = sandbox.command(&["handlers"]);
+            command.envs(case.variables.iter().map(|(name, value)| (*name, value.as_str())));
+            String::from_utf8(command.output().unwrap().stdout).unwrap().contains("live")
         });
         let all = everything(&sandbox, &mut daemon, &case, &canary("admin"), &canary("metrics"));
         let all = String::from_utf8_lossy(&all);
         // Were nothing looked at, nothing would be found.
-        for seen in ["/hostile/seen", "tidemill_ready", "TRACE", "api-key"] {
+        let plain = !case.toml.contains("[admin.tls]");
+        for seen in ["/hostile/seen", "TRACE", "api-key"].into_iter().chain(plain.then_some("tidemill_ready")) {
             assert!(all.contains(seen), "{seen} is not in what was looked at");
         }
         for canary in &canaries {
@@ -272,5 +287,5 @@ fn h5_each_secret_of_the_settings_has_a_canary() {
     }
     let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
     let unknown: Vec<&String> = found.difference(&known).collect();
-    assert!(found.len() == 13 && unknown.is_empty(), "{} of {found:?} have no canary: {unknown:?}", unknown.len());
+    assert!(found.len() == 15 && unknown.is_empty(), "{} of {found:?} have no canary: {unknown:?}", unknown.len());
 }
