@@ -273,7 +273,7 @@ fn s1_3_what_cannot_be_published_is_said_and_nothing_is_kept() {
     assert_eq!(get.header("allow"), Some("POST"));
     problem(get, 405, "POST");
     let batch = |body: Value| sandbox.admin("POST", "handlers/hostile/events").body(&body.to_string()).send();
-    problem(batch(json!({ "events": [] })), 400, "from 1 to 1000 events");
+    problem(batch(json!({ "events": [] })), 422, "from 1 to 1000 events");
     problem(batch(json!({ "events": [{ "destination": "out" }] })), 400, "missing field `value`");
     let two = json!([{ "destination": "out", "value": "1" }, { "destination": "nowhere", "value": "2" }]);
     problem(batch(json!({ "events": two })), 404, "event 2 of 2: [publish] of handler hostile names no destination");
