@@ -13,7 +13,8 @@ const AT: i64 = 1_769_851_800_000;
 
 /// A topic of two partitions with three records on the first one and one on the second.
 fn fill(client: &Client, topic: &str) {
-    client.create_topic(topic, 2);
+    // Its records are older than Kafka would keep them.
+    client.create_topic_with(topic, 2, &[("retention.ms", "-1")]);
     let wild = Out::new("a\u{1b}[2J\u{9b}31m\nb").key("k\n1").header("tenant", "a").partition(0).timestamp(AT);
     let event =
         Out::new(r#"{ "amount": 10.50, "big": 100000000000000000001 }"#).key("2").partition(0).timestamp(AT + 1_000);

@@ -39,7 +39,7 @@ fn replayed(sandbox: &Sandbox, place: &str) -> Value {
         out.stdout
     };
     let file = sandbox.root().join("record.json");
-    std::fs::write(&file, works(&["records", "show", place])).unwrap();
+    std::fs::write(&file, works(&["records", "show", "--json", place])).unwrap();
     serde_json::from_slice(&works(&["replay", file.to_str().unwrap(), "--on", "hostile", "--json"])).unwrap()
 }
 

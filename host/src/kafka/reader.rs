@@ -3,7 +3,7 @@
 //! It is in no consumer group, commits no offset and holds nobody up; what it is told to read is all that it reads. Records of a
 //! transaction that was aborted are not among them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -127,7 +127,6 @@ impl Reader {
             return Ok(());
         }
         self.client.assign(&list)?;
-        let (mut next, mut doubted) = (from.clone(), BTreeSet::new());
         let mut until = Instant::now() + WITHIN;
         while follow || !open.is_empty() {
             match self.client.poll(POLL) {
@@ -135,7 +134,6 @@ impl Reader {
                     until = Instant::now() + WITHIN;
                     let record = record(&message);
                     let end = open.get(&record.partition).copied();
-                    next.insert(record.partition, record.offset + 1);
                     if end.is_some_and(|end| record.offset + 1 >= end) && !follow {
                         open.remove(&record.partition);
                     }
@@ -145,15 +143,12 @@ impl Reader {
                         break;
                     }
                 }
-                // An end before the one that was told is looked at twice: it may be marks of transactions, or an answer from before.
-                Some(Err(KafkaError::PartitionEOF(partition))) if !follow => {
-                    let again = next.get(&partition).copied().filter(|_| doubted.insert(partition));
-                    let seek = |offset| self.client.seek(topic, partition, Offset::Offset(offset), WITHIN);
-                    if again.is_none_or(|offset| seek(offset).is_err()) {
+                // What is left before the end that was told are marks of transactions, or has gone meanwhile.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if !follow {
                         open.remove(&partition);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     // librdkafka goes on by itself.
                     Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve)
