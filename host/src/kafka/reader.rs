@@ -144,11 +144,10 @@ impl Reader {
                     }
                 }
                 // What is left before the end that was told are marks of transactions, or has gone meanwhile.
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if !follow {
-                        open.remove(&partition);
-                    }
+                Some(Err(KafkaError::PartitionEOF(partition))) if !follow => {
+                    open.remove(&partition);
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     // librdkafka goes on by itself.
                     Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve)
