@@ -19,6 +19,7 @@ pub mod reload;
 pub mod remote;
 mod terminal;
 mod trust;
+mod many;
 pub mod groups;
 pub mod dlt;
 pub mod stored;

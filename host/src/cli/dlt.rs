@@ -11,14 +11,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
+use super::many::{self, content, result, short, text_of};
 use super::remote::{Daemon, Remote, name, print_json, table};
 use super::say;
 use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, PAGE, Page, Search};
 use crate::record::Place;
 use crate::settings::units;
-
-/// Characters of a message in a list.
-pub(super) const SHORT: usize = 120;
 
 /// `tidemill dlt`
 #[derive(Debug, Args)]
@@ -213,7 +211,6 @@ fn list(arguments: &Listing) -> Result<()> {
 fn row(letter: Letter) -> Vec<String> {
     let Letter { place, written, handler, group, of, key, outcome, message, fate, problem } = letter;
     let unknown = || "-".to_owned();
-    let message: String = message.or(problem).unwrap_or_default().chars().take(SHORT).collect();
     vec![
         place,
         written.unwrap_or_else(unknown),
@@ -222,8 +219,7 @@ fn row(letter: Letter) -> Vec<String> {
         text_of(&key),
         fate.map_or_else(unknown, |fated| fated.fate.name().to_owned()),
         outcome.unwrap_or_else(unknown),
-        // One line each.
-        message.split_whitespace().collect::<Vec<_>>().join(" "),
+        short(&message.or(problem).unwrap_or_default()),
     ]
 }
 
@@ -263,25 +259,8 @@ fn told(detail: &Detail) -> Result<String> {
         let number = attempt.get("attempt").map(|number| format!("attempt {number} ")).unwrap_or_default();
         lines.push(format!("          {at} {number}{}: {}", text("outcome"), text("message")));
     }
-    for pair in detail.headers.as_array().into_iter().flatten() {
-        let part = |n: usize| pair.get(n).map(text_of).unwrap_or_default();
-        lines.push(format!("header    {}: {}", part(0), part(1)));
-    }
-    let value = match &detail.value {
-        Json::String(text) => text.clone(),
-        value => serde_json::to_string_pretty(value).context("write JSON")?,
-    };
-    lines.push(format!("value\n{value}"));
+    lines.extend(content(&detail.headers, &detail.value)?);
     Ok(lines.join("\n"))
-}
-
-/// Text as it is, anything else as JSON.
-pub(super) fn text_of(json: &Json) -> String {
-    match json {
-        Json::Null => "-".to_owned(),
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
@@ -318,11 +297,7 @@ fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
         let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
         rows.extend(all.iter().map(|outcome| {
             let Outcome { place, of, handler, error, note } = outcome.clone();
-            let result = match (error, note) {
-                (Some(error), _) => format!("not {done}: {error}"),
-                (None, Some(note)) => format!("{done}; {note}"),
-                (None, None) => done.clone(),
-            };
+            let result = result(&done, error, note);
             vec![place, of.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
         }));
         say(&table(&rows))?;
@@ -374,10 +349,8 @@ fn query(search: &Search) -> String {
         ("key", key),
         ("headers", &headers),
         ("after", after),
+        ("all", &Some(all.to_string())),
+        ("limit", &Some(limit.unwrap_or(PAGE).to_string())),
     ];
-    let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.clone())));
-    let rest = [("all", all.to_string()), ("limit", limit.unwrap_or(PAGE).to_string())];
-    let pairs = named.chain(rest);
-    let pairs = pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
-    pairs.collect::<Vec<_>>().join("&")
+    many::query(named.map(|(name, value)| (name, value.clone())))
 }

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
-use super::dlt::{SHORT, text_of};
+use super::many::{self, content, result, short, text_of};
 use super::remote::{Daemon, Remote, name, print_json, table};
 use super::say;
 use crate::deploy::dead_letters::PAGE;
@@ -201,7 +201,6 @@ fn list(of: Table, arguments: &Listing) -> Result<()> {
 fn line(entry: Entry) -> Vec<String> {
     let Entry { row, handler, kind, topic, source, event_id, key, attempts, at, due, error } = entry;
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let error: String = error.unwrap_or_default().chars().take(SHORT).collect();
     vec![
         row,
         handler,
@@ -213,8 +212,7 @@ fn line(entry: Entry) -> Vec<String> {
         or_none(attempts.map(|attempts| attempts.to_string())),
         or_none(at),
         or_none(due),
-        // One line each.
-        error.split_whitespace().collect::<Vec<_>>().join(" "),
+        short(&error.unwrap_or_default()),
     ]
 }
 
@@ -250,15 +248,7 @@ fn told(detail: &Detail) -> Result<String> {
         let at = attempt.get("at").and_then(Json::as_i64).map(units::show_time).unwrap_or_default();
         lines.push(format!("          {at} {}: {}", text("outcome"), text("message")));
     }
-    for pair in detail.headers.as_array().into_iter().flatten() {
-        let part = |n: usize| pair.get(n).map(text_of).unwrap_or_default();
-        lines.push(format!("header    {}: {}", part(0), part(1)));
-    }
-    let value = match &detail.value {
-        Json::String(text) => text.clone(),
-        value => serde_json::to_string_pretty(value).context("write JSON")?,
-    };
-    lines.push(format!("value\n{value}"));
+    lines.extend(content(&detail.headers, &detail.value)?);
     Ok(lines.join("\n"))
 }
 
@@ -287,11 +277,7 @@ fn tend(of: Table, chosen: &Chosen, verb: &str, to_topic: bool, done: &str) -> R
         let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
         rows.extend(all.iter().map(|outcome| {
             let Outcome { row, source, handler, error, note } = outcome.clone();
-            let result = match (error, note) {
-                (Some(error), _) => format!("not {done}: {error}"),
-                (None, Some(note)) => format!("{done}; {note}"),
-                (None, None) => done.clone(),
-            };
+            let result = result(&done, error, note);
             vec![row, source.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
         }));
         say(&table(&rows))?;
@@ -338,9 +324,8 @@ fn ask(daemon: &Daemon, path: &str, order: &Order) -> Result<Handled> {
 
 fn query(search: &Search) -> String {
     let Search { handler, topic, key, error, limit, after } = search;
-    let named = [("handler", handler), ("topic", topic), ("key", key), ("error", error), ("after", after)];
-    let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.clone())));
-    let pairs = named.chain([("limit", limit.unwrap_or(PAGE).to_string())]);
-    let pairs = pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
-    pairs.collect::<Vec<_>>().join("&")
+    let limit = Some(limit.unwrap_or(PAGE).to_string());
+    let named =
+        [("handler", handler), ("topic", topic), ("key", key), ("error", error), ("after", after), ("limit", &limit)];
+    many::query(named.map(|(name, value)| (name, value.clone())))
 }
