@@ -75,8 +75,8 @@ observe: ## start a Prometheus on 127.0.0.1:9095 for a daemon that runs: metrics
 test: setup-tests ## run all tests
 	@$(MAKE) --no-print-directory host handlers guests
 	@TIDEMILL_BIN=$(CURDIR)/target/release/tidemill TIDEMILL_WASM=$(CURDIR)/target/handlers \
-	  cargo test --locked --manifest-path handlers/Cargo.toml
-	@cargo test --release --locked --workspace
+	  cargo test --locked --no-fail-fast --manifest-path handlers/Cargo.toml
+	@cargo test --release --locked --no-fail-fast --workspace
 
 # The scenarios without the handlers that decide them are a test of the scenarios' own program, which runs itself.
 proof: setup-tests ## run the long tests: many rounds of faults under load; scenarios without their handlers (ARGS=empty); the admin API (ARGS=openapi)

@@ -16,7 +16,7 @@ const BEST: [(Instances, u64); 2] = [(Instances::Fresh, 63), (Instances::Reused,
 const WARM_UP: u64 = 1_000;
 const DELIVERIES: u64 = 5_000;
 
-/// Resident memory of a daemon with two handlers that it has just compiled, in KiB: 32 MiB at best.
+/// Resident memory of a daemon with two handlers that it has just compiled, in KiB: 32 MiB.
 const AT_REST: u64 = 40 << 10;
 
 struct Counting;

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,22 +144,47 @@ impl Engine {
         let kept = fs::File::create(&partial)
             .and_then(|mut file| file.write_all(&code).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&partial, &path));
-        if let Err(error) = kept {
-            tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept: the next start compiles again");
-            let _ = fs::remove_file(&partial);
+        match kept {
+            // From the file, whose pages the system can drop and read again.
+            // SAFETY: as for `cached`.
+            Ok(()) => Ok(unsafe { component::Component::deserialize_file(&self.engine, &path) }?),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept: the next start compiles again");
+                let _ = fs::remove_file(&partial);
+                // SAFETY: `code` was made by this engine above.
+                Ok(unsafe { component::Component::deserialize(&self.engine, &code) }?)
+            }
         }
-        // SAFETY: `code` was made by this engine on the line above.
-        Ok(unsafe { component::Component::deserialize(&self.engine, &code) }?)
     }
 }
 
-/// A compiler leaves some 10 MiB free, which glibc would keep for the process.
+/// A compiler leaves some 10 MiB free, which glibc would keep for the process, and as many of its own code mapped, which nothing else
+/// runs.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, and glibc locks what it looks at.
     unsafe {
         libc::malloc_trim(0)
     };
+    for code in own_code() {
+        let start = std::ptr::with_exposed_provenance_mut(code.start);
+        // SAFETY: code is mapped from a file and never written to, so that a page that is dropped comes back as it was.
+        let _ = unsafe { rustix::mm::madvise(start, code.len(), rustix::mm::Advice::LinuxDontNeed) };
+    }
+}
+
+/// Where the executable's code is mapped, by proc(5).
+fn own_code() -> Vec<Range<usize>> {
+    let (Ok(maps), Ok(executable)) = (fs::read_to_string("/proc/self/maps"), std::env::current_exe()) else {
+        return Vec::new();
+    };
+    let executable = executable.to_string_lossy();
+    let code = maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(&*executable));
+    code.filter_map(|line| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+    })
+    .collect()
 }
 
 impl Drop for Engine {
