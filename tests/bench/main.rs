@@ -8,6 +8,7 @@ mod process;
 mod load;
 mod native;
 mod throughput;
+mod pairs;
 mod mixes;
 mod latency;
 mod ways;
@@ -50,6 +51,9 @@ struct Options {
     /// What full load is for latency, in records a second, where throughput is not measured before it.
     #[arg(long, default_value_t = 25_000.0)]
     full: f64,
+    /// The other build of `pairs`: a `tidemill` of the same contract.
+    #[arg(long, required_if_eq("what", "pairs"))]
+    other: Option<PathBuf>,
     /// How long a soak takes.
     #[arg(long, default_value_t = 60)]
     minutes: u64,
@@ -80,6 +84,10 @@ enum What {
     Latency,
     /// From a record to its event by each way of publishing, and from an order to the end of its saga.
     Ways,
+    /// The host beside itself with traces on: none, one of a hundred and all of them told; only when it is named.
+    Traces,
+    /// The host beside another build of it (`--other`), pair by pair; only when it is named.
+    Pairs,
     /// Requests a second over HTTP.
     Http,
     /// How long the daemon, a handler and the next version of one take to begin.
@@ -130,20 +138,27 @@ fn main() -> Result<()> {
         .into_iter()
         .any(asked)
         || named(What::Growth)
-        || named(What::Soak)
+        || [What::Soak, What::Traces, What::Pairs].into_iter().any(named)
     {
         say("starting Apache Kafka");
         let kafka = Kafka::start(1);
         let mut full = options.full;
+        let settings = options.settings.as_ref().map_or(Ok(String::new()), std::fs::read_to_string);
+        let plan = throughput::Plan {
+            records: options.records,
+            rounds: options.rounds,
+            ordered_ids: options.ordered_ids,
+            settings: settings.context("read the settings")?,
+        };
         if asked(What::Throughput) {
-            let settings = options.settings.as_ref().map_or(Ok(String::new()), std::fs::read_to_string);
-            let plan = throughput::Plan {
-                records: options.records,
-                rounds: options.rounds,
-                ordered_ids: options.ordered_ids,
-                settings: settings.context("read the settings")?,
-            };
             full = throughput::measure(&kafka, &plan, &mut report)?;
+        }
+        if named(What::Traces) {
+            pairs::traces(&kafka, &plan, &mut report)?;
+        }
+        if named(What::Pairs) {
+            let other = options.other.as_deref().context("--other names the other build")?;
+            pairs::builds(&kafka, &plan, other, &mut report)?;
         }
         if asked(What::Mixes) {
             mixes::measure(&kafka, &mut report)?;

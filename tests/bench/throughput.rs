@@ -81,7 +81,8 @@ impl Run {
         records as f64 / self.seconds
     }
 
-    fn processor(&self) -> f64 {
+    /// Processor time of all threads, in seconds.
+    pub(crate) fn processor(&self) -> f64 {
         self.threads.values().sum()
     }
 }
@@ -89,22 +90,20 @@ impl Run {
 /// Measures, and writes what it found into the report. Returns what the host does, in records a second.
 pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result<f64> {
     let Plan { records, rounds, .. } = *plan;
-    kafka.client().create_topic(INPUT, PARTITIONS);
-    let bytes = load::preload(kafka.bootstrap(), INPUT, 1..=records, plan.ordered_ids, 0).context("preload records")?;
-    for warm_up in 1..=WARM_UPS {
-        let topic = format!("bench-out-warm-up-{warm_up}");
-        kafka.client().create_topic(&topic, PARTITIONS);
-        native(kafka, &topic, records).context("warm up")?;
-    }
+    let bytes = prepare(kafka, plan)?;
     let mut runs: [Vec<Run>; 3] = Default::default();
     for round in 1..=rounds {
         for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
             let name = contender.name();
             let topic = format!("bench-out-{name}-{round}");
-            kafka.client().create_topic(&topic, PARTITIONS);
             let run = match contender {
                 Contender::Native => native(kafka, &topic, records),
-                host => run_host(kafka, &topic, host, plan),
+                host => run_host(
+                    kafka,
+                    &topic,
+                    &Host { instances: host.name(), settings: &plan.settings, program: None },
+                    records,
+                ),
             };
             let run = run.with_context(|| format!("{name}, round {round}"))?;
             say(&format!(
@@ -118,6 +117,17 @@ pub(crate) fn measure(kafka: &Kafka, plan: &Plan, report: &mut Report) -> Result
     describe(records, bytes, &runs, report);
     let [fresh, ..] = &runs;
     Ok(median(&fresh.iter().map(|run| run.rate(records)).collect::<Vec<_>>()))
+}
+
+/// Puts the records into Kafka, and lets the broker warm up. Returns their values' bytes.
+pub(crate) fn prepare(kafka: &Kafka, plan: &Plan) -> Result<usize> {
+    kafka.client().create_topic(INPUT, PARTITIONS);
+    let bytes =
+        load::preload(kafka.bootstrap(), INPUT, 1..=plan.records, plan.ordered_ids, 0).context("preload records")?;
+    for warm_up in 1..=WARM_UPS {
+        native(kafka, &format!("bench-out-warm-up-{warm_up}"), plan.records).context("warm up")?;
+    }
+    Ok(bytes)
 }
 
 /// The manifest of `tests/guests/bench` with another name and other topics.
@@ -137,10 +147,24 @@ pub(crate) fn sandbox(kafka: &Kafka, input: &str, output: &str, settings: &str) 
     sandbox
 }
 
-fn run_host(kafka: &Kafka, topic: &str, contender: Contender, plan: &Plan) -> Result<Run> {
-    let records = plan.records;
-    let sandbox = sandbox(kafka, INPUT, topic, &plan.settings);
-    let manifest = format!("instances = \"{}\"\n{}", contender.name(), manifest("bench", INPUT, topic));
+/// A build of the host, and how it runs.
+pub(crate) struct Host<'a> {
+    /// `instances` of the manifest.
+    pub(crate) instances: &'a str,
+    /// More settings.
+    pub(crate) settings: &'a str,
+    /// The build, if it is not the release build.
+    pub(crate) program: Option<&'a Path>,
+}
+
+/// One run of the host, with its events in a new topic.
+pub(crate) fn run_host(kafka: &Kafka, topic: &str, host: &Host<'_>, records: u64) -> Result<Run> {
+    kafka.client().create_topic(topic, PARTITIONS);
+    let mut sandbox = sandbox(kafka, INPUT, topic, host.settings);
+    if let Some(program) = host.program {
+        sandbox.set_program(program);
+    }
+    let manifest = format!("instances = \"{}\"\n{}", host.instances, manifest("bench", INPUT, topic));
     sandbox.deploy_bytes("bench.toml", manifest.as_bytes());
     let mut daemon = Daemon::start(&sandbox);
     let run = watch(kafka, topic, records, daemon.pid())?;
@@ -151,6 +175,7 @@ fn run_host(kafka: &Kafka, topic: &str, contender: Contender, plan: &Plan) -> Re
 }
 
 fn native(kafka: &Kafka, topic: &str, records: u64) -> Result<Run> {
+    kafka.client().create_topic(topic, PARTITIONS);
     let folder = tempfile::tempdir().context("make a folder")?;
     let database = folder.path().join("native.db");
     let native = Native::start(kafka.bootstrap(), INPUT, topic, &database)?;

@@ -43,6 +43,9 @@ impl Span {
 
 #[derive(Default)]
 struct State {
+    /// Whether it forgets what it takes.
+    forgets: bool,
+    taken: u64,
     spans: Vec<Span>,
     /// The headers of each batch.
     batches: Vec<Vec<(String, String)>>,
@@ -60,11 +63,20 @@ impl Collector {
         Self::at("127.0.0.1:0")
     }
 
+    /// Starts one that counts what it is told, and keeps none of it.
+    pub fn forgetful() -> Self {
+        Self::with("127.0.0.1:0", State { forgets: true, ..State::default() })
+    }
+
     /// Starts one at this address.
     pub fn at(address: &str) -> Self {
+        Self::with(address, State::default())
+    }
+
+    fn with(address: &str, state: State) -> Self {
         let listener = TcpListener::bind(address).expect("bind a collector");
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::new(Mutex::new(state));
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -85,6 +97,11 @@ impl Collector {
         self.state.lock().unwrap().spans.clone()
     }
 
+    /// How many spans it was told so far, whether it keeps them or not.
+    pub fn taken(&self) -> u64 {
+        self.state.lock().unwrap().taken
+    }
+
     /// The headers of all batches so far.
     pub fn batches(&self) -> Vec<Vec<(String, String)>> {
         self.state.lock().unwrap().batches.clone()
@@ -102,8 +119,12 @@ fn serve(stream: &TcpStream, shared: &Mutex<State>) {
         assert!(line.starts_with("POST /v1/traces "), "{line}");
         let request = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
         let mut state = shared.lock().unwrap();
-        state.batches.push(headers);
-        for resource in request.resource_spans {
+        let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        state.taken += scopes.map(|scope| scope.spans.len() as u64).sum::<u64>();
+        let kept = if state.forgets { Vec::new() } else { request.resource_spans };
+        let headers = (!state.forgets).then_some(headers);
+        state.batches.extend(headers);
+        for resource in kept {
             let of_resource = tags(resource.resource.unwrap_or_default().attributes);
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 let mut all = of_resource.clone();

@@ -26,6 +26,7 @@ pub struct Sandbox {
     root: PathBuf,
     _temp: Option<TempDir>,
     name: String,
+    program: PathBuf,
     runs: AtomicU32,
 }
 
@@ -41,7 +42,7 @@ impl Sandbox {
             eprintln!("sandbox {name} stays: {}", root.display());
         }
         fs::create_dir(root.join("handlers")).expect("make the handlers folder");
-        Self { root, _temp: temp, name, runs: AtomicU32::new(0) }
+        Self { root, _temp: temp, name, program: program(), runs: AtomicU32::new(0) }
     }
 
     /// One with these files of the example and test handlers: `order`, `notification`, `hostile`.
@@ -103,9 +104,14 @@ impl Sandbox {
         fs::write(self.toml(), text).expect("write tidemill.toml");
     }
 
+    /// Another build of the daemon runs here.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// The program with the sandbox's settings in its environment, and none of the caller's.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEMILL_") {
                 command.env_remove(name);
