@@ -102,17 +102,28 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    fn settle(&self, now: i64) {
-        if let Some((memory, made)) = self.ran {
-            self.meter.ran(memory, made);
-        }
-        if let Some(ending) = self.ending {
-            self.meter.delivered(self.input, ending, self.took);
-        }
-        if let Some((left, written)) = self.left {
-            self.meter.left(left);
-            if let (Left::Done, Some(written)) = (left, written) {
-                self.meter.end_to_end.observe(u64::try_from(now - written).unwrap_or(0));
+    /// Whether the meters take them together.
+    fn is_like(&self, other: &Self) -> bool {
+        let left = |counted: &Self| counted.left.map(|(left, _)| left);
+        Arc::ptr_eq(&self.meter, &other.meter)
+            && (self.input, self.ending, left(self)) == (other.input, other.ending, left(other))
+    }
+
+    /// Notes what a group's deliveries have come to, which was committed at `now`.
+    fn settle(all: &[Self], now: i64) {
+        for like in all.chunk_by(Self::is_like) {
+            let Some(Self { meter, input, ending, left, .. }) = like.first() else { continue };
+            let ran = || like.iter().filter_map(|counted| counted.ran);
+            meter.ran(ran().map(|(memory, _)| memory).max().unwrap_or(0), ran().filter(|(_, made)| *made).count());
+            if let Some(ending) = ending {
+                meter.delivered(*input, *ending, like.iter().map(|counted| counted.took));
+            }
+            if let Some((left, _)) = left {
+                meter.left(*left, like.len() as u64);
+            }
+            if let Some((Left::Done, _)) = left {
+                let written = like.iter().filter_map(|counted| counted.left?.1);
+                meter.end_to_end.observe_all(written.map(|written| u64::try_from(now - written).unwrap_or(0)));
             }
         }
     }
@@ -299,8 +310,7 @@ impl Executor {
             self.meter.unwell.store(false, Ordering::Relaxed);
         }
         if !group.counted.is_empty() {
-            let now = crate::clock::now();
-            group.counted.iter().for_each(|counted| counted.settle(now));
+            Counted::settle(&group.counted, crate::clock::now());
         }
         self.relayed = super::Relayed::default();
         self.committed();

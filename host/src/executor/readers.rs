@@ -120,7 +120,7 @@ fn answer(
     let started = Instant::now();
     let finished = guest::delivery::handle_request(&live.component, connection, context, request);
     let (now, limits) = (Instant::now(), &live.environment.spec.limits);
-    live.meter.ran(finished.memory, finished.made);
+    live.meter.ran(finished.memory, usize::from(finished.made));
     let failing = finished.result.is_err().then_some(limits.failing_cpu);
     spent(live).spend(now - started, now, limits.cpu, failing);
     let connection = finished.connection;
@@ -140,7 +140,7 @@ fn answer(
         Err(Ended::Store(error)) => return Err(error),
     };
     let ending = answer.as_ref().map(drop).map_err(|failure| failure.outcome);
-    live.meter.delivered(meters::Input::Request, ending, now - started);
+    live.meter.delivered(meters::Input::Request, ending, std::iter::once(now - started));
     if let Some(traced) = traced::request(&place, live, request, job.since, &answer, finished.spans) {
         traced.tell(tracer, Instant::now());
     }

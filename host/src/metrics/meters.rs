@@ -165,13 +165,13 @@ impl Handler {
         lock(&self.facts).clone()
     }
 
-    /// A delivery of this kind, which has ended so, took this long.
-    pub fn delivered(&self, input: Input, ending: Ending, took: Duration) {
+    /// Deliveries of this kind, which have all ended so, took this long.
+    pub fn delivered(&self, input: Input, ending: Ending, took: impl ExactSizeIterator<Item = Duration>) {
         let Some(deliveries) = self.deliveries.get(input as usize) else { return };
         if let Some(count) = deliveries.endings.get(place(ending)) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(took.len() as u64, Ordering::Relaxed);
         }
-        deliveries.time.time(took);
+        deliveries.time.times(took);
     }
 
     /// Its deliveries of this kind.
@@ -179,10 +179,10 @@ impl Handler {
         self.deliveries.get(input as usize)
     }
 
-    /// A record was left behind.
-    pub fn left(&self, left: Left) {
+    /// So many records were left behind.
+    pub fn left(&self, left: Left, records: u64) {
         if let Some(count) = self.left.get(left as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(records, Ordering::Relaxed);
         }
     }
 
@@ -191,15 +191,10 @@ impl Handler {
         self.left.get(left as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// A delivery had so many bytes of linear memory, and an instance of its own if one was `made` for it.
-    pub fn ran(&self, memory: usize, made: bool) {
-        // Most have as much as the one before.
-        if memory as u64 > self.memory.load(Ordering::Relaxed) {
-            self.memory.fetch_max(memory as u64, Ordering::Relaxed);
-        }
-        if made {
-            self.instances.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Deliveries had so many bytes of linear memory at most, and so many instances were made for them.
+    pub fn ran(&self, memory: usize, made: usize) {
+        self.memory.fetch_max(memory as u64, Ordering::Relaxed);
+        self.instances.fetch_add(made as u64, Ordering::Relaxed);
     }
 
     /// The most memory that a delivery of the live version has had, bytes.
@@ -273,10 +268,10 @@ impl Relayed {
         Self { published: AtomicU64::new(0), refused: AtomicU64::new(0), time: Histogram::new(&LONG) }
     }
 
-    /// An event was acknowledged at `now` that could have been published `since`, both in milliseconds since the Unix epoch.
-    pub fn acknowledged(&self, since: i64, now: i64) {
-        self.published.fetch_add(1, Ordering::Relaxed);
-        self.time.observe(u64::try_from(now - since).unwrap_or(0));
+    /// Events were acknowledged at `now` that could have been published `since`, all in milliseconds since the Unix epoch.
+    pub fn acknowledged(&self, since: impl ExactSizeIterator<Item = i64>, now: i64) {
+        self.published.fetch_add(since.len() as u64, Ordering::Relaxed);
+        self.time.observe_all(since.map(|since| u64::try_from(now - since).unwrap_or(0)));
     }
 
     /// An event was refused for good.

@@ -325,8 +325,7 @@ impl Source {
         let meter = &self.executor.meter().by_kafka;
         let acknowledged = std::mem::take(&mut self.acknowledged);
         if !acknowledged.is_empty() {
-            let now = crate::clock::now();
-            acknowledged.values().for_each(|ready_at| meter.acknowledged(*ready_at, now));
+            meter.acknowledged(acknowledged.values().copied(), crate::clock::now());
             let ranges = super::ranges(acknowledged.into_keys());
             let _ = self.executor.published(ranges);
         }

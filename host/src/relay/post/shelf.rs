@@ -149,8 +149,7 @@ impl Shelf {
         let meter = &self.executor.meter().by_http;
         let acknowledged = std::mem::take(&mut self.acknowledged);
         if !acknowledged.is_empty() {
-            let now = crate::clock::now();
-            acknowledged.values().for_each(|ready_at| meter.acknowledged(*ready_at, now));
+            meter.acknowledged(acknowledged.values().copied(), crate::clock::now());
             let ranges = super::super::ranges(acknowledged.into_keys());
             let _ = self.executor.published(ranges);
         }
