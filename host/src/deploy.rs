@@ -13,6 +13,7 @@ pub mod page;
 pub mod report;
 pub mod command;
 pub mod groups;
+pub mod many;
 pub mod dead_letters;
 pub mod pausing;
 pub mod stored;

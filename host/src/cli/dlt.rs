@@ -14,7 +14,8 @@ use serde_json::{Value as Json, json};
 use super::many::{self, content, result, short, text_of};
 use super::remote::{Daemon, Remote, name, print_json, table};
 use super::say;
-use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, PAGE, Page, Search};
+use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, Page, Search};
+use crate::deploy::many::PAGE;
 use crate::record::Place;
 use crate::settings::units;
 

@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use super::many::{self, content, result, short, text_of};
 use super::remote::{Daemon, Remote, name, print_json, table};
 use super::say;
-use crate::deploy::dead_letters::PAGE;
+use crate::deploy::many::PAGE;
 use crate::deploy::stored::{Detail, Entry, Handled, Order, Outcome, Page, Search};
 use crate::ledger::stored::{Name, Table};
 use crate::settings::units;

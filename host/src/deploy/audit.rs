@@ -99,6 +99,8 @@ pub(super) struct Told {
     /// What went wrong after it was done.
     pub(super) warning: Option<String>,
     pub(super) detail: Option<String>,
+    /// There was nothing that it could be done with: no line is written.
+    pub(super) nothing: bool,
 }
 
 impl Told {
@@ -158,7 +160,7 @@ impl Audit {
         written.with_context(|| format!("write the audit log {}", self.path.display()))
     }
 
-    /// Does something that is in the log afterwards, whatever comes of it. `act` adds to what is told.
+    /// Does something that is in the log afterwards, whatever comes of it, but where there was nothing to be done. `act` adds to what is told.
     ///
     /// # Errors
     /// It was not done; or it was, and could not be noted.
@@ -172,7 +174,10 @@ impl Audit {
         self.check().context("nothing was done, since it could not be noted")?;
         let done = act(&mut told);
         let error = done.as_ref().err().map(|error| format!("{error:#}"));
-        let Told { handler, version, artifact, file, warning, detail } = told;
+        let Told { handler, version, artifact, file, warning, detail, nothing } = told;
+        if nothing {
+            return done;
+        }
         let line = Act {
             action,
             handler: handler.as_deref(),
@@ -185,8 +190,9 @@ impl Audit {
         };
         let noted = self.write(caller, line);
         let done = done?;
-        noted.with_context(|| {
-            format!("{action} of handler {} was done, and could not be noted", handler.unwrap_or_default())
+        noted.with_context(|| match handler {
+            Some(handler) => format!("{action} of handler {handler} was done, and could not be noted"),
+            None => format!("{action} was done, and could not be noted"),
         })?;
         Ok(done)
     }

@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Deployer;
-use super::audit::{Act, Caller};
+use super::audit::Caller;
 use super::command::{Denied, unknown};
-use super::dead_letters::{PAGE, PAGE_MAX, PLACES_MAX};
+use super::many::{NAMED_MAX, PAGE, PAGE_MAX};
 use crate::executor::{self, Chore, Verb};
 use crate::http::admin::body::{object, whole};
 use crate::ledger::stored::{self, Name, Stored, Table};
@@ -194,32 +194,13 @@ impl Deployer {
         if order.dry_run {
             return self.try_tend(table, verb, order, caller);
         }
-        let audit = &self.around.audit;
-        audit.check().context("nothing was done, since it could not be noted")?;
-        let handled = self.try_tend(table, verb, order, caller);
-        // One of them at least: where a search finds nothing more, nothing was asked for either.
-        if handled.as_ref().is_ok_and(|handled| handled.rows.is_empty()) {
-            return handled;
-        }
-        let (error, detail) = match &handled {
-            Ok(handled) => (None, Some(handled.summary())),
-            Err(error) => (Some(format!("{error:#}")), None),
-        };
         let action = match verb {
             Verb::Replay | Verb::Publish => "replay",
             Verb::Retry => "retry",
             Verb::Discard => "discard",
         };
-        let action = &format!("{action}-{}", table.name());
-        match &detail {
-            Some(done) => tracing::info!(by = caller.name(), done, "{action}"),
-            None => tracing::warn!(by = caller.name(), error, "{action} refused"),
-        }
-        let (ok, error, detail) = (error.is_none(), error.as_deref(), detail.as_deref());
-        let noted = audit.write(caller, Act { action, ok, error, detail, ..Act::default() });
-        let handled = handled?;
-        noted.context("it was done, and could not be noted")?;
-        Ok(handled)
+        let action = format!("{action}-{}", table.name());
+        self.note_many(&action, None, caller, || self.try_tend(table, verb, order, caller), Handled::summary)
     }
 
     fn try_tend(&self, table: Table, verb: Verb, order: &Order, caller: &Caller) -> Result<Handled> {
@@ -234,7 +215,7 @@ impl Deployer {
                 let (outcomes, rows): (Vec<_>, Vec<_>) = found.into_iter().map(named).unzip();
                 (outcomes, rows, next)
             }
-            (None, 1..=PLACES_MAX) => {
+            (None, 1..=NAMED_MAX) => {
                 let names: BTreeSet<Name> =
                     order.rows.iter().map(|text| text.parse().map_err(Denied::Conflict)).collect::<Result<_, _>>()?;
                 let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
@@ -249,7 +230,7 @@ impl Deployer {
                 (outcomes, rows, None)
             }
             _ => {
-                let why = format!("say which rows: 1 to {PLACES_MAX} `rows`, or `matching`");
+                let why = format!("say which rows: 1 to {NAMED_MAX} `rows`, or `matching`");
                 return Err(Denied::Conflict(why).into());
             }
         };
@@ -415,7 +396,7 @@ fn entry(store: &str, row: Stored) -> Entry {
 }
 
 impl Handled {
-    /// For the audit log.
+    /// For the audit log; empty where there was none.
     fn summary(&self) -> String {
         let told = |outcome: &Outcome| {
             let Outcome { row, source, handler, error, .. } = outcome;

@@ -14,8 +14,9 @@ use super::openapi::{self, Shape, of};
 use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
 use crate::deploy::artifact::Parts;
 use crate::deploy::backup::{BackedUp, Wanted};
-use crate::deploy::dead_letters::{self, Detail, Handled, Order, PAGE_MAX, Search};
+use crate::deploy::dead_letters::{self, Detail, Handled, Order, Search};
 use crate::deploy::groups::{Done as Moved, Group, Reset};
+use crate::deploy::many::PAGE_MAX;
 use crate::deploy::page::{self, Page};
 use crate::deploy::pausing::{Paused, Pausing};
 use crate::deploy::report::{Done, Entry, Listed, Published, Report};
@@ -40,7 +41,7 @@ const fn words(shape: Shape) -> Body {
     Body { most: 64 << 10, large: false, media_types: &[JSON], required: true, shape }
 }
 
-/// Up to [`crate::deploy::dead_letters::PLACES_MAX`] places.
+/// Up to [`crate::deploy::many::NAMED_MAX`] places.
 const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Order> };
 /// Up to [`EVENTS_MAX`] events.
 const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Publish> };
