@@ -1,18 +1,15 @@
 //! `tidemill dlt`: dead letters - finding them, looking at one, putting their records back, discarding them.
 //!
-//! Many are done in chunks, each of which the daemon does whole or not at all, so that who ends the command in between has lost and doubled
-//! nothing, and can call it again.
+//! It decides nothing: what can be done with one is the daemon's to say.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::many::{self, content, result, short, text_of};
-use super::remote::{Daemon, Remote, name, print_json, table};
+use super::many::{self, Chunk, How, Line, Part, Work, content, short, text_of};
+use super::remote::{Remote, name, print_json, table};
 use super::say;
 use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, Page, Search};
 use crate::deploy::many::PAGE;
@@ -83,17 +80,8 @@ struct Listing {
     /// Also those that were replayed, published again or discarded.
     #[arg(long)]
     all: bool,
-    /// How many.
-    #[arg(long, value_name = "NUMBER", default_value_t = PAGE as u32, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
-    /// Go on where another list ended, as it says.
-    #[arg(long, value_name = "PLACES")]
-    after: Option<String>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    remote: Remote,
+    part: Part,
 }
 
 #[derive(Debug, Args)]
@@ -119,17 +107,8 @@ struct Chosen {
     all_matching: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Only say what it would do.
-    #[arg(long)]
-    dry_run: bool,
-    /// So many a second at most.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    remote: Remote,
+    how: How,
 }
 
 #[derive(Debug, Args)]
@@ -183,9 +162,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn list(arguments: &Listing) -> Result<()> {
-    let daemon = arguments.remote.daemon()?;
-    let limit = arguments.limit as usize;
-    let mut found = Page { letters: Vec::new(), next: arguments.after.clone() };
+    let daemon = arguments.part.remote.daemon()?;
+    let limit = arguments.part.limit as usize;
+    let mut found = Page { letters: Vec::new(), next: arguments.part.after.clone() };
     // Where few fit, an answer may end before it has found enough.
     loop {
         let search = arguments.filter.search(arguments.all, limit - found.letters.len(), found.next.take());
@@ -196,7 +175,7 @@ fn list(arguments: &Listing) -> Result<()> {
             break;
         }
     }
-    if arguments.json {
+    if arguments.part.json {
         return print_json(&found);
     }
     let head = ["PLACE", "WRITTEN", "HANDLER", "OF", "KEY", "STATE", "OUTCOME", "MESSAGE"];
@@ -271,71 +250,25 @@ fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
     if !chosen.places.is_empty() && chosen.filter.is_given() {
         bail!("filters choose among all (--all-matching); leave them out, or the places");
     }
-    let daemon = chosen.remote.daemon()?;
-    let chunk = chosen.rate.map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
-    let mut all: Vec<Outcome> = Vec::new();
-    let ended = in_chunks(chosen, chunk, |order_of| {
-        let began = Instant::now();
-        let order = Order { dry_run: chosen.dry_run, ..order_of(order.clone()) };
-        let handled = ask(&daemon, verb, &order)?;
-        let count = handled.letters.len();
-        all.extend(handled.letters);
-        let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
-        if handled.next.is_some() || all.len() > count {
-            eprintln!("{} {done}, {failed} not", all.len() - failed);
-        }
-        if let Some(rate) = chosen.rate {
-            let takes = Duration::from_secs_f64(count as f64 / f64::from(rate));
-            std::thread::sleep(takes.saturating_sub(began.elapsed()));
-        }
-        Ok(handled.next)
-    });
-    let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
-    if chosen.json {
-        print_json(&all)?;
-    } else if !all.is_empty() {
-        let mut rows = vec![["PLACE", "OF", "HANDLER", "RESULT"].map(str::to_owned).to_vec()];
-        let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
-        rows.extend(all.iter().map(|outcome| {
-            let Outcome { place, of, handler, error, note } = outcome.clone();
-            let result = result(&done, error, note);
-            vec![place, of.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
-        }));
-        say(&table(&rows))?;
-    } else if ended.is_ok() {
-        eprintln!("there are no such dead letters");
-    }
-    ended.with_context(|| match all.len() {
-        0 => format!("{verb} dead letters"),
-        count => format!("{count} dead letters were seen to, and no more; call it again for the rest"),
-    })?;
-    if failed > 0 {
-        bail!("{failed} of {} dead letters: not {done}, as said of each", all.len());
-    }
-    Ok(())
+    let order = Order { dry_run: chosen.how.dry_run, ..order };
+    let path = format!("dead-letters/{verb}");
+    let Chosen { places: names, all_matching, .. } = chosen;
+    let work = Work { what: "dead letters", head: "PLACE", verb, done, names, all_matching: *all_matching };
+    many::run(&work, &chosen.how, line, |daemon, chunk| {
+        let order = match chunk {
+            Chunk::Named(places) => Order { places: places.to_vec(), ..order.clone() },
+            Chunk::Found { limit, after } => {
+                Order { matching: Some(chosen.filter.search(false, limit, after)), ..order.clone() }
+            }
+        };
+        let Handled { letters, next } = many::order(daemon, &path, &order)?;
+        Ok((letters, next))
+    })
 }
 
-/// Goes through those that are chosen; `run` does a chunk, which it is told how to order, and says where a search goes on.
-fn in_chunks(
-    chosen: &Chosen,
-    chunk: usize,
-    mut run: impl FnMut(&dyn Fn(Order) -> Order) -> Result<Option<String>>,
-) -> Result<()> {
-    for places in chosen.places.chunks(chunk) {
-        run(&|order| Order { places: places.to_vec(), ..order })?;
-    }
-    let (mut more, mut after) = (chosen.all_matching, None);
-    while more {
-        let search = chosen.filter.search(false, chunk, after);
-        after = run(&|order| Order { matching: Some(search.clone()), ..order })?;
-        more = after.is_some();
-    }
-    Ok(())
-}
-
-fn ask(daemon: &Daemon, verb: &str, order: &Order) -> Result<Handled> {
-    let body = serde_json::to_vec(&json!(order)).context("write JSON")?;
-    daemon.ask(Method::POST, &format!("dead-letters/{verb}"), Some(("application/json", body)))
+fn line(outcome: &Outcome) -> Line {
+    let Outcome { place: name, of, handler, error, note } = outcome.clone();
+    Line { name, of, handler, error, note }
 }
 
 fn query(search: &Search) -> String {

@@ -1,19 +1,16 @@
 //! `tidemill fallback`, `tidemill outbox`, `tidemill pending`: what lies in the stores - finding it, looking at it, putting it back, trying
 //! it now, taking it out.
 //!
-//! Many are done in chunks, each of which a store does whole or not at all, so that who ends the command in between has lost and doubled
-//! nothing, and can call it again.
+//! It decides nothing: what can be done with one is the daemon's to say.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::many::{self, content, result, short, text_of};
-use super::remote::{Daemon, Remote, name, print_json, table};
+use super::many::{self, Chunk, How, Line, Part, Work, content, short, text_of};
+use super::remote::{Remote, name, print_json, table};
 use super::say;
 use crate::deploy::many::PAGE;
 use crate::deploy::stored::{Detail, Entry, Handled, Order, Outcome, Page, Search};
@@ -91,17 +88,8 @@ impl Filter {
 struct Listing {
     #[command(flatten)]
     filter: Filter,
-    /// How many.
-    #[arg(long, value_name = "NUMBER", default_value_t = PAGE as u32, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
-    /// Go on where another list ended, as it says.
-    #[arg(long, value_name = "PLACES")]
-    after: Option<String>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    remote: Remote,
+    part: Part,
 }
 
 #[derive(Debug, Args)]
@@ -127,17 +115,8 @@ struct Chosen {
     all_matching: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Only say what it would do.
-    #[arg(long)]
-    dry_run: bool,
-    /// So many a second at most.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    remote: Remote,
+    how: How,
 }
 
 #[derive(Debug, Args)]
@@ -181,16 +160,16 @@ pub(super) fn waiting(of: Table, arguments: &Waiting) -> Result<()> {
 }
 
 fn list(of: Table, arguments: &Listing) -> Result<()> {
-    let search = arguments.filter.search(arguments.limit as usize, arguments.after.clone());
+    let search = arguments.filter.search(arguments.part.limit as usize, arguments.part.after.clone());
     let path = format!("{}?{}", of.name(), query(&search));
-    let found: Page = arguments.remote.daemon()?.ask(Method::GET, &path, None)?;
-    if arguments.json {
+    let found: Page = arguments.part.remote.daemon()?.ask(Method::GET, &path, None)?;
+    if arguments.part.json {
         return print_json(&found);
     }
     let at = if of == Table::Pending { "WRITTEN" } else { "SINCE" };
     let head = ["ROW", "HANDLER", "KIND", "TOPIC", "OF", "EVENT", "KEY", "ATTEMPTS", at, "DUE", "ERROR"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(found.rows.into_iter().map(line));
+    rows.extend(found.rows.into_iter().map(cells));
     say(&table(&rows))?;
     if let Some(next) = found.next {
         eprintln!("there may be more: --after {next}");
@@ -198,7 +177,7 @@ fn list(of: Table, arguments: &Listing) -> Result<()> {
     Ok(())
 }
 
-fn line(entry: Entry) -> Vec<String> {
+fn cells(entry: Entry) -> Vec<String> {
     let Entry { row, handler, kind, topic, source, event_id, key, attempts, at, due, error } = entry;
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
@@ -259,67 +238,23 @@ fn tend(of: Table, chosen: &Chosen, verb: &str, to_topic: bool, done: &str) -> R
     if !chosen.rows.is_empty() && chosen.filter.is_given() {
         bail!("filters choose among all (--all-matching); leave them out, or the rows");
     }
-    let daemon = chosen.remote.daemon()?;
-    let mut all: Vec<Outcome> = Vec::new();
     let path = format!("{}/{verb}", of.name());
-    let ended = in_chunks(chosen, |order| {
-        let order = Order { to_topic, dry_run: chosen.dry_run, ..order };
-        let Handled { rows, next } = ask(&daemon, &path, &order)?;
-        let count = rows.len();
-        all.extend(rows);
-        Ok((count, next))
-    });
-    let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
-    if chosen.json {
-        print_json(&all)?;
-    } else if !all.is_empty() {
-        let mut rows = vec![["ROW", "OF", "HANDLER", "RESULT"].map(str::to_owned).to_vec()];
-        let done = if chosen.dry_run { format!("would be {done}") } else { done.to_owned() };
-        rows.extend(all.iter().map(|outcome| {
-            let Outcome { row, source, handler, error, note } = outcome.clone();
-            let result = result(&done, error, note);
-            vec![row, source.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
-        }));
-        say(&table(&rows))?;
-    } else if ended.is_ok() {
-        eprintln!("there are no such rows");
-    }
-    ended.with_context(|| match all.len() {
-        0 => format!("{verb} rows"),
-        count => format!("{count} rows were seen to, and no more; call it again for the rest"),
-    })?;
-    if failed > 0 {
-        bail!("{failed} of {} rows: not {done}, as said of each", all.len());
-    }
-    Ok(())
+    let Chosen { rows: names, all_matching, .. } = chosen;
+    let work = Work { what: "rows", head: "ROW", verb, done, names, all_matching: *all_matching };
+    many::run(&work, &chosen.how, line, |daemon, chunk| {
+        let order = Order { to_topic, dry_run: chosen.how.dry_run, ..Order::default() };
+        let order = match chunk {
+            Chunk::Named(rows) => Order { rows: rows.to_vec(), ..order },
+            Chunk::Found { limit, after } => Order { matching: Some(chosen.filter.search(limit, after)), ..order },
+        };
+        let Handled { rows, next } = many::order(daemon, &path, &order)?;
+        Ok((rows, next))
+    })
 }
 
-/// Goes through those that are chosen; `run` does a chunk, and says how many they were and where a search goes on.
-fn in_chunks(chosen: &Chosen, mut run: impl FnMut(Order) -> Result<(usize, Option<String>)>) -> Result<()> {
-    let chunk = chosen.rate.map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
-    let mut run = |order: Order| {
-        let began = Instant::now();
-        let (count, next) = run(order)?;
-        if let Some(rate) = chosen.rate {
-            let takes = Duration::from_secs_f64(count as f64 / f64::from(rate));
-            std::thread::sleep(takes.saturating_sub(began.elapsed()));
-        }
-        anyhow::Ok(next)
-    };
-    for rows in chosen.rows.chunks(chunk) {
-        run(Order { rows: rows.to_vec(), ..Order::default() })?;
-    }
-    let (mut more, mut after) = (chosen.all_matching, None);
-    while more {
-        after = run(Order { matching: Some(chosen.filter.search(chunk, after)), ..Order::default() })?;
-        more = after.is_some();
-    }
-    Ok(())
-}
-
-fn ask(daemon: &Daemon, path: &str, order: &Order) -> Result<Handled> {
-    let body = serde_json::to_vec(&json!(order)).context("write JSON")?;
-    daemon.ask(Method::POST, path, Some(("application/json", body)))
+fn line(outcome: &Outcome) -> Line {
+    let Outcome { row: name, source: of, handler, error, note } = outcome.clone();
+    Line { name, of, handler, error, note }
 }
 
 fn query(search: &Search) -> String {
