@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{Config, say};
+use crate::deploy::stores;
 use crate::host::folder::Folder;
 use crate::ledger::{deployment, offset, schema};
 use crate::store::Connection;
@@ -30,12 +31,7 @@ pub struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let settings = arguments.config.load()?;
     let _held = Folder::open(&settings.data).context("adopt needs the daemon to be stopped")?;
-    let folder = settings.data.join("stores");
-    for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "db") {
-            continue;
-        }
+    for (_, path) in stores::files(&settings.data)? {
         let connection = Connection::open_writer(&path, true)?;
         schema::prepare(&connection)?;
         if !deployment::last_live(&connection)?.iter().any(|live| live.handler == arguments.handler) {

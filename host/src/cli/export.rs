@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::remote::name;
 use super::{Config, say_more};
-use crate::deploy::audit;
+use crate::deploy::{audit, stores};
 use crate::ledger::listing::{Holds, LISTINGS, Listing};
 use crate::ledger::schema;
 use crate::rig::wire;
@@ -51,7 +51,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let data = arguments.config.load()?.data;
     let handler = arguments.handler.as_deref();
     let Some(listing) = Listing::named(&arguments.listing) else { return export_audit(&data, handler) };
-    for (name, path) in stores(&data)? {
+    let none = || {
+        format!("{} is no data folder (`data`): name the settings with --config, or set TIDEMILL_DATA", data.display())
+    };
+    for (name, path) in stores::files(&data).with_context(none)? {
         if arguments.store.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
@@ -73,25 +76,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The stores of a data folder, by name.
-///
-/// # Errors
-/// There is no data folder.
-fn stores(data: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let folder = data.join("stores");
-    let entries = std::fs::read_dir(&folder).with_context(|| {
-        format!("{} is no data folder (`data`): name the settings with --config, or set TIDEMILL_DATA", data.display())
-    })?;
-    let mut found = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if let (Some("db"), Some(stem)) = (path.extension().and_then(|e| e.to_str()), path.file_stem()) {
-            found.push((stem.to_string_lossy().into_owned(), path));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 fn object(listing: &Listing, store: &str, row: &Row<'_>) -> Result<Map<String, Json>, store::Error> {

@@ -15,6 +15,7 @@ use super::remote::{name, print_json};
 use super::{Config, say};
 use crate::deploy;
 use crate::deploy::artifact::Artifact;
+use crate::deploy::stores;
 use crate::deploy::versions::Versions;
 use crate::guest::Engine;
 use crate::kafka::dead_letter;
@@ -159,14 +160,10 @@ fn version(on: &str, settings: &Settings, scratch: &Path) -> Result<Version> {
 
 /// A version that the data folder keeps: the one of this number, or the one that was live last.
 fn kept(handler: &str, number: Option<i64>, settings: &Settings) -> Result<Artifact> {
-    let folder = settings.data.join("stores");
-    let files = std::fs::read_dir(&folder).with_context(|| {
-        format!(
-            "there is no file {handler}, and the data folder has no stores to look for a handler in (read {})",
-            folder.display()
-        )
+    let files = stores::files(&settings.data).with_context(|| {
+        format!("there is no file {handler}, and the data folder has no stores to look for a handler in")
     })?;
-    for file in files.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "db")) {
+    for (_, file) in files {
         let rows = deployment::history(&Connection::open_reader(&file)?, handler)?;
         if rows.is_empty() {
             continue;
@@ -182,5 +179,5 @@ fn kept(handler: &str, number: Option<i64>, settings: &Settings) -> Result<Artif
             row.artifact.with_context(|| format!("version {} is from before versions were kept", row.version))?;
         return Versions::of(&settings.data).read(&artifact);
     }
-    bail!("there is no file {handler}, and no store in {} knows a handler of that name", folder.display())
+    bail!("there is no file {handler}, and no store in {} knows a handler of that name", settings.data.display())
 }

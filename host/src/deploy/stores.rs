@@ -17,6 +17,8 @@ use crate::relay;
 use crate::settings::Settings;
 use crate::store::Connection;
 
+/// Where they are in the data folder.
+const FOLDER: &str = "stores";
 /// More stores than this would need more instances than the pool has.
 const MAX: usize = 400;
 
@@ -58,24 +60,35 @@ pub struct Pin {
     pub instead_of: String,
 }
 
+/// The stores of a data folder: their names, by which they are sorted, and their files.
+///
+/// # Errors
+/// It has no folder of stores, or that cannot be read.
+pub fn files(data: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let folder = data.join(FOLDER);
+    let read = || format!("read {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension().is_some_and(|extension| extension == "db")
+            && let Some(stem) = path.file_stem()
+        {
+            found.push((stem.to_string_lossy().into_owned(), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 impl Stores {
     /// Opens all stores of the data folder.
     pub fn open_all(settings: &Settings, relay: relay::Handle, outside: Outside) -> Result<Self> {
-        let folder = settings.data.join("stores");
-        let read = || format!("read {}", folder.display());
-        std::fs::create_dir_all(&folder).with_context(read)?;
-        let mut names: Vec<String> = Vec::new();
-        for entry in std::fs::read_dir(&folder).with_context(read)? {
-            let path = entry.with_context(read)?.path();
-            if path.extension().is_some_and(|extension| extension == "db")
-                && let Some(stem) = path.file_stem()
-            {
-                names.push(stem.to_string_lossy().into_owned());
-            }
-        }
+        let folder = settings.data.join(FOLDER);
+        std::fs::create_dir_all(&folder).with_context(|| format!("read {}", folder.display()))?;
+        let files = files(&settings.data)?;
         let (open, listed, last_seen) = (Mutex::default(), Mutex::default(), Mutex::default());
         let stores = Self { folder, settings: settings.clone(), relay, outside, open, listed, last_seen };
-        for name in names {
+        for (name, _) in files {
             let (_, path) = stores.open(&name)?;
             let known = deployment::last_live(&Connection::open_reader(&path)?)?;
             let mut seen = stores.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
