@@ -256,6 +256,11 @@ fn h1_listings_of_the_admin_api_come_in_parts() {
         ("handlers?cursor=hostile".to_owned(), "`cursor` is none of this listing"),
         (format!("groups?cursor={of_handlers}"), "`cursor` is none of this listing"),
         (format!("handlers/hostile/versions?cursor={of_handlers}"), "`cursor` is none of this listing"),
+        (format!("dead-letters?cursor={of_handlers}"), "`cursor` is none of this listing"),
+        ("dead-letters?limit=0".to_owned(), "`limit` is a number from 1 to 1000"),
+        ("dead-letters?after=x".to_owned(), "`after` is not known in this query"),
+        (format!("outbox?cursor={of_handlers}"), "`cursor` is none of this listing"),
+        ("outbox?limit=1001".to_owned(), "`limit` is a number from 1 to 1000"),
         ("handlers/hostile?limit=1".to_owned(), "`limit` is not known in this query"),
     ] {
         let detail = said(&sandbox.admin("GET", &path).send().expect_status(400));

@@ -42,7 +42,7 @@ fn json_of(sandbox: &Sandbox, arguments: &[&str]) -> Value {
 
 /// The dead letters that a list has.
 fn list(sandbox: &Sandbox, arguments: &[&str]) -> Vec<Value> {
-    json_of(sandbox, &[&["list"], arguments].concat())["letters"].as_array().unwrap().clone()
+    json_of(sandbox, &[&["list"], arguments].concat())["items"].as_array().unwrap().clone()
 }
 
 fn of(letter: &Value, field: &str) -> String {
@@ -256,12 +256,12 @@ fn h3_dead_letters_are_found_by_what_they_are_shown_and_discarded_and_a_dry_run_
 
     // In pages.
     let first = json_of(&sandbox, &["list", "--limit", "2"]);
-    let (next, page) = (of(&first, "next"), first["letters"].as_array().unwrap().clone());
+    let (next, page) = (of(&first, "next"), first["items"].as_array().unwrap().clone());
     client.produce("hostile-in", &reject("not there when the first page was read").partition(0));
     eventually(LONG, "a fourth", || client.consume_all("hostile-in.DLT").len() == 4);
-    let second = json_of(&sandbox, &["list", "--limit", "2", "--after", &next]);
+    let second = json_of(&sandbox, &["list", "--limit", "2", "--cursor", &next]);
     assert_eq!(second["next"], Value::Null);
-    let pages: Vec<Value> = [&page[..], second["letters"].as_array().unwrap()].concat();
+    let pages: Vec<Value> = [&page[..], second["items"].as_array().unwrap()].concat();
     assert_eq!(pages, list(&sandbox, &[])[..3]);
 
     // All of one.

@@ -39,7 +39,7 @@ fn h1_the_admin_api_keeps_to_its_description_whatever_it_is_asked() {
     daemon.client().produce("hostile-in", &told("refused", "reject"));
     eventually(LONG, "there is a dead letter", || {
         let found = sandbox.admin("GET", "dead-letters?handler=hostile").send().expect_status(200).json();
-        !found["letters"].as_array().unwrap().is_empty()
+        !found["items"].as_array().unwrap().is_empty()
     });
     let events = json!({ "events": [{ "destination": "out", "value": "{}" }] }).to_string();
     sandbox.admin("POST", "handlers/hostile/events").body(&events).send().expect_status(200);

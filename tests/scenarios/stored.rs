@@ -35,7 +35,7 @@ fn json_of(sandbox: &Sandbox, words: &str) -> Value {
 
 /// The rows that a list has.
 fn list(sandbox: &Sandbox, words: &str) -> Vec<Value> {
-    json_of(sandbox, words)["rows"].as_array().unwrap().clone()
+    json_of(sandbox, words)["items"].as_array().unwrap().clone()
 }
 
 fn row(entry: &Value) -> &str {
@@ -89,7 +89,7 @@ fn h3_what_is_in_the_fallback_goes_back_to_its_handler_whole_and_never_to_a_dlt_
         assert_eq!(list(&sandbox, &format!("fallback list {words}")).len(), count, "{words}");
     }
     let next = json_of(&sandbox, "fallback list --limit 1")["next"].as_str().unwrap().to_owned();
-    assert_eq!(list(&sandbox, &format!("fallback list --after {next}")), all[1..]);
+    assert_eq!(list(&sandbox, &format!("fallback list --cursor {next}")), all[1..]);
     let shown = done(&sandbox, &format!("fallback show {}", row(&all[0])));
     assert!(shown.contains("header    trace: a") && shown.contains("\"id\": \"a\""), "{shown}");
 

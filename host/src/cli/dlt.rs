@@ -9,10 +9,9 @@ use reqwest::Method;
 use serde_json::Value as Json;
 
 use super::many::{self, Chunk, How, Line, Part, Work, content, short, text_of};
-use super::remote::{Remote, name, print_json, table};
+use super::remote::{Remote, name, print_json};
 use super::say;
-use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, Page, Search};
-use crate::deploy::many::PAGE;
+use crate::deploy::dead_letters::{Detail, Handled, Letter, Order, Outcome, Search};
 use crate::record::Place;
 use crate::settings::units;
 
@@ -62,9 +61,9 @@ struct Filter {
 }
 
 impl Filter {
-    fn search(&self, all: bool, limit: usize, after: Option<String>) -> Search {
+    fn search(&self, limit: usize, cursor: Option<String>) -> Search {
         let Self { handler, topic, error, since, until, key, headers } = self.clone();
-        Search { handler, topic, error, since, until, key, headers, all, limit: Some(limit), after }
+        Search { handler, topic, error, since, until, key, headers, all: false, limit: Some(limit), cursor }
     }
 
     fn is_given(&self) -> bool {
@@ -162,30 +161,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn list(arguments: &Listing) -> Result<()> {
-    let daemon = arguments.part.remote.daemon()?;
-    let limit = arguments.part.limit as usize;
-    let mut found = Page { letters: Vec::new(), next: arguments.part.after.clone() };
-    // Where few fit, an answer may end before it has found enough.
-    loop {
-        let search = arguments.filter.search(arguments.all, limit - found.letters.len(), found.next.take());
-        let page: Page = daemon.ask(Method::GET, &format!("dead-letters?{}", query(&search)), None)?;
-        found.letters.extend(page.letters);
-        found.next = page.next;
-        if found.next.is_none() || found.letters.len() >= limit {
-            break;
-        }
-    }
-    if arguments.part.json {
-        return print_json(&found);
-    }
+    let Listing { filter, all, part } = arguments;
+    let Filter { handler, topic, error, since, until, key, headers } = filter.clone();
+    let headers = Some(headers.join("\n")).filter(|headers| !headers.is_empty());
+    let filters = [
+        ("handler", handler),
+        ("topic", topic),
+        ("error", error),
+        ("since", since),
+        ("until", until),
+        ("key", key),
+        ("headers", headers),
+        ("all", Some(all.to_string())),
+    ];
     let head = ["PLACE", "WRITTEN", "HANDLER", "OF", "KEY", "STATE", "OUTCOME", "MESSAGE"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(found.letters.into_iter().map(row));
-    say(&table(&rows))?;
-    if let Some(next) = found.next {
-        eprintln!("there are more: --after {next}");
-    }
-    Ok(())
+    many::list(part, "dead-letters", &filters, head, row)
 }
 
 fn row(letter: Letter) -> Vec<String> {
@@ -257,8 +247,8 @@ fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
     many::run(&work, &chosen.how, line, |daemon, chunk| {
         let order = match chunk {
             Chunk::Named(places) => Order { places: places.to_vec(), ..order.clone() },
-            Chunk::Found { limit, after } => {
-                Order { matching: Some(chosen.filter.search(false, limit, after)), ..order.clone() }
+            Chunk::Found { limit, cursor } => {
+                Order { matching: Some(chosen.filter.search(limit, cursor)), ..order.clone() }
             }
         };
         let Handled { letters, next } = many::order(daemon, &path, &order)?;
@@ -269,22 +259,4 @@ fn handle(chosen: &Chosen, verb: &str, order: Order, done: &str) -> Result<()> {
 fn line(outcome: &Outcome) -> Line {
     let Outcome { place: name, of, handler, error, note } = outcome.clone();
     Line { name, of, handler, error, note }
-}
-
-fn query(search: &Search) -> String {
-    let Search { handler, topic, error, since, until, key, headers, all, limit, after } = search;
-    let headers = Some(headers.join("\n")).filter(|headers| !headers.is_empty());
-    let named = [
-        ("handler", handler),
-        ("topic", topic),
-        ("error", error),
-        ("since", since),
-        ("until", until),
-        ("key", key),
-        ("headers", &headers),
-        ("after", after),
-        ("all", &Some(all.to_string())),
-        ("limit", &Some(limit.unwrap_or(PAGE).to_string())),
-    ];
-    many::query(named.map(|(name, value)| (name, value.clone())))
 }

@@ -16,7 +16,8 @@ use serde_json::Value as Json;
 
 use super::remote::{Daemon, Remote, print_json, table};
 use super::say;
-use crate::deploy::many::PAGE;
+use crate::deploy::page::{MAX, Page, USUAL};
+use crate::http::admin::operation::{CURSOR, LIMIT};
 
 /// Characters of a message in a list.
 const SHORT: usize = 120;
@@ -25,11 +26,11 @@ const SHORT: usize = 120;
 #[derive(Debug, Args)]
 pub(super) struct Part {
     /// How many.
-    #[arg(long, value_name = "NUMBER", default_value_t = PAGE as u32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = USUAL as u32, value_parser = clap::value_parser!(u32).range(1..=MAX as i64))]
     pub(super) limit: u32,
     /// Go on where another list ended, as it says.
-    #[arg(long, value_name = "PLACES")]
-    pub(super) after: Option<String>,
+    #[arg(long)]
+    pub(super) cursor: Option<String>,
     /// Print the answer as JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -72,7 +73,7 @@ pub(super) enum Chunk<'a> {
     /// By their names.
     Named(&'a [String]),
     /// So many that a search finds, from where it ended before.
-    Found { limit: usize, after: Option<String> },
+    Found { limit: usize, cursor: Option<String> },
 }
 
 /// What came of one.
@@ -115,6 +116,42 @@ pub(super) fn content(headers: &Json, value: &Json) -> Result<Vec<String>> {
     };
     lines.push(format!("value\n{value}"));
     Ok(lines)
+}
+
+/// Asks for a part of a listing and prints it: below `head` the `cells` of each.
+///
+/// # Errors
+/// As [`Daemon::ask`].
+pub(super) fn list<T: DeserializeOwned + Serialize, const N: usize>(
+    part: &Part,
+    path: &str,
+    filters: &[(&str, Option<String>)],
+    head: [&str; N],
+    cells: fn(T) -> Vec<String>,
+) -> Result<()> {
+    let (daemon, limit) = (part.remote.daemon()?, part.limit as usize);
+    let mut found: Page<T> = Page { items: Vec::new(), next: part.cursor.clone() };
+    // Where few fit, an answer may end before it has found enough.
+    loop {
+        let asked = [(LIMIT, Some((limit - found.items.len()).to_string())), (CURSOR, found.next.take())];
+        let query = query(filters.iter().cloned().chain(asked));
+        let page: Page<T> = daemon.ask(Method::GET, &format!("{path}?{query}"), None)?;
+        found.items.extend(page.items);
+        found.next = page.next;
+        if found.next.is_none() || found.items.len() >= limit {
+            break;
+        }
+    }
+    if part.json {
+        return print_json(&found);
+    }
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(found.items.into_iter().map(cells));
+    say(&table(&rows))?;
+    if let Some(next) = found.next {
+        eprintln!("there may be more: --cursor {next}");
+    }
+    Ok(())
 }
 
 /// Does it, and tells what came of each. `ask` does a chunk, and says where a search goes on; `line` tells of one.
@@ -173,7 +210,7 @@ fn in_chunks(
     rate: Option<u32>,
     mut run: impl FnMut(Chunk<'_>) -> Result<(usize, Option<String>)>,
 ) -> Result<()> {
-    let limit = rate.map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
+    let limit = rate.map_or(USUAL, |rate| (rate as usize).clamp(1, USUAL));
     let mut run = |chunk: Chunk<'_>| {
         let began = Instant::now();
         let (count, next) = run(chunk)?;
@@ -186,10 +223,10 @@ fn in_chunks(
     for names in names.chunks(limit) {
         run(Chunk::Named(names))?;
     }
-    let (mut more, mut after) = (all_matching, None);
+    let (mut more, mut cursor) = (all_matching, None);
     while more {
-        after = run(Chunk::Found { limit, after })?;
-        more = after.is_some();
+        cursor = run(Chunk::Found { limit, cursor })?;
+        more = cursor.is_some();
     }
     Ok(())
 }
@@ -213,7 +250,7 @@ pub(super) fn order<T: DeserializeOwned>(daemon: &Daemon, path: &str, order: &im
 }
 
 /// A query of what is given.
-pub(super) fn query<'a>(named: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+fn query<'a>(named: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let pair = |(name, value): (&str, Option<String>)| {
         Some(format!("{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC)))
     };

@@ -10,10 +10,9 @@ use reqwest::Method;
 use serde_json::Value as Json;
 
 use super::many::{self, Chunk, How, Line, Part, Work, content, short, text_of};
-use super::remote::{Remote, name, print_json, table};
+use super::remote::{Remote, name, print_json};
 use super::say;
-use crate::deploy::many::PAGE;
-use crate::deploy::stored::{Detail, Entry, Handled, Order, Outcome, Page, Search};
+use crate::deploy::stored::{Detail, Entry, Handled, Order, Outcome, Search};
 use crate::ledger::stored::{Name, Table};
 use crate::settings::units;
 
@@ -73,9 +72,9 @@ struct Filter {
 }
 
 impl Filter {
-    fn search(&self, limit: usize, after: Option<String>) -> Search {
+    fn search(&self, limit: usize, cursor: Option<String>) -> Search {
         let Self { handler, topic, key, error } = self.clone();
-        Search { handler, topic, key, error, limit: Some(limit), after }
+        Search { handler, topic, key, error, limit: Some(limit), cursor }
     }
 
     fn is_given(&self) -> bool {
@@ -160,21 +159,11 @@ pub(super) fn waiting(of: Table, arguments: &Waiting) -> Result<()> {
 }
 
 fn list(of: Table, arguments: &Listing) -> Result<()> {
-    let search = arguments.filter.search(arguments.part.limit as usize, arguments.part.after.clone());
-    let path = format!("{}?{}", of.name(), query(&search));
-    let found: Page = arguments.part.remote.daemon()?.ask(Method::GET, &path, None)?;
-    if arguments.part.json {
-        return print_json(&found);
-    }
+    let Filter { handler, topic, key, error } = arguments.filter.clone();
+    let filters = [("handler", handler), ("topic", topic), ("key", key), ("error", error)];
     let at = if of == Table::Pending { "WRITTEN" } else { "SINCE" };
     let head = ["ROW", "HANDLER", "KIND", "TOPIC", "OF", "EVENT", "KEY", "ATTEMPTS", at, "DUE", "ERROR"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(found.rows.into_iter().map(cells));
-    say(&table(&rows))?;
-    if let Some(next) = found.next {
-        eprintln!("there may be more: --after {next}");
-    }
-    Ok(())
+    many::list(&arguments.part, of.name(), &filters, head, cells)
 }
 
 fn cells(entry: Entry) -> Vec<String> {
@@ -245,7 +234,7 @@ fn tend(of: Table, chosen: &Chosen, verb: &str, to_topic: bool, done: &str) -> R
         let order = Order { to_topic, dry_run: chosen.how.dry_run, ..Order::default() };
         let order = match chunk {
             Chunk::Named(rows) => Order { rows: rows.to_vec(), ..order },
-            Chunk::Found { limit, after } => Order { matching: Some(chosen.filter.search(limit, after)), ..order },
+            Chunk::Found { limit, cursor } => Order { matching: Some(chosen.filter.search(limit, cursor)), ..order },
         };
         let Handled { rows, next } = many::order(daemon, &path, &order)?;
         Ok((rows, next))
@@ -255,12 +244,4 @@ fn tend(of: Table, chosen: &Chosen, verb: &str, to_topic: bool, done: &str) -> R
 fn line(outcome: &Outcome) -> Line {
     let Outcome { row: name, source: of, handler, error, note } = outcome.clone();
     Line { name, of, handler, error, note }
-}
-
-fn query(search: &Search) -> String {
-    let Search { handler, topic, key, error, limit, after } = search;
-    let limit = Some(limit.unwrap_or(PAGE).to_string());
-    let named =
-        [("handler", handler), ("topic", topic), ("key", key), ("error", error), ("after", after), ("limit", &limit)];
-    many::query(named.map(|(name, value)| (name, value.clone())))
 }

@@ -14,6 +14,9 @@ use serde_json::Value as Json;
 use crate::http::admin::body::{object, whole};
 use crate::ledger::letter::Fate;
 
+/// By which cursors of dead letters are told from those of other listings.
+pub const LISTING: &str = "dead-letters";
+
 /// Which dead letters. Each part leaves out what it does not fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "DeadLetterSearch")]
@@ -35,11 +38,11 @@ pub struct Search {
     pub headers: Vec<String>,
     /// Also those that were replayed, published or discarded.
     pub all: bool,
-    /// So many, [`PAGE`](super::many::PAGE) without it.
+    /// So many, [`USUAL`](super::page::USUAL) without it.
     #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
-    /// From where another answer ended.
-    pub after: Option<String>,
+    /// Goes on where an earlier part ended: its `next`, as it is.
+    pub cursor: Option<String>,
 }
 
 /// A dead letter, in short.
@@ -79,16 +82,6 @@ pub struct Fated {
     pub who: String,
     /// When.
     pub at: String,
-}
-
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "DeadLetters")]
-pub struct Page {
-    /// The oldest first.
-    pub letters: Vec<Letter>,
-    /// For `after`, where there is more to look through.
-    pub next: Option<String>,
 }
 
 /// All of a dead letter.
@@ -134,7 +127,7 @@ pub struct Order {
 pub struct Handled {
     /// Those that were named or found, in their order.
     pub letters: Vec<Outcome>,
-    /// For `after` of `matching`, where there is more to look through.
+    /// The `cursor` of `matching` for the next request, where there is more to look through.
     pub next: Option<String>,
 }
 

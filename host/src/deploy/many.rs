@@ -7,10 +7,6 @@ use anyhow::Result;
 use super::Deployer;
 use super::audit::{Caller, Told};
 
-/// Dead letters or rows of one answer, unless it is said.
-pub const PAGE: usize = 100;
-/// At most.
-pub const PAGE_MAX: usize = 1_000;
 /// Those that are named in one request at most.
 pub const NAMED_MAX: usize = 1_000;
 

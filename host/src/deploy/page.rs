@@ -40,16 +40,9 @@ impl<K: FromStr + Display> Window<K> {
     /// # Errors
     /// What is wrong with one of the two.
     pub fn read(listing: &'static str, limit: Option<&str>, cursor: Option<&str>) -> Result<Self, String> {
-        let limit = match limit {
-            None => USUAL,
-            Some(text) => {
-                let limit = text.parse().ok().filter(|limit| (1..=MAX).contains(limit));
-                limit.ok_or_else(|| format!("`limit` is a number from 1 to {MAX}, not {text:?}"))?
-            }
-        };
-        let after = cursor.map(|cursor| key(listing, cursor));
-        let wrong = || "`cursor` is none of this listing: send the `next` of an answer as it is".to_owned();
-        Ok(Self { listing, limit, after: after.map(|key| key.ok_or_else(wrong)).transpose()? })
+        let limit = limit_of(limit)?;
+        let after = cursor.map(|cursor| key(listing, cursor)).transpose().map_err(|foreign| foreign.to_string())?;
+        Ok(Self { listing, limit, after })
     }
 
     /// The part of entries that come in the listing's order. `behind` says whether one stands behind the key of another.
@@ -63,7 +56,7 @@ impl<K: FromStr + Display> Window<K> {
         let mut rest = entries.into_iter().filter(asked_for);
         let items: Vec<T> = rest.by_ref().take(self.limit).collect();
         let last = items.last().filter(|_| rest.next().is_some());
-        let next = last.map(|last| BASE64.encode(format!("{}:{}", self.listing, key(last))));
+        let next = last.map(|last| cursor(self.listing, key(last)));
         Page { items, next }
     }
 }
@@ -75,9 +68,34 @@ impl<T> Page<T> {
     }
 }
 
-fn key<K: FromStr>(listing: &str, cursor: &str) -> Option<K> {
-    let text = String::from_utf8(BASE64.decode(cursor).ok()?).ok()?;
-    text.strip_prefix(listing)?.strip_prefix(':')?.parse().ok()
+/// How many entries a query asks for.
+///
+/// # Errors
+/// What is wrong with that.
+pub fn limit_of(limit: Option<&str>) -> Result<usize, String> {
+    let Some(text) = limit else { return Ok(USUAL) };
+    let limit = text.parse().ok().filter(|limit| (1..=MAX).contains(limit));
+    limit.ok_or_else(|| format!("`limit` is a number from 1 to {MAX}, not {text:?}"))
+}
+
+/// A cursor that no answer of the listing has given.
+#[derive(Debug, thiserror::Error)]
+#[error("`cursor` is none of this listing: send the `next` of an answer as it is")]
+pub struct Foreign;
+
+/// The cursor of a listing that says where to go on.
+pub(super) fn cursor(listing: &str, place: impl Display) -> String {
+    BASE64.encode(format!("{listing}:{place}"))
+}
+
+/// Where a cursor of this listing says to go on.
+///
+/// # Errors
+/// It is another listing's, or none.
+pub fn key<K: FromStr>(listing: &str, cursor: &str) -> Result<K, Foreign> {
+    let text = BASE64.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let place = text.as_deref().and_then(|text| text.strip_prefix(listing)?.strip_prefix(':'));
+    place.and_then(|place| place.parse().ok()).ok_or(Foreign)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -13,7 +13,8 @@ use serde_json::Value as Json;
 use super::Deployer;
 use super::audit::Caller;
 use super::command::{Denied, unknown};
-use super::many::{NAMED_MAX, PAGE, PAGE_MAX};
+use super::many::NAMED_MAX;
+use super::page::{self, Foreign, Page};
 use crate::executor::{self, Chore, Verb};
 use crate::http::admin::body::{object, whole};
 use crate::ledger::stored::{self, Name, Stored, Table};
@@ -34,11 +35,11 @@ pub struct Search {
     pub key: Option<String>,
     /// With this in what went wrong last, in any case of letters.
     pub error: Option<String>,
-    /// So many, [`PAGE`] without it.
+    /// So many, [`USUAL`](page::USUAL) without it.
     #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
-    /// From where another answer ended.
-    pub after: Option<String>,
+    /// Goes on where an earlier part ended: its `next`, as it is.
+    pub cursor: Option<String>,
 }
 
 /// A row, in short.
@@ -68,16 +69,6 @@ pub struct Entry {
     pub due: Option<String>,
     /// What went wrong last.
     pub error: Option<String>,
-}
-
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "StoredPage")]
-pub struct Page {
-    /// By stores, the oldest of each first.
-    pub rows: Vec<Entry>,
-    /// For `after`, where there may be more.
-    pub next: Option<String>,
 }
 
 /// All of a row.
@@ -117,7 +108,7 @@ pub struct Order {
 pub struct Handled {
     /// Those that were named or found, in their order.
     pub rows: Vec<Outcome>,
-    /// For `after` of `matching`, where there may be more.
+    /// The `cursor` of `matching` for the next request, where there may be more.
     pub next: Option<String>,
 }
 
@@ -155,9 +146,9 @@ impl Deployer {
     ///
     /// # Errors
     /// The search makes no sense, or a store cannot be read.
-    pub fn stored(&self, table: Table, search: &Search) -> Result<Page> {
+    pub fn stored(&self, table: Table, search: &Search) -> Result<Page<Entry>> {
         let (found, next) = self.find_stored(&self.shelves()?, table, search)?;
-        Ok(Page { rows: found.into_iter().map(|(store, row)| entry(&store, row)).collect(), next })
+        Ok(Page { items: found.into_iter().map(|(store, row)| entry(&store, row)).collect(), next })
     }
 
     /// One row.
@@ -318,11 +309,11 @@ impl Deployer {
         if let Some(name) = search.handler.as_ref().filter(|name| self.stores.last_seen(name).is_none()) {
             return Err(unknown(name).into());
         }
-        let mut parts = match &search.after {
-            Some(after) => resume(after)?,
+        let mut parts = match &search.cursor {
+            Some(cursor) => resume(&page::key::<String>(table.name(), cursor)?)?,
             None => begin(shelves, table)?,
         };
-        let limit = search.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+        let limit = search.limit.unwrap_or(page::USUAL).clamp(1, page::MAX);
         let error = search.error.as_ref().map(|text| text.to_lowercase());
         let mut found = Found::new();
         for (store, (after, to)) in &mut parts {
@@ -345,7 +336,7 @@ impl Deployer {
         }
         let left = parts.iter().filter(|(store, (after, to))| after < to && shelves.contains_key(*store));
         let next: Vec<String> = left.map(|(store, (after, to))| format!("{store}/{after}-{to}")).collect();
-        Ok((found, Some(next.join(",")).filter(|next| !next.is_empty())))
+        Ok((found, (!next.is_empty()).then(|| page::cursor(table.name(), next.join(",")))))
     }
 }
 
@@ -364,14 +355,13 @@ fn begin(shelves: &Shelves, table: Table) -> Result<Parts> {
 }
 
 /// What is left to look at, as an answer has written it: what came since is none of it.
-fn resume(after: &str) -> Result<Parts> {
+fn resume(left: &str) -> Result<Parts, Foreign> {
     let part = |text: &str| {
         let (store, range) = text.rsplit_once('/')?;
         let (after, to) = range.split_once('-')?;
         Some((store.to_owned(), (after.parse().ok()?, to.parse().ok()?)))
     };
-    let wrong = |text| anyhow!(Denied::Conflict(format!("{text:?} is not where another answer ended (`after`)")));
-    after.split(',').map(|text| part(text).ok_or_else(|| wrong(text))).collect()
+    left.split(',').map(|text| part(text).ok_or(Foreign)).collect()
 }
 
 fn name(store: &str, row: &Stored) -> Name {

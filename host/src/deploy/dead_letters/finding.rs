@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::Search;
 use super::telling::Fates;
+use super::{LISTING, Search};
 use crate::deploy::Deployer;
 use crate::deploy::command::{Denied, unknown};
 use crate::deploy::manifest::Spec;
-use crate::deploy::many::{PAGE, PAGE_MAX};
+use crate::deploy::page::{self, Foreign};
 use crate::executor;
 use crate::kafka::dead_letter::{self, Original};
 use crate::kafka::ends::{self, Ends};
@@ -127,11 +127,11 @@ impl Deployer {
         let topics = filter.topics(sources);
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let ends = ends::of(&self.around.kafka, &names)?;
-        let mut parts = match &search.after {
-            Some(after) => resume(after, &ends)?,
+        let mut parts = match &search.cursor {
+            Some(cursor) => resume(&page::key::<String>(LISTING, cursor)?, &ends)?,
             None => begin(&ends),
         };
-        let limit = search.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+        let limit = search.limit.unwrap_or(page::USUAL).clamp(1, page::MAX);
         let began = place_of(&parts);
         let client = scan::open(&self.around.kafka, "dead-letters")?;
         let until = Instant::now() + WITHIN;
@@ -178,7 +178,7 @@ impl Deployer {
             .filter(|(_, part)| part.next < part.end)
             .map(|(topic, part)| format!("{topic}/{}@{}-{}", part.partition, part.next, part.end))
             .collect();
-        Ok((found, Some(next.join(",")).filter(|next| !next.is_empty())))
+        Ok((found, (!next.is_empty()).then(|| page::cursor(LISTING, next.join(",")))))
     }
 
     /// Reads the dead letters of these places, each or why it is not there.
@@ -332,16 +332,15 @@ fn begin(ends: &HashMap<(String, i32), Ends>) -> Parts {
 }
 
 /// What is left to read, as an answer has written it: what came since is none of it.
-fn resume(after: &str, ends: &HashMap<(String, i32), Ends>) -> Result<Parts> {
+fn resume(left: &str, ends: &HashMap<(String, i32), Ends>) -> Result<Parts, Foreign> {
     let mut parts = Parts::new();
-    for text in after.split(',') {
+    for text in left.split(',') {
         let read = || {
             let (place, end) = text.rsplit_once('-')?;
             let (place, end): (Place, i64) = (place.parse().ok()?, end.parse().ok()?);
             Some((place, end))
         };
-        let (place, end) =
-            read().ok_or_else(|| Denied::Conflict(format!("{text:?} is not where another answer ended (`after`)")))?;
+        let (place, end) = read().ok_or(Foreign)?;
         // A topic that is gone, or was made anew, has nothing more of what there was.
         if let Some(ends) = ends.get(&(place.topic.clone(), place.partition)) {
             let part = Part { partition: place.partition, next: place.offset.max(ends.low), end: end.min(ends.high) };

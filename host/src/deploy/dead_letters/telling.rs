@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 
 use super::finding::Found;
-use super::{Detail, Fated, Letter, Page, Search};
+use super::{Detail, Fated, Letter, Search};
 use crate::deploy::Deployer;
 use crate::deploy::command::Denied;
+use crate::deploy::page::Page;
 use crate::executor;
 use crate::ledger::letter;
 use crate::record::Place;
@@ -22,12 +23,12 @@ impl Deployer {
     ///
     /// # Errors
     /// The search makes no sense; or Kafka or a store cannot be read.
-    pub fn dead_letters(&self, search: &Search) -> Result<Page> {
+    pub fn dead_letters(&self, search: &Search) -> Result<Page<Letter>> {
         let sources = self.sources()?;
         let fates = self.fates()?;
         let (found, next) = self.search(&sources, &fates, search)?;
-        let letters = found.iter().map(|found| found.letter(&fates)).collect::<Result<_>>()?;
-        Ok(Page { letters, next })
+        let items = found.iter().map(|found| found.letter(&fates)).collect::<Result<_>>()?;
+        Ok(Page { items, next })
     }
 
     /// One dead letter.

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::openapi::Shape;
 use crate::deploy::audit::Caller;
 use crate::deploy::command::Denied;
-use crate::deploy::page::Window;
+use crate::deploy::page::{self, Window};
 use crate::deploy::{Deployer, may_pass};
 use crate::http::monitor::Told;
 use crate::http::problem::Problem;
@@ -203,6 +203,18 @@ impl Call {
         let number = text.parse().ok().filter(|number| *number <= most);
         let wrong = || Problem::bad_request(format!("`{name}` is a number up to {most}, not {text:?}"));
         number.map(Some).ok_or_else(wrong)
+    }
+
+    /// How many entries of a listing the query asks for.
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        page::limit_of(self.asked(LIMIT)).map_err(Problem::bad_request)
+    }
+
+    /// Where the query lets a listing of this name go on.
+    pub(super) fn cursor(&self, listing: &str) -> Result<Option<String>, Problem> {
+        let Some(cursor) = self.asked(CURSOR) else { return Ok(None) };
+        page::key::<String>(listing, cursor).map_err(|foreign| Problem::bad_request(foreign.to_string()))?;
+        Ok(Some(cursor.to_owned()))
     }
 
     /// Which part of a listing the query asks for, by [`LIMIT`] and [`CURSOR`]. The listing's name tells its cursors from others'.

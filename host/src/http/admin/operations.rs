@@ -14,9 +14,8 @@ use super::openapi::{self, Shape, of};
 use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
 use crate::deploy::artifact::Parts;
 use crate::deploy::backup::{BackedUp, Wanted};
-use crate::deploy::dead_letters::{self, Detail, Handled, Order, Search};
+use crate::deploy::dead_letters::{self, Detail, Handled, Letter, Order, Search};
 use crate::deploy::groups::{Done as Moved, Group, Reset};
-use crate::deploy::many::PAGE_MAX;
 use crate::deploy::page::{self, Page};
 use crate::deploy::pausing::{Paused, Pausing};
 use crate::deploy::report::{Done, Entry, Listed, Published, Report};
@@ -53,19 +52,20 @@ const COMPONENT: Body = Body {
     required: true,
     shape: of::<Upload>,
 };
+/// How much of a listing is told.
+const AT_MOST: Parameter = Parameter {
+    name: LIMIT,
+    about: "How many entries are told at most; 100 where nothing is said.",
+    shape: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": page::MAX }),
+};
+/// Where it goes on.
+const BEHIND: Parameter = Parameter {
+    name: CURSOR,
+    about: "Goes on behind an earlier part: its `next`, as it is.",
+    shape: |_| json_schema!({ "type": "string", "minLength": 1 }),
+};
 /// What stands in the query of each listing.
-const PART: &[Parameter] = &[
-    Parameter {
-        name: LIMIT,
-        about: "How many entries are told at most; 100 where nothing is said.",
-        shape: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": page::MAX }),
-    },
-    Parameter {
-        name: CURSOR,
-        about: "Goes on behind an earlier part: its `next`, as it is.",
-        shape: |_| json_schema!({ "type": "string", "minLength": 1 }),
-    },
-];
+const PART: &[Parameter] = &[AT_MOST, BEHIND];
 
 /// Which rows of a store are listed.
 const ROWS: &[Parameter] = &[
@@ -77,12 +77,8 @@ const ROWS: &[Parameter] = &[
         about: "With this in what went wrong last, in any case of letters.",
         shape: of::<String>,
     },
-    Parameter {
-        name: "limit",
-        about: "So many at most; 100 without it.",
-        shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": PAGE_MAX }),
-    },
-    Parameter { name: "after", about: "Goes on where another answer ended, as its `next` says.", shape: of::<String> },
+    AT_MOST,
+    BEHIND,
 ];
 
 /// All of them.
@@ -264,19 +260,11 @@ pub static OPERATIONS: &[Operation] = &[
                 about: "`true` lists also those that were replayed, published again or discarded.",
                 shape: of::<bool>,
             },
-            Parameter {
-                name: "limit",
-                about: "So many at most; 100 without it.",
-                shape: |_| json_schema!({ "type": "integer", "minimum": 0, "maximum": PAGE_MAX }),
-            },
-            Parameter {
-                name: "after",
-                about: "Goes on where another answer ended, as its `next` says.",
-                shape: of::<String>,
-            },
+            AT_MOST,
+            BEHIND,
         ],
         body: None,
-        answer: of::<dead_letters::Page>,
+        answer: of::<Page<Letter>>,
         run: |deployer, call| told(deployer.dead_letters(&search(&call)?)),
     },
     Operation {
@@ -367,8 +355,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "List what even its destination refused, or could not be compensated",
         query: ROWS,
         body: None,
-        answer: of::<stored::Page>,
-        run: |deployer, call| told(deployer.stored(Table::Fallback, &rows(&call)?)),
+        answer: of::<Page<stored::Entry>>,
+        run: |deployer, call| told(deployer.stored(Table::Fallback, &rows(Table::Fallback, &call)?)),
     },
     Operation {
         method: Method::GET,
@@ -407,8 +395,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "List events that wait for their destination",
         query: ROWS,
         body: None,
-        answer: of::<stored::Page>,
-        run: |deployer, call| told(deployer.stored(Table::Outbox, &rows(&call)?)),
+        answer: of::<Page<stored::Entry>>,
+        run: |deployer, call| told(deployer.stored(Table::Outbox, &rows(Table::Outbox, &call)?)),
     },
     Operation {
         method: Method::GET,
@@ -447,8 +435,8 @@ pub static OPERATIONS: &[Operation] = &[
         summary: "List records that wait for their next attempt",
         query: ROWS,
         body: None,
-        answer: of::<stored::Page>,
-        run: |deployer, call| told(deployer.stored(Table::Pending, &rows(&call)?)),
+        answer: of::<Page<stored::Entry>>,
+        run: |deployer, call| told(deployer.stored(Table::Pending, &rows(Table::Pending, &call)?)),
     },
     Operation {
         method: Method::GET,
@@ -493,20 +481,20 @@ fn search(call: &Call) -> Result<Search, Problem> {
         key: text("key"),
         headers: call.asked("headers").unwrap_or_default().lines().map(str::to_owned).collect(),
         all: call.flag("all")?,
-        limit: call.number("limit", PAGE_MAX)?,
-        after: text("after"),
+        limit: Some(call.limit()?),
+        cursor: call.cursor(dead_letters::LISTING)?,
     })
 }
 
-fn rows(call: &Call) -> Result<stored::Search, Problem> {
+fn rows(of: Table, call: &Call) -> Result<stored::Search, Problem> {
     let text = |name: &str| call.asked(name).map(str::to_owned);
     Ok(stored::Search {
         handler: text("handler"),
         topic: text("topic"),
         key: text("key"),
         error: text("error"),
-        limit: call.number("limit", PAGE_MAX)?,
-        after: text("after"),
+        limit: Some(call.limit()?),
+        cursor: call.cursor(of.name())?,
     })
 }
 
