@@ -38,7 +38,7 @@ pub struct Search {
     pub headers: Vec<String>,
     /// Also those that were replayed, published or discarded.
     pub all: bool,
-    /// So many, [`USUAL`](super::page::USUAL) without it.
+    /// So many, 100 without it.
     #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
     /// Goes on where an earlier part ended: its `next`, as it is.

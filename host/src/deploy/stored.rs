@@ -35,7 +35,7 @@ pub struct Search {
     pub key: Option<String>,
     /// With this in what went wrong last, in any case of letters.
     pub error: Option<String>,
-    /// So many, [`USUAL`](page::USUAL) without it.
+    /// So many, 100 without it.
     #[serde(deserialize_with = "whole")]
     pub limit: Option<usize>,
     /// Goes on where an earlier part ended: its `next`, as it is.
