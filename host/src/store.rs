@@ -11,6 +11,7 @@ mod authorizer;
 mod functions;
 mod surroundings;
 
-pub use connection::{Connection, Row};
+pub use connection::Connection;
+pub use connection::row::Row;
 pub use error::{Error, Kind};
 pub use value::{Rows, Value};

@@ -8,6 +8,7 @@ pub mod body;
 pub mod openapi;
 pub mod operation;
 pub mod operations;
+mod running;
 pub mod tokens;
 
 use std::net::SocketAddr;

@@ -1,25 +1,25 @@
-//! A connection to one database file, for the host's SQL and for a guest's.
+//! A connection to one database file, for the host's SQL; a guest's is in `guest`.
 //!
-//! Statements are cached for each owner: a handler's text never finds another's prepared statement, nor the
-//! host's. Guest SQL runs under the authorizer, within a deadline and with a bound on what it returns. This file
-//! begins and ends no transaction by itself.
+//! Whoever runs is known to the authorizer. This file begins and ends no transaction by itself.
+
+mod guest;
+pub(super) mod row;
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rand_chacha::ChaCha12Rng;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::Wal;
 use rusqlite::limits::Limit;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Batch, OpenFlags, ToSql, ffi};
+use rusqlite::{Batch, OpenFlags, ffi};
 
+pub use self::guest::Bounds;
+use self::row::{Bound, Row};
 use super::authorizer::{Actor, Running};
 use super::rights::Rights;
 use super::{Error, Kind, Rows, Value, functions, surroundings};
@@ -29,11 +29,6 @@ use crate::metrics::histogram::{Histogram, SHORT};
 const PROGRESS_OPS: i32 = 100;
 /// The longest string, blob or row, in bytes.
 const MAX_LENGTH: i32 = 64 << 20;
-/// The same for what a guest's SQL makes: one SQL function runs to its end, whatever the deadline.
-const GUEST_MAX_LENGTH: i32 = 4 << 20;
-/// The longest statement of a guest's that is kept compiled, in bytes. What one of a megabyte takes, 256 times, would be
-/// kept for as long as the store is open.
-const CACHED_MAX: usize = 8 << 10;
 /// How long all migrations of a version together may take.
 const MIGRATION_TIME: Duration = Duration::from_secs(60);
 /// Pages that are copied between two reports.
@@ -54,15 +49,6 @@ pub struct Connection {
     writes: Cell<u64>,
     /// How long checkpoints took.
     checkpoints: Arc<Histogram>,
-}
-
-/// How many rows and bytes a guest's query may return.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Rows.
-    pub rows: usize,
-    /// Bytes.
-    pub bytes: usize,
 }
 
 impl Connection {
@@ -302,14 +288,6 @@ impl Connection {
         code == ffi::SQLITE_OK && current != 0
     }
 
-    /// Guest SQL on this connection, and this thread, now has these rights, sees `now` and `rng`, and is interrupted at
-    /// `deadline`.
-    pub fn enter_delivery(&self, rights: Arc<Rights>, now: i64, rng: ChaCha12Rng, deadline: Instant) {
-        self.running.set_rights(rights);
-        surroundings::enter(now, rng);
-        self.set_deadline(deadline);
-    }
-
     /// All SQL on this connection, the host's own too, is interrupted at `deadline`: for who would rather know nothing than wait.
     pub fn bound_all(&self, deadline: Instant) {
         self.bounded.store(true, Ordering::Relaxed);
@@ -355,155 +333,11 @@ impl Connection {
     pub fn changes_made(&self) -> u64 {
         self.inner.total_changes()
     }
-
-    /// Runs a guest's statement with a guest's rights and limits.
-    fn as_guest<T>(&self, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        let guard = self.running.set(Actor::Guest);
-        self.inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, GUEST_MAX_LENGTH)?;
-        let result = run();
-        self.inner.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
-        drop(guard);
-        result.map_err(|error| {
-            let error = self.explained(error);
-            if error.out_of_memory() { Error { kind: Kind::Limit, ..error } } else { error }
-        })
-    }
-
-    /// Ends what [`Connection::enter_delivery`] began.
-    pub fn leave_delivery(&self) {
-        self.deadline.store(u64::MAX, Ordering::Relaxed);
-        surroundings::leave();
-    }
-
-    /// Runs a guest's statement that returns no rows; returns how many rows it changed. `owner` tells handlers
-    /// apart.
-    pub fn guest_execute(&self, owner: u32, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        self.as_guest(|| {
-            self.with_statement(&owned(owner, sql), |statement| {
-                if statement.column_count() > 0 {
-                    return Err(Error::new(Kind::Statement, "this statement returns rows: use query"));
-                }
-                self.bind(statement, params)?;
-                Ok(statement.raw_execute()? as u64)
-            })
-        })
-    }
-
-    /// Runs a guest's query.
-    pub fn guest_query(&self, owner: u32, sql: &str, params: &[Value], bounds: Bounds) -> Result<Rows, Error> {
-        self.as_guest(|| {
-            self.with_statement(&owned(owner, sql), |statement| {
-                self.bind(statement, params)?;
-                bounded(statement, bounds)
-            })
-        })
-    }
-
-    fn with_statement<T>(
-        &self,
-        text: &str,
-        run: impl FnOnce(&mut rusqlite::Statement<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        if text.len() > CACHED_MAX {
-            return run(&mut self.inner.prepare(text)?);
-        }
-        run(&mut *self.inner.prepare_cached(text)?)
-    }
 }
 
 fn page_size(connection: &Connection) -> Result<u64, Error> {
     let bytes = connection.first("PRAGMA main.page_size", &[], |row| row.integer(0))?;
     Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
-}
-
-/// The rows of a query, if they are not too many.
-fn bounded(statement: &mut rusqlite::Statement<'_>, bounds: Bounds) -> Result<Rows, Error> {
-    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-    let mut out = Rows { columns, rows: Vec::new() };
-    let mut bytes = 0;
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        if out.rows.len() == bounds.rows {
-            let message = format!("the query returns more than {} rows (limits.sql-rows)", bounds.rows);
-            return Err(Error::new(Kind::Limit, message));
-        }
-        let row = (0..out.columns.len()).map(|i| Row(row).value(i)).collect::<Result<Vec<_>, _>>()?;
-        bytes += row.iter().map(Value::size).sum::<usize>();
-        if bytes > bounds.bytes {
-            let message = format!("the query returns more than {} bytes (limits.sql-bytes)", bounds.bytes);
-            return Err(Error::new(Kind::Limit, message));
-        }
-        out.rows.push(row);
-    }
-    Ok(out)
-}
-
-/// One row of a query of the host's.
-pub struct Row<'a>(&'a rusqlite::Row<'a>);
-
-impl Row<'_> {
-    /// Column `i` as it is.
-    pub fn value(&self, i: usize) -> Result<Value, Error> {
-        Ok(match self.0.get_ref(i)? {
-            ValueRef::Null => Value::Null,
-            ValueRef::Integer(value) => Value::Integer(value),
-            ValueRef::Real(value) => Value::Real(value),
-            ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
-            ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
-        })
-    }
-
-    /// Column `i` as an integer.
-    pub fn integer(&self, i: usize) -> Result<i64, Error> {
-        Ok(self.0.get(i)?)
-    }
-
-    /// Column `i` as an integer, or `None` for NULL.
-    pub fn opt_integer(&self, i: usize) -> Result<Option<i64>, Error> {
-        Ok(self.0.get(i)?)
-    }
-
-    /// Column `i` as text.
-    pub fn text(&self, i: usize) -> Result<String, Error> {
-        Ok(self.0.get(i)?)
-    }
-
-    /// Column `i` as text, or `None` for NULL.
-    pub fn opt_text(&self, i: usize) -> Result<Option<String>, Error> {
-        Ok(self.0.get(i)?)
-    }
-
-    /// The bytes of column `i`, TEXT or BLOB, or `None` for NULL.
-    pub fn opt_bytes(&self, i: usize) -> Result<Option<Vec<u8>>, Error> {
-        match self.0.get_ref(i)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes.to_vec())),
-            _ => Err(Error::new(Kind::Other, format!("column {i} holds a number where bytes are expected"))),
-        }
-    }
-}
-
-struct Bound<'a>(&'a Value);
-
-impl ToSql for Bound<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Integer(value) => ValueRef::Integer(*value),
-            Value::Real(value) => ValueRef::Real(*value),
-            Value::Text(text) => ValueRef::Text(text.as_bytes()),
-            Value::Blob(blob) => ValueRef::Blob(blob),
-        }))
-    }
-}
-
-/// The text under which a guest's statement is prepared and cached. The comment makes it differ from the same
-/// words of another handler, or of the host: all begin with their owner, and a comment ends at its first `*/`.
-fn owned(owner: u32, sql: &str) -> String {
-    let mut text = String::with_capacity(sql.len() + 16);
-    let _ = write!(text, "/*{owner}*/");
-    text.push_str(sql);
-    text
 }
 
 fn nanos_since(epoch: Instant) -> u64 {

@@ -2,37 +2,29 @@
 //!
 //! A new one is an entry here and a method of the deployer's; its path, its role and its bounds stand nowhere else.
 
-use anyhow::Context as _;
-use std::time::Duration;
-
 use hyper::Method;
 use schemars::json_schema;
 use serde_json::{Map, Value};
 
-use super::body::{EVENTS_MAX, Filter, NewEvent, Publish, Reload, Rollback, Upload};
+use super::body::{Filter, Publish, Reload, Rollback, Upload};
 use super::openapi::{self, Shape, of};
-use super::operation::{Body, CURSOR, Call, LIMIT, Operation, Parameter, Role, seen, told};
-use crate::deploy::artifact::Parts;
+use super::operation::{Body, CURSOR, LIMIT, Operation, Parameter, Role, seen, told};
+use super::running::{deploy, log, pausing, publish, reload, rollback, rows, search, status};
 use crate::deploy::backup::{BackedUp, Wanted};
-use crate::deploy::dead_letters::{self, Detail, Handled, Letter, Order, Search};
+use crate::deploy::dead_letters::{Detail, Handled, Letter, Order};
 use crate::deploy::groups::{Done as Moved, Group, Reset};
 use crate::deploy::page::{self, Page};
 use crate::deploy::pausing::{Paused, Pausing};
 use crate::deploy::report::{Done, Entry, Listed, Published, Report};
 use crate::deploy::smoke::MAX as SMOKE_MAX;
-use crate::deploy::{Deployer, Reloaded, stored};
+use crate::deploy::{Reloaded, stored};
 use crate::executor::Verb;
 use crate::guest::engine::COMPONENT_MAX;
-use crate::http::monitor::Told;
-use crate::http::problem::Problem;
 use crate::ledger::stored::Table;
 use crate::lineage::told::Traced;
 use crate::metrics::gather::status::Status;
-use crate::settings::units;
 use crate::telemetry::Logged;
 
-/// The longest time for which another filter is set.
-const LOG_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const JSON: &str = "application/json";
 
 /// A few words, and what they are.
@@ -42,7 +34,7 @@ const fn words(shape: Shape) -> Body {
 
 /// Up to [`crate::deploy::many::NAMED_MAX`] places.
 const PLACES: Body = Body { most: 1 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Order> };
-/// Up to [`EVENTS_MAX`] events.
+/// Up to [`EVENTS_MAX`](super::body::EVENTS_MAX) events.
 const EVENTS: Body = Body { most: 8 << 20, large: false, media_types: &[JSON], required: true, shape: of::<Publish> };
 /// The largest component in base64, and some.
 const COMPONENT: Body = Body {
@@ -469,87 +461,6 @@ pub static OPERATIONS: &[Operation] = &[
         run: |deployer, call| told(deployer.tend(Table::Pending, Verb::Discard, &call.json()?, &call.caller)),
     },
 ];
-
-fn search(call: &Call) -> Result<Search, Problem> {
-    let text = |name: &str| call.asked(name).map(str::to_owned);
-    Ok(Search {
-        handler: text("handler"),
-        topic: text("topic"),
-        error: text("error"),
-        since: text("since"),
-        until: text("until"),
-        key: text("key"),
-        headers: call.asked("headers").unwrap_or_default().lines().map(str::to_owned).collect(),
-        all: call.flag("all")?,
-        limit: Some(call.limit()?),
-        cursor: call.cursor(dead_letters::LISTING)?,
-    })
-}
-
-fn rows(of: Table, call: &Call) -> Result<stored::Search, Problem> {
-    let text = |name: &str| call.asked(name).map(str::to_owned);
-    Ok(stored::Search {
-        handler: text("handler"),
-        topic: text("topic"),
-        key: text("key"),
-        error: text("error"),
-        limit: Some(call.limit()?),
-        cursor: call.cursor(of.name())?,
-    })
-}
-
-fn deploy(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
-    let (rehearsal, smoke) = (call.flag("dry-run")?, call.number("smoke", SMOKE_MAX)?);
-    let sent = match call.media_type {
-        JSON => call.json::<Upload>()?.parts()?,
-        _ => Parts { wasm: call.body.into(), ..Parts::default() },
-    };
-    told(match rehearsal {
-        true => deployer.rehearse(sent, smoke),
-        false => deployer.upload(sent, smoke, &call.caller),
-    })
-}
-
-fn status(monitor: &Told) -> anyhow::Result<Status> {
-    let gatherer = monitor.gatherer.get().context("the daemon does not run yet")?;
-    Ok(gatherer.status(monitor.now.get()))
-}
-
-/// With nothing said it is all of the group.
-fn pausing(call: &Call) -> Result<Pausing, Problem> {
-    if call.body.is_empty() { Ok(Pausing::default()) } else { call.json() }
-}
-
-fn rollback(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
-    let Rollback { version } = if call.body.is_empty() { Rollback::default() } else { call.json()? };
-    told(deployer.rollback(call.param("handler"), version, &call.caller))
-}
-
-fn log(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
-    let Filter { filter, within } = call.json()?;
-    let within = within.as_deref().map(units::duration).transpose().map_err(Problem::unprocessable)?;
-    if within.is_some_and(|within| within > LOG_MAX) {
-        return Err(Problem::unprocessable("a filter is for a day at most, or for good"));
-    }
-    deployer.levels().set(&filter, within).map_err(|error| Problem::unprocessable(format!("{error:#}")))?;
-    told(Ok(deployer.levels().logged()))
-}
-
-fn reload(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
-    if !call.body.is_empty() {
-        let Reload {} = call.json()?;
-    }
-    told(deployer.reload(&call.caller))
-}
-
-fn publish(deployer: &Deployer, call: Call) -> Result<Vec<u8>, Problem> {
-    let Publish { events } = call.json()?;
-    if !(1..=EVENTS_MAX).contains(&events.len()) {
-        return Err(Problem::unprocessable(format!("a request publishes from 1 to {EVENTS_MAX} events")));
-    }
-    let events = events.into_iter().map(NewEvent::event).collect::<Result<_, _>>()?;
-    told(deployer.publish(call.param("handler"), events, &call.caller))
-}
 
 #[cfg(test)]
 mod tests {
