@@ -1,7 +1,7 @@
 //! What Kafka says of partitions before they are read: whose they are, where they begin and end.
 //!
 //! It only asks. A partition whose leader is away gives no answer and holds up no other, so each is asked for by itself: librdkafka's question
-//! for all at once, as in `kafka::ends`, waits for every leader as long as there is time, and then answers for none.
+//! for all at once, as in `kafka::ends`, answers for none before the last leader has, or its time is over.
 
 use std::collections::HashMap;
 use std::time::Duration;
