@@ -166,6 +166,7 @@ pub(super) fn run<T: Serialize>(
 ) -> Result<()> {
     let Work { what, head, verb, done, names, all_matching } = *work;
     let daemon = how.remote.daemon()?;
+    let told = if how.dry_run { format!("would be {done}") } else { done.to_owned() };
     let mut all: Vec<T> = Vec::new();
     let failed = |all: &[T]| all.iter().filter(|outcome| line(outcome).error.is_some()).count();
     let ended = in_chunks(names, all_matching, how.rate, |chunk| {
@@ -174,7 +175,7 @@ pub(super) fn run<T: Serialize>(
         all.extend(outcomes);
         if next.is_some() || all.len() > count {
             let failed = failed(&all);
-            eprintln!("{} {done}, {failed} not", all.len() - failed);
+            eprintln!("{} {told}, {failed} not", all.len() - failed);
         }
         Ok((count, next))
     });
@@ -183,10 +184,9 @@ pub(super) fn run<T: Serialize>(
         print_json(&all)?;
     } else if !all.is_empty() {
         let mut rows = vec![[head, "OF", "HANDLER", "RESULT"].map(str::to_owned).to_vec()];
-        let done = if how.dry_run { format!("would be {done}") } else { done.to_owned() };
         rows.extend(all.iter().map(|outcome| {
             let Line { name, of, handler, error, note } = line(outcome);
-            let result = result(&done, error, note);
+            let result = result(&told, error, note);
             vec![name, of.unwrap_or_else(|| "-".into()), handler.unwrap_or_else(|| "-".into()), result]
         }));
         say(&table(&rows))?;
@@ -201,6 +201,15 @@ pub(super) fn run<T: Serialize>(
         bail!("{failed} of {} {what}: not {done}, as said of each", all.len());
     }
     Ok(())
+}
+
+/// Gives an order to the daemon.
+///
+/// # Errors
+/// As [`Daemon::ask`].
+pub(super) fn order<T: DeserializeOwned>(daemon: &Daemon, path: &str, order: &impl Serialize) -> Result<T> {
+    let body = serde_json::to_vec(order).context("write JSON")?;
+    daemon.ask(Method::POST, path, Some(("application/json", body)))
 }
 
 /// Goes through those that are named, and then through a search; `run` does a chunk, and says how many they were and where a search goes on.
@@ -238,15 +247,6 @@ fn result(done: &str, error: Option<String>, note: Option<String>) -> String {
         (None, Some(note)) => format!("{done}; {note}"),
         (None, None) => done.to_owned(),
     }
-}
-
-/// Gives an order to the daemon.
-///
-/// # Errors
-/// As [`Daemon::ask`].
-pub(super) fn order<T: DeserializeOwned>(daemon: &Daemon, path: &str, order: &impl Serialize) -> Result<T> {
-    let body = serde_json::to_vec(order).context("write JSON")?;
-    daemon.ask(Method::POST, path, Some(("application/json", body)))
 }
 
 /// A query of what is given.
