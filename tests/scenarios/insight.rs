@@ -41,7 +41,7 @@ fn s2_13_windows_are_summed_and_closed_once_over_kills_and_an_unusual_amount_is_
     assert_eq!((&first["orders"], &first["late"]), (&json!(6), &json!(1)));
     assert_eq!(windows[0]["closedAt"], Value::Null);
     let anomalies: Value = daemon.get("/api/insight/anomalies", &user).expect_status(200).json();
-    assert_eq!(anomalies.as_array().unwrap().len(), 1);
+    assert_eq!(anomalies.as_array().unwrap().len(), 1, "{anomalies:#}");
     assert_eq!((&anomalies[0]["orderId"], &anomalies[0]["mean"]), (&json!(7), &json!("10.10")));
 
     let count = store.count("SELECT count(*) FROM windows WHERE closed_at IS NOT NULL");
