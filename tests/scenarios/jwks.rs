@@ -93,11 +93,17 @@ fn s2_3_tokens_are_good_by_the_key_that_they_name_and_by_its_algorithm() {
         assert!(status == 401 && said.contains(why), "{why}: {status} {said}");
     }
     // Without `kid` one key alone must have the algorithm.
+    let (nameless, other) = (issuer.sign_without_kid("eddsa", &claims), issuer.sign_without_kid("rs256", &claims));
+    assert!(good(&daemon, &nameless) && good(&daemon, &other));
+    let (status, said) = asked(&daemon, &with_header(&issuer.sign("eddsa", &claims), &json!({ "alg": "EdDSA" })));
+    assert!(status == 401 && said.contains("does not verify"), "the header is signed too: {status} {said}");
     issuer.make("second", Algorithm::EdDSA);
     issuer.publish("second", true);
-    let nameless = |id: &str, alg: &str| with_header(&issuer.sign(id, &claims), &json!({ "alg": alg }));
-    let (status, said) = asked(&daemon, &nameless("eddsa", "EdDSA"));
-    assert!(status == 401 && said.contains("does not verify"), "the header is signed too: {status} {said}");
+    std::fs::write(&file, issuer.set().to_string()).unwrap();
+    eventually(LONG, "the second key is known", || good(&daemon, &issuer.sign("second", &claims)));
+    let (status, said) = asked(&daemon, &nameless);
+    assert!(status == 401 && said.contains("does not say which key"), "{status} {said}");
+    assert!(good(&daemon, &issuer.sign("eddsa", &claims)) && good(&daemon, &other));
     daemon.terminate();
 }
 

@@ -73,11 +73,20 @@ impl Issuer {
         json!({ "keys": keys.iter().filter(|key| key.published).map(|key| &key.public).collect::<Vec<_>>() })
     }
 
-    /// A token that a key signs; `claims` are over a subject `7` and five minutes.
+    /// A token that a key signs, and names; `claims` are over a subject `7` and five minutes.
     pub fn sign(&self, id: &str, claims: &Value) -> String {
+        self.sign_as(Some(id), id, claims)
+    }
+
+    /// One that does not say with which key it is signed.
+    pub fn sign_without_kid(&self, id: &str, claims: &Value) -> String {
+        self.sign_as(None, id, claims)
+    }
+
+    fn sign_as(&self, kid: Option<&str>, id: &str, claims: &Value) -> String {
         let keys = self.keys.lock().unwrap();
         let key = keys.iter().find(|key| key.id == id).expect("a key that was made");
-        let header = Header { kid: Some(id.to_owned()), ..Header::new(key.algorithm) };
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(key.algorithm) };
         let mut all = json!({ "sub": "7", "iat": in_seconds(0), "exp": in_seconds(300) });
         for (name, value) in claims.as_object().expect("claims") {
             all[name] = value.clone();
