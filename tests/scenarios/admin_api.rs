@@ -214,6 +214,53 @@ fn h1_the_admin_api_and_the_metrics_are_asked_over_tls() {
     ask(&named, &["--ca", &wrong, "--client-cert", &certificate, "--client-key", &key]).unwrap();
 }
 
+#[test]
+fn h1_a_status_and_a_doctor_take_the_certificate_of_the_settings_for_the_probe_too() {
+    let [ours, foreign] = [Authority::new(), Authority::new()];
+    [&ours, &foreign].into_iter().for_each(|authority| authority.issue("localhost"));
+    let toml = |authority: &Authority| {
+        let path = |name: &str| authority.path(name).display().to_string();
+        let pair =
+            format!("certificate-file = \"{}\"\nkey-file = \"{}\"\n", path("localhost.pem"), path("localhost.key"));
+        format!("[admin.tls]\n{pair}[metrics.tls]\n{pair}")
+    };
+    let sandbox = Sandbox::new();
+    sandbox.write_toml(&toml(&ours));
+    let mut live = Daemon::start(&sandbox);
+    assert!(works(&sandbox, &["status"]).contains("ready  up "));
+    let doctor = sandbox.tidemill(&["doctor"]);
+    let doctor = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.lines().any(|line| line.starts_with("ok    daemon") && line.contains("is ready")), "{doctor}");
+
+    // A standby has no admin API, and says by its probe alone what it is.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut waits = Daemon::launch(&sandbox, |command| {
+        command.arg("--standby").env("TIDEMILL_METRICS_LISTEN", &free);
+    });
+    waits.says(&["INFO", "waiting as a standby"]);
+    let other = Sandbox::new();
+    let ask = |command: &str| {
+        let out = other.command(&[command]).env("TIDEMILL_METRICS_LISTEN", &free).output().unwrap();
+        String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
+    };
+    other.write_toml(&toml(&ours));
+    assert!(ask("status").starts_with("the daemon is a standby\n"), "{}", ask("status"));
+    // By the sign of the data folder as by the setting.
+    fs::create_dir_all(other.data()).unwrap();
+    let sign = |file: &str, text: &str| fs::write(other.data().join(file), text).unwrap();
+    sign("metrics.url", &format!("https://{free}\n"));
+    assert!(ask("status").starts_with("the daemon is a standby\n"), "{}", ask("status"));
+    sign("admin.url", "https://127.0.0.1:1\n");
+    sign("admin.token", &"k".repeat(64));
+    assert!(ask("doctor").contains("it does not run yet, or does no more, and is not asked"), "{}", ask("doctor"));
+    // Who shows another certificate is not believed.
+    other.write_toml(&toml(&foreign));
+    assert!(!ask("status").contains("standby"), "{}", ask("status"));
+    live.terminate();
+    waits.wait_ready();
+    waits.terminate();
+}
+
 /// A listing, part by part.
 fn walk(sandbox: &Sandbox, path: &str, limit: usize) -> Vec<Value> {
     let (mut all, mut cursor) = (Vec::new(), String::new());

@@ -33,7 +33,7 @@ pub struct Remote {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
-    trust: trust::Arguments,
+    pub(super) trust: trust::Arguments,
     #[command(flatten)]
     pub(super) config: Config,
 }

@@ -162,13 +162,17 @@ fn look(remote: &Remote) -> Result<Look> {
 /// What `/readyz` says of the daemon of the data folder, or of a standby for it where that has an address of its own.
 pub(super) fn probe(remote: &Remote) -> Option<Readiness> {
     let settings = remote.here().ok()??;
-    let named = |address: SocketAddr| (address.port() != 0).then(|| format!("http://{address}"));
+    let own = settings.metrics.tls.as_ref().map(|tls| &*tls.certificate);
+    let scheme = if own.is_some() { "https" } else { "http" };
+    let named = |address: SocketAddr| (address.port() != 0).then(|| format!("{scheme}://{address}"));
     let url = match std::fs::read_to_string(url_file(&settings.data)) {
         Ok(url) => url.trim().to_owned(),
         Err(_) => settings.metrics.listen.and_then(named)?,
     };
+    let client = reqwest::Client::builder().no_proxy().timeout(PROBE);
+    let client = if url.starts_with("https") { remote.trust.set_up(client, own).ok()? } else { client };
     let ask = async {
-        let client = reqwest::Client::builder().no_proxy().timeout(PROBE).build().ok()?;
+        let client = client.build().ok()?;
         client.get(format!("{url}/readyz")).send().await.ok()?.bytes().await.ok()
     };
     let answer = Runtime::new().ok()?.block_on(ask)?;
