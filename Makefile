@@ -1,7 +1,7 @@
 # Everything that a contributor calls. `make` alone lists it.
 #
 # Settings: HANDLERS (which example handlers to build), ARGS (passed on to `make run`, `make proof`, `make bench`), TARGETS
-# and RUNS (for `make fuzz`).
+# and RUNS (for `make fuzz`), CA and NAME (for `make observe`).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -63,11 +63,10 @@ run: build ## start the daemon with an embedded broker and the example handlers;
 	  TIDEMILL_HANDLERS=$${TIDEMILL_HANDLERS:-target/handlers} target/release/tidemill run $(ARGS)
 
 # The files are copied, since Prometheus finds the daemon's address beside them.
-observe: ## start a Prometheus on 127.0.0.1:9095 for a daemon that runs: metrics and alerts; data in target/prometheus
+observe: ## start a Prometheus on 127.0.0.1:9095 for a daemon that runs: metrics and alerts; data in target/prometheus (CA=FILE, NAME=HOST for [metrics.tls])
 	@.ci/setup observe
 	@url=$$(cat $${TIDEMILL_DATA:-tidemill-data}/metrics.url) || { echo "no daemon runs here: 'make run' starts one" >&2; exit 1; }; \
-	  mkdir -p target/prometheus && cp docs/monitoring/*.yml target/prometheus/ && \
-	  echo "[{\"targets\": [\"$${url#http://}\"]}]" >target/prometheus/targets.json && \
+	  .ci/prometheus target/prometheus "$$url" "$(CA)" "$(NAME)" && \
 	  echo "http://127.0.0.1:9095/alerts; docs/monitoring/dashboard.json is for Grafana" && \
 	  prometheus --config.file=target/prometheus/prometheus.yml --storage.tsdb.path=target/prometheus/data \
 	    --web.listen-address=127.0.0.1:9095 --log.level=warn

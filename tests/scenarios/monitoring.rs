@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tidemill_tests::prometheus::{monitoring, plain};
 use tidemill_tests::sandbox::repository;
-use tidemill_tests::{Daemon, LONG, Out, Prometheus, Sandbox, eventually, eventually_some};
+use tidemill_tests::{Authority, Daemon, LONG, Out, Prometheus, Sandbox, eventually, eventually_some};
 
 use crate::rig::told;
 
@@ -70,6 +70,25 @@ fn s2_10_each_panel_of_the_dashboard_shows_something_and_each_rule_can_be_evalua
             alerts.iter().any(|alert| alert["labels"]["alertname"] == *name && alert["labels"]["handler"] == "hostile")
         })
     });
+}
+
+#[test]
+fn s2_10_a_daemon_that_tells_its_metrics_over_tls_is_observed_by_its_authority() {
+    let authority = Authority::new();
+    authority.issue("localhost");
+    let sandbox = Sandbox::new();
+    let path = |name: &str| authority.path(name).display().to_string();
+    sandbox.write_toml(&format!(
+        "[metrics.tls]\ncertificate-file = \"{}\"\nkey-file = \"{}\"\n",
+        path("localhost.pem"),
+        path("localhost.key")
+    ));
+    let _daemon = Daemon::start(&sandbox);
+    let why = Prometheus::set_up(&sandbox, &[]).unwrap_err();
+    assert!(why.contains("over TLS: add CA=FILE") && why.contains("NAME=HOST"), "{why}");
+    assert!(!sandbox.root().join("prometheus").exists());
+    let prometheus = Prometheus::start_over_tls(&sandbox, &authority.path("ca.pem"), "localhost");
+    eventually(LONG, "its numbers are there", || !prometheus.query("tidemill_ready").is_empty());
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::http::Call;
 use crate::sandbox::{Sandbox, repository};
@@ -23,12 +23,26 @@ impl Prometheus {
     /// One that scrapes the sandbox's daemon each second, and has done so once. The rules are ours; where `soon` is set, each fires
     /// after two seconds, whatever it would wait for by itself.
     pub fn start(sandbox: &Sandbox, soon: bool) -> Self {
-        let folder = sandbox.root().join("prometheus");
-        fs::create_dir(&folder).unwrap();
-        let scraped = fs::read_to_string(sandbox.data().join("metrics.url")).unwrap();
-        let target = scraped.trim().trim_start_matches("http://");
-        fs::write(folder.join("targets.json"), json!([{ "targets": [target] }]).to_string()).unwrap();
-        let mut rules = fs::read_to_string(monitoring("alerts.yml")).unwrap();
+        Self::set_up(sandbox, &[]).expect("what `make observe` writes");
+        Self::run(&sandbox.root().join("prometheus"), soon)
+    }
+
+    /// The same over TLS: the authority's file, and the name in the daemon's certificate.
+    pub fn start_over_tls(sandbox: &Sandbox, authority: &Path, name: &str) -> Self {
+        Self::set_up(sandbox, &[authority.to_str().unwrap(), name]).expect("what `make observe` writes");
+        Self::run(&sandbox.root().join("prometheus"), false)
+    }
+
+    /// Writes what one needs, as `make observe` does; or what that says.
+    pub fn set_up(sandbox: &Sandbox, tls: &[&str]) -> Result<(), String> {
+        let url = fs::read_to_string(sandbox.data().join("metrics.url")).unwrap();
+        let mut script = Command::new(repository().join(".ci/prometheus"));
+        let output = script.arg(sandbox.root().join("prometheus")).arg(url.trim()).args(tls).output().unwrap();
+        output.status.success().then_some(()).ok_or(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn run(folder: &Path, soon: bool) -> Self {
+        let mut rules = fs::read_to_string(folder.join("alerts.yml")).unwrap();
         if soon {
             let lines = rules.lines().map(|line| match line.split_once(" for: ") {
                 Some((before, _)) => format!("{before} for: 2s\n"),
@@ -37,7 +51,7 @@ impl Prometheus {
             rules = lines.collect();
         }
         fs::write(folder.join("alerts.yml"), rules).unwrap();
-        let config = fs::read_to_string(monitoring("prometheus.yml")).unwrap();
+        let config = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
         assert!(config.contains("interval: 5s"), "{config}");
         fs::write(folder.join("prometheus.yml"), config.replace("interval: 5s", "interval: 1s")).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
