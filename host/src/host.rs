@@ -181,7 +181,7 @@ pub fn run(start: Start) -> Result<()> {
             stop.cancel();
             served
         };
-        let (served, api) = tokio::join!(bound.serve(routes, verifier, cancel), api);
+        let (served, api) = tokio::join!(bound.serve(routes, verifier, tracer.clone(), cancel), api);
         served.and(api)
     });
     if let Err(error) = &served {

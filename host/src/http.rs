@@ -22,6 +22,7 @@ pub mod secret;
 mod token;
 pub mod server;
 pub mod tls;
+mod traced;
 mod unread;
 #[cfg(test)]
 mod tests;

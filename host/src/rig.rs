@@ -124,7 +124,7 @@ impl Rig {
         let address = bound.local_addr();
         let verifier = Verifier::new(&settings)?;
         let served = routes.clone();
-        runtime.spawn(async move { bound.serve(served, verifier, CancellationToken::new()).await });
+        runtime.spawn(async move { bound.serve(served, verifier, Tracer::default(), CancellationToken::new()).await });
         let redirects = reqwest::redirect::Policy::none();
         let client = reqwest::Client::builder().redirect(redirects).build().context("set up the HTTP client")?;
         let mut rig = Self {

@@ -1,6 +1,8 @@
 //! Traces: one from a request through events and handlers, with what each delivery did, and its context passed on whether anybody is told or not.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use serde_json::{Value, json};
 use tidemill_tests::{
@@ -259,6 +261,86 @@ fn a_call_outside_and_a_request_that_reads_are_spans_and_headers_carry_secrets()
     let header = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     assert_eq!((header("x-team"), header("authorization")), (Some("shop"), Some("Bearer collector-secret")));
     assert!(!daemon.log().contains("collector-secret"));
+}
+
+#[test]
+fn s2_3_a_request_that_is_refused_before_a_handler_runs_has_a_span_of_its_own() {
+    let collector = Collector::start();
+    let sandbox = Sandbox::with(&["order", "hostile"]);
+    sandbox.write_toml(&format!(
+        "{}[http]\nbody-limit = \"2KiB\"\nmax-waiting = 1\n[handler.order.rate]\nper-user = \"2/h\"\n",
+        traces(&collector, "")
+    ));
+    let daemon = Daemon::start(&sandbox);
+    let [seven, eight] = ["7", "8"].map(|user| token(&sandbox, user));
+    let large = " ".repeat(3_000);
+    let call = |method: &str, path: &str| daemon.call(method, path);
+    let keyed = |body: &str| call("POST", "/api/orders").token(&eight).header("Idempotency-Key", "k").body(body);
+    keyed(ORDER).send().expect_status(201);
+    call("GET", "/api/orders").token(&seven).send().expect_status(200);
+
+    // A request whose body does not come has the only seat, once it is asked for that.
+    let mut waits = TcpStream::connect(daemon.url().strip_prefix("http://").unwrap()).unwrap();
+    let mut take_the_seat = || {
+        let head = "POST /hostile HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+        waits.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 13];
+        waits.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100 ");
+    };
+    let orders = Some("/api/orders");
+    for (n, (request, status, name, route)) in [
+        (call("GET", "/api/nothing"), 404, "GET", None),
+        (call("DELETE", "/api/orders"), 405, "DELETE", None),
+        (call("BREW", "/api/orders"), 405, "HTTP", None),
+        (call("GET", "/api/orders").token("no-token"), 401, "GET /api/orders", orders),
+        (call("POST", "/api/orders").token(&seven).body(&large), 413, "POST /api/orders", orders),
+        (call("GET", "/api/orders").token(&seven), 429, "GET /api/orders", orders),
+        (keyed("{}"), 422, "POST /api/orders", orders),
+        (call("GET", "/hostile/seen"), 503, "GET /hostile/seen", Some("/hostile/seen")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if status == 503 {
+            take_the_seat();
+        }
+        let trace = format!("0af7651916cd43dd8448eb211c8031{n:02x}");
+        let parent = format!("00-{trace}-b7ad6b7169203331-01");
+        request.header("traceparent", &parent).send().expect_status(status);
+        let span = collector.span(&format!("that of {status}"), |span| span.trace == trace);
+        assert_eq!((span.name.as_str(), span.kind, span.parent.as_str()), (name, 2, "b7ad6b7169203331"));
+        let status = status.to_string();
+        assert_eq!((span.tag("http.response.status_code"), span.tag("url.scheme")), (&*status, "http"));
+        assert_eq!(span.tag("http.route"), route.unwrap_or_default(), "{span:?}");
+        assert_eq!(span.tag("tidemill.handler").is_empty(), route.is_none(), "{span:?}");
+        let method = if name == "HTTP" { "_OTHER" } else { name.split(' ').next().unwrap() };
+        assert_eq!((span.tag("http.request.method"), span.tag("url.path").is_empty()), (method, false));
+        // What the client has done wrong is no error of the server's.
+        let wrong = status == "503";
+        assert_eq!((span.error.is_some(), span.tag("error.type")), (wrong, if wrong { "503" } else { "" }), "{span:?}");
+        assert!(span.time.1 >= span.time.0);
+    }
+    drop(waits);
+
+    // Where nothing is to be recorded nothing is told, and where nobody has begun a trace one begins.
+    let unrecorded = UNRECORDED.replace('7', "8");
+    call("GET", "/api/nothing").header("traceparent", &unrecorded).send().expect_status(404);
+    call("GET", "/api/nowhere").send().expect_status(404);
+    let alone = collector.span("the one without a parent", |span| span.tag("url.path") == "/api/nowhere");
+    assert_eq!(alone.parent, "");
+    // Nothing is told twice: those that a handler ran have their own spans.
+    let servers = |route: &str, code: &str| {
+        let same = |span: &&Span| {
+            span.kind == 2 && span.tag("http.route") == route && span.tag("http.response.status_code") == code
+        };
+        collector.spans().iter().filter(same).count()
+    };
+    assert_eq!(
+        (servers("/api/orders", "201"), servers("/api/orders", "200"), servers("/api/orders", "429")),
+        (1, 1, 1)
+    );
+    assert!(collector.spans().iter().all(|span| !unrecorded.contains(&span.trace)));
 }
 
 #[test]

@@ -23,12 +23,13 @@ use crate::http::inflight::{InFlight, Key};
 use crate::http::jwt::{Unauthorized, Verifier};
 use crate::http::problem::Problem;
 use crate::http::rate::Gate;
-use crate::http::routes::{Found, Routes, is_reserved};
+use crate::http::routes::{Found, Routes, Target, is_reserved};
 use crate::http::tls::Tls;
-use crate::http::{request, response};
+use crate::http::{request, response, traced};
 use crate::metrics::meters;
 use crate::record::Refusal;
 use crate::settings::Http;
+use crate::trace::Tracer;
 
 /// A deadline that can always be added to the present time.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -52,7 +53,17 @@ pub struct Front {
     gate: Gate,
     waiting: Arc<Semaphore>,
     in_flight: Arc<InFlight>,
+    tracer: Tracer,
     cancel: CancellationToken,
+}
+
+/// What is known of a request while it is being answered.
+struct Asked {
+    /// The route's, once that is known.
+    meter: Arc<meters::Route>,
+    target: Option<Arc<Target>>,
+    /// A handler has it, and its executor tells what becomes of it.
+    given: bool,
 }
 
 /// Take the address that the settings name, and read the certificate.
@@ -78,8 +89,14 @@ impl Bound {
     ///
     /// # Errors
     /// The listener cannot be used at all.
-    pub async fn serve(self, routes: Arc<Routes>, verifier: Verifier, cancel: CancellationToken) -> anyhow::Result<()> {
-        let front = Arc::new(Front::new(routes, verifier, self.settings, cancel));
+    pub async fn serve(
+        self,
+        routes: Arc<Routes>,
+        verifier: Verifier,
+        tracer: Tracer,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let front = Arc::new(Front::new(routes, verifier, self.settings, tracer, cancel));
         let seats = front.waiting.available_permits() + SPARE_CONNECTIONS;
         connection::serve(self.listener, self.tls, front, seats).await
     }
@@ -97,31 +114,43 @@ impl Service for Front {
     async fn answer(&self, request: hyper::Request<Incoming>, peer: Option<SocketAddr>) -> Reply {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let (mut body, mut meter) = (Some(body), self.routes.unrouted().clone());
+        let mut body = Some(body);
+        let mut asked = Asked { meter: self.routes.unrouted().clone(), target: None, given: false };
         let address = self.gate.client(peer.map(|peer| peer.ip()), &parts.headers);
-        let reply = self.handle(&parts, address, &mut body, &mut meter, began + self.settings.deadline).await;
+        let reply = self.handle(&parts, address, &mut body, &mut asked, began + self.settings.deadline).await;
+        if let (Err(problem), false) = (&reply, asked.given) {
+            let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+            let route = (asked.target.as_deref(), scheme);
+            traced::refused(&self.tracer, &parts, route, problem.status.as_u16(), began.into_std());
+        }
         let reply = connection::finish(&parts, body, reply);
-        meter.answered(reply.status().as_u16(), began.elapsed());
+        asked.meter.answered(reply.status().as_u16(), began.elapsed());
         reply
     }
 }
 
 impl Front {
     /// With no connection yet.
-    pub fn new(routes: Arc<Routes>, verifier: Verifier, settings: Http, cancel: CancellationToken) -> Self {
+    pub fn new(
+        routes: Arc<Routes>,
+        verifier: Verifier,
+        settings: Http,
+        tracer: Tracer,
+        cancel: CancellationToken,
+    ) -> Self {
         let waiting = settings.max_waiting.clamp(1, Semaphore::MAX_PERMITS - SPARE_CONNECTIONS);
         let waiting = Arc::new(Semaphore::new(waiting));
         let gate = Gate::new(&settings, routes.limited().clone());
-        Self { routes, verifier, settings, gate, waiting, in_flight: Arc::default(), cancel }
+        Self { routes, verifier, settings, gate, waiting, in_flight: Arc::default(), tracer, cancel }
     }
 
-    /// `body` is taken once it was read to its end, and `meter` is the route's once that is known.
+    /// `body` is taken once it was read to its end.
     async fn handle(
         &self,
         parts: &Parts,
         address: Option<IpAddr>,
         body: &mut Option<Incoming>,
-        meter: &mut Arc<meters::Route>,
+        asked: &mut Asked,
         deadline: Instant,
     ) -> Result<Reply, Problem> {
         request::check_host(parts)?;
@@ -133,7 +162,7 @@ impl Front {
             return Err(Refusal::Stopping.into());
         }
         let found = self.routes.find(parts.method.as_str(), path)?;
-        *meter = found.meter.clone();
+        (asked.meter, asked.target) = (found.meter.clone(), Some(found.target.clone()));
         self.gate.enter(address, &found.target)?;
         let Ok(seat) = Arc::clone(&self.waiting).try_acquire_owned() else { return Err(Refusal::Busy.into()) };
         let route = &found.target.route;
@@ -160,6 +189,7 @@ impl Front {
             None => None,
         };
 
+        asked.given = true;
         let answer = (found.target.send)(request::into_record(parts, &found, whole, user, key, deadline));
         // A task of its own, since a client that goes away drops this one.
         let waiting = tokio::spawn(async move {
@@ -170,7 +200,11 @@ impl Front {
         });
         match timeout_at(deadline, waiting).await {
             Ok(Ok(Ok(Ok(answered)))) => response::from_record(answered, &found.target),
-            Ok(Ok(Ok(Err(refusal)))) => Err(refusal.into()),
+            Ok(Ok(Ok(Err(refusal)))) => {
+                // Of the others no delivery came that would be told of.
+                asked.given = matches!(refusal, Refusal::Failed | Refusal::NotSent | Refusal::Expired);
+                Err(refusal.into())
+            }
             Ok(Ok(Err(_)) | Err(_)) if self.cancel.is_cancelled() => Err(Refusal::Stopping.into()),
             Ok(Ok(Err(_)) | Err(_)) => {
                 tracing::error!(

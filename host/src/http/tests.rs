@@ -23,6 +23,7 @@ use crate::http::routes::{Dispatch, Routes, Target};
 use crate::http::server;
 use crate::record::{Answer, Request, Response};
 use crate::settings::{Forwarded, Http, HttpRate, Jwt, JwtKey, Rates};
+use crate::trace::Tracer;
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes ...";
 /// Nothing in these tests takes that long unless it is broken.
@@ -74,7 +75,7 @@ impl Server {
         let address = bound.local_addr();
         let (routes, cancel) = (Arc::new(Routes::default()), CancellationToken::new());
         let verifier = Verifier::with_key(Algorithm::HS256, DecodingKey::from_secret(SECRET), &settings.jwt);
-        let served = runtime.spawn(bound.serve(Arc::clone(&routes), verifier, cancel.clone()));
+        let served = runtime.spawn(bound.serve(Arc::clone(&routes), verifier, Tracer::default(), cancel.clone()));
         Self { address, routes, cancel, served, runtime }
     }
 

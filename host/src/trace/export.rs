@@ -161,6 +161,11 @@ impl Tracer {
         self.0.as_deref().map(|inner| &inner.sampled)
     }
 
+    /// Whether it tells anybody.
+    pub fn tells(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.queue.is_some())
+    }
+
     /// Tells a span. Never blocks.
     pub fn tell(&self, span: SpanData) {
         let Some(inner) = &self.0 else { return };

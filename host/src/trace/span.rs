@@ -13,8 +13,8 @@ use super::Context;
 use crate::clock;
 use crate::outbound::{Answer, Call};
 
-/// The longest text of a statement, in bytes.
-const STATEMENT_MAX: usize = 4 << 10;
+/// The longest text of a statement or a path, in bytes.
+const TEXT_MAX: usize = 4 << 10;
 
 /// Begins a span; it ends when [`end`] says so.
 pub fn begin(
@@ -146,7 +146,8 @@ pub fn since(at: i64) -> Duration {
     Duration::from_millis(u64::try_from(clock::now().saturating_sub(at)).unwrap_or(0))
 }
 
-fn shorten(text: &str) -> &str {
-    let end = (0..=STATEMENT_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+/// A text, cut where it would be too long for a span.
+pub fn shorten(text: &str) -> &str {
+    let end = (0..=TEXT_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use tidemill::http::routes::{Dispatch, Routes, Target};
 use tidemill::http::server::Front;
 use tidemill::record::{Request, Response};
 use tidemill::settings::{Rates, Settings};
+use tidemill::trace::Tracer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -125,7 +126,8 @@ pub(crate) fn connections(bytes: &[u8]) {
     RUNTIME.with(|runtime| {
         let answers = runtime.block_on(async {
             let verifier = Verifier::new(&SETTINGS).unwrap();
-            let front = Front::new(routes, verifier, SETTINGS.http.clone(), CancellationToken::new());
+            let front =
+                Front::new(routes, verifier, SETTINGS.http.clone(), Tracer::default(), CancellationToken::new());
             let (mut client, server) = tokio::io::duplex(1 << 16);
             let server = tokio::spawn(connection(Arc::new(front), server, None));
             client.write_all(bytes).await.unwrap();
