@@ -8,6 +8,7 @@ pub mod wait;
 pub mod identity;
 pub mod template;
 pub mod topics;
+pub(crate) mod release;
 pub mod ends;
 pub mod consumer;
 pub mod scan;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -11,8 +12,13 @@ use tidemill_tests::{Authority, Daemon, Kafka, LONG, Out, Sandbox, Store, eventu
 use crate::rig::{Hostile, told};
 
 /// The exit code, and check, verdict and text of each finding.
-fn doctor(sandbox: &Sandbox) -> (i32, Vec<(String, String, String)>) {
-    let output = sandbox.tidemill(&["doctor", "--json"]);
+type Told = (i32, Vec<(String, String, String)>);
+
+fn doctor(sandbox: &Sandbox) -> Told {
+    told_by(&sandbox.tidemill(&["doctor", "--json"]))
+}
+
+fn told_by(output: &Output) -> Told {
     let found: Vec<Value> = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     let part = |finding: &Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
@@ -40,7 +46,7 @@ fn well(sandbox: &Sandbox, check: &str) {
     assert!(!of_check.is_empty() && of_check.iter().all(|(_, verdict, _)| verdict == "ok"), "{check}: {found:#?}");
 }
 
-const CHECKS: [&str; 18] = [
+const CHECKS: [&str; 20] = [
     "daemon",
     "settings",
     "data",
@@ -48,10 +54,12 @@ const CHECKS: [&str; 18] = [
     "files",
     "clock",
     "secrets",
+    "tokens",
     "certificates",
     "stores",
     "handlers",
     "kafka",
+    "version",
     "topics",
     "partitions",
     "replication",
@@ -76,8 +84,9 @@ fn h7_where_nothing_is_wrong_each_check_says_so_with_a_daemon_and_without() {
         }
         let (code, found) = doctor(sandbox);
         let worst: Vec<_> = found.iter().filter(|(_, verdict, _)| verdict != "ok").collect();
-        // Whatever this machine's disk is, the rest is well.
-        assert!(worst.iter().all(|(check, ..)| ["disk", "data", "files"].contains(&check.as_str())), "{worst:#?}");
+        // Whatever this machine's disk and clock are, the rest is well.
+        let machine = ["disk", "data", "files", "clock"];
+        assert!(worst.iter().all(|(check, ..)| machine.contains(&check.as_str())), "{worst:#?}");
         assert_eq!(code, if worst.is_empty() { 0 } else { code.max(3) }, "{found:#?}");
         for check in CHECKS.iter().chain(&["times"]) {
             assert!(found.iter().any(|(name, ..)| name == check), "{check} is missing: {found:#?}");
@@ -122,8 +131,138 @@ fn h7_settings_secrets_and_certificates_that_endanger_data_are_told() {
     sandbox.write_toml("[http.tls]\ncertificate-file = \"localhost.pem\"\nkey-file = \"localhost.key\"\n");
     // The authority's are made for 30 days, of which the first has begun.
     says(&sandbox, "certificates", "warn", &["localhost.pem ends in 29 days", "renew it"]);
-    fs::write(sandbox.root().join("localhost.pem"), "no certificate").unwrap();
     well(&sandbox, "secrets");
+}
+
+#[test]
+fn h7_certificates_that_no_listener_can_use_are_told_of_each() {
+    let [ours, foreign] = [Authority::new(), Authority::new()];
+    [&ours, &foreign].into_iter().for_each(|authority| authority.issue_for("localhost", 60));
+    ours.issue_for("ended", -1);
+    let sandbox = Sandbox::new();
+    let with = |of: &str, certificate: &Path, key: &Path, more: &str| {
+        let (certificate, key) = (certificate.display(), key.display());
+        sandbox.write_toml(&format!("[{of}.tls]\ncertificate-file = \"{certificate}\"\nkey-file = \"{key}\"\n{more}"));
+    };
+    let (good, key) = (ours.path("localhost.pem"), ours.path("localhost.key"));
+    for of in ["http", "admin", "metrics"] {
+        let named = format!("{of}.tls: ");
+        with(of, &good, &key, "");
+        well(&sandbox, "certificates");
+        with(of, &good, &foreign.path("localhost.key"), "");
+        assert_eq!(says(&sandbox, "certificates", "bad", &[&named, "do not go together"]), 4);
+        with(of, &good, Path::new("nothing.key"), "");
+        says(&sandbox, "certificates", "bad", &[&named, "nothing.key"]);
+        with(of, &key, &key, "");
+        says(&sandbox, "certificates", "bad", &[&named, "holds no certificate"]);
+        with(of, &ours.path("ended.pem"), &ours.path("ended.key"), "");
+        says(&sandbox, "certificates", "bad", &["ended.pem has ended at", "renew it"]);
+        with(of, &good, &key, &format!("client-ca-file = \"{}\"\n", ours.path("ca.pem").display()));
+        says(&sandbox, "certificates", "warn", &["ca.pem ends in 29 days"]);
+    }
+}
+
+#[test]
+fn h7_files_of_secrets_and_tokens_that_others_can_read_or_write_are_told() {
+    let authority = Authority::new();
+    authority.issue("localhost");
+    let sandbox = Sandbox::with(&["hostile"]);
+    let mode = |name: &str, mode: u32| {
+        let path = sandbox.root().join(name);
+        if !path.exists() {
+            fs::write(&path, "k".repeat(40)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::copy(authority.path("localhost.pem"), sandbox.root().join("localhost.pem")).unwrap();
+    let tls = |of: &str| {
+        fs::copy(authority.path("localhost.key"), sandbox.root().join(format!("{of}.key"))).unwrap();
+        format!("[{of}.tls]\ncertificate-file = \"localhost.pem\"\nkey-file = \"{of}.key\"\n")
+    };
+    let oauth = |what: &str| {
+        format!(
+            "[kafka]\nbootstrap = \"127.0.0.1:1\"\n[kafka.security]\nprotocol = \"SASL_SSL\"\nmechanism = \"OAUTHBEARER\"\n[kafka.security.oauth]\n{what}"
+        )
+    };
+    let cases = [
+        ("http.key", tls("http")),
+        ("admin.key", tls("admin")),
+        ("metrics.key", tls("metrics")),
+        ("scrapes", "[metrics]\ntoken-file = \"scrapes\"\n".to_owned()),
+        ("jwt", "[http.jwt]\nsecret-file = \"jwt\"\n".to_owned()),
+        ("bearer", oauth("token-file = \"bearer\"\n")),
+        (
+            "client",
+            oauth("token-url = \"http://127.0.0.1:1/\"\nclient-id = \"i\"\nclient-secret-file = \"client\"\n"),
+        ),
+        ("collector", "[traces]\nsecret-headers = { authorization = { file = \"collector\" } }\n".to_owned()),
+        (
+            "service",
+            "[[destination]]\ntopic = \"t\"\ntype = \"http\"\nurl = \"http://127.0.0.1:1/\"\nsecret-headers = { authorization = { file = \"service\" } }\n".to_owned(),
+        ),
+    ];
+    for (file, toml) in cases {
+        sandbox.write_toml(&toml);
+        mode(file, 0o600);
+        well(&sandbox, "secrets");
+        mode(file, 0o604);
+        assert_eq!(says(&sandbox, "secrets", "bad", &[&format!("/{file} can be read by everybody (mode 604)")]), 4);
+        mode(file, 0o640);
+        says(&sandbox, "secrets", "warn", &[&format!("/{file} can be read by its group (mode 640)"), "chmod 600"]);
+    }
+
+    // Of the admin API's tokens the file holds hashes alone: who reads it has none, and who writes it gives himself one.
+    sandbox.write_toml("[admin]\nnamed-tokens-file = \"who.tokens\"\n");
+    assert!(sandbox.tidemill(&["admin", "token", "new", "ci", "--role", "deploy"]).status.success());
+    well(&sandbox, "tokens");
+    mode("who.tokens", 0o646);
+    says(&sandbox, "tokens", "bad", &["who.tokens can be written by everybody (mode 646)", "chmod 600"]);
+    mode("who.tokens", 0o664);
+    says(&sandbox, "tokens", "warn", &["who.tokens can be written by its group"]);
+    mode("who.tokens", 0o644);
+    well(&sandbox, "tokens");
+    fs::write(sandbox.root().join("who.tokens"), "half read abc\n").unwrap();
+    says(&sandbox, "tokens", "bad", &["who.tokens:1: write a name, a role", "no daemon starts"]);
+}
+
+/// What the kernel says of the clock is said by this in its place: a number, as adjtimex(2) returns it.
+const CLOCK: &str =
+    "#include <stdlib.h>\nint adjtimex(void *time) { (void)time; return atoi(getenv(\"TM_TEST_CLOCK\")); }\n";
+
+#[test]
+fn h7_a_clock_that_nothing_keeps_right_is_told() {
+    let sandbox = Sandbox::new();
+    let [source, library] = ["clock.c", "clock.so"].map(|name| sandbox.root().join(name));
+    fs::write(&source, CLOCK).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let of_clock = |state: &str| {
+        let mut command = sandbox.command(&["doctor", "--json"]);
+        let told = told_by(&command.env("LD_PRELOAD", &library).env("TM_TEST_CLOCK", state).output().unwrap());
+        let clock: Vec<_> = told.1.into_iter().filter(|(check, ..)| check == "clock").collect();
+        let [(_, verdict, said)] = &clock[..] else { panic!("{clock:?}") };
+        (verdict.clone(), said.clone())
+    };
+    // TIME_OK, TIME_INS (a leap second is to come), TIME_ERROR, and a kernel that does not answer.
+    for (state, verdict, word) in [
+        ("0", "ok", "and the clock is kept right"),
+        ("1", "ok", "and the clock is kept right"),
+        ("5", "warn", "nothing that keeps the clock right: it may be slow or fast: run systemd-timesyncd"),
+        ("-1", "ok", "whether anything keeps the clock right cannot be seen"),
+    ] {
+        let (is, said) = of_clock(state);
+        assert!(is == verdict && said.contains(word), "{state}: {is} {said}");
+    }
+}
+
+#[test]
+fn h7_the_brokers_release_is_told_by_what_it_understands() {
+    let hostile = Hostile::new(Kafka::shared(), "");
+    // That of the tests is a later one, and brought nothing that tells it.
+    says(&hostile.sandbox, "version", "ok", &["understands what came with Kafka 4.0: it is that, or later"]);
+    let toml = fs::read_to_string(hostile.sandbox.toml()).unwrap();
+    hostile.sandbox.write_toml(&format!("{toml}[kafka.librdkafka]\n\"api.version.request\" = false\n"));
+    says(&hostile.sandbox, "version", "ok", &["does not say"]);
 }
 
 #[test]

@@ -38,6 +38,12 @@ impl Authority {
 
     /// Issues a certificate for a host's name: `NAME.pem`, with its key in `NAME.key`.
     pub fn issue(&self, name: &str) {
+        self.issue_for(name, 30);
+    }
+
+    /// One that is good for so many days; with none left it has ended.
+    pub fn issue_for(&self, name: &str, days: i32) {
+        let days = days.to_string();
         let folder = self.folder.path();
         let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
         let subject = format!("/CN={name}");
@@ -46,7 +52,7 @@ impl Authority {
             folder,
             &["req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &request],
         );
-        let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "names"];
+        let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", &days, "-extfile", "names"];
         openssl(folder, &[&["x509", "-req", "-in", &request, "-out", &certificate], &by[..]].concat());
     }
 

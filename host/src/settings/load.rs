@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::reader::{self, PREFIX, Variables};
-use super::{Problems, Settings, read};
+use super::{Problems, Settings, Tls, read};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "tidemill.toml";
@@ -60,6 +60,11 @@ impl Settings {
     /// Everything that is wrong with the text.
     pub fn parse(text: &str, file: &str) -> Result<Self, Problems> {
         parse(text, Path::new(file), file, &Variables::new())
+    }
+
+    /// The certificates and keys of all listeners that speak TLS.
+    pub fn listeners_tls(&self) -> impl Iterator<Item = &Tls> {
+        [&self.http.tls, &self.admin.tls, &self.metrics.tls].into_iter().flatten()
     }
 }
 

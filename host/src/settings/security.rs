@@ -44,7 +44,8 @@ impl Security {
     /// Files that hold what is secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let key = self.properties.0.get("ssl.key.location").map(Path::new);
-        self.files.values().map(PathBuf::as_path).chain(key)
+        let of_tokens = self.oauth.as_ref().and_then(OAuth::secret_file);
+        self.files.values().map(PathBuf::as_path).chain(key).chain(of_tokens)
     }
 
     /// Files that hold certificates.

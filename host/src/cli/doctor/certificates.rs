@@ -1,15 +1,17 @@
-//! Certificates that end soon, or have ended.
+//! Certificates that end soon, or have ended, and those of the listeners that no connection could be served with.
 //!
-//! Of a certificate it reads when it ends, and nothing else: who may trust it is for those who do. Sources: RFC 5280, 4.1 (what stands
-//! where in a certificate); X.690 (DER).
+//! Of a certificate it reads when it ends, and whether its key goes with it: who may trust it is for those who do. Sources: RFC 5280, 4.1
+//! (what stands where in a certificate); X.690 (DER).
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::Findings;
 use crate::clock;
+use crate::http::tls::Tls;
 use crate::settings::Settings;
 use crate::settings::units::{show_time, time};
 
@@ -26,10 +28,19 @@ const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 pub(super) fn check(settings: &Settings, found: &mut Findings) {
-    let mut files: Vec<PathBuf> = settings.http.tls.iter().map(|tls| tls.certificate.clone()).collect();
-    files.extend(settings.kafka.security.certificate_files().map(Path::to_owned));
+    let mut files: BTreeSet<&Path> = settings.kafka.security.certificate_files().collect();
+    for tls in settings.listeners_tls() {
+        match Tls::read(tls) {
+            Ok(_) => files.extend([Some(&*tls.certificate), tls.client_ca.as_deref()].into_iter().flatten()),
+            Err(error) => found.bad(
+                CHECK,
+                format!("{error:#}"),
+                "put a certificate and its key there, as PEM: no daemon starts with these, and one that runs keeps those before",
+            ),
+        }
+    }
     let mut first = None;
-    for file in &files {
+    for file in files {
         let name = file.display();
         let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match read {

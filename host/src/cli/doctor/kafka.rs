@@ -14,6 +14,7 @@ use crate::cli::produce;
 use crate::clock;
 use crate::deploy::manifest::{EventId, Spec};
 use crate::kafka::config::{Connection, Reporter};
+use crate::kafka::release::{self, OLDEST, Release};
 use crate::kafka::template::Template;
 use crate::kafka::{ends, topics};
 use crate::settings::units::{show_duration, show_time};
@@ -82,10 +83,11 @@ pub(super) fn check(settings: &Settings, specs: &[Spec], read: &Read, found: &mu
     let there = there(&cluster);
     exist(settings, &used, &there, found);
     partitions(settings, &used, &there, found);
-    // The embedded broker keeps one copy of everything, and has no settings of topics.
+    // The embedded broker keeps one copy of everything, has no settings of topics, and is of no release.
     if connection.is_embedded() {
         return;
     }
+    release(&connection, found);
     let all: BTreeSet<&str> = used.all().filter(|topic| there.contains_key(*topic)).collect();
     let configs = match topics::configs(&client, &all.into_iter().collect::<Vec<_>>(), WITHIN) {
         Ok(configs) => configs,
@@ -104,6 +106,25 @@ pub(super) fn check(settings: &Settings, specs: &[Spec], read: &Read, found: &mu
     inbox(settings, &used, &configs, found);
     retention(&client, &connection, read, &there, &configs, found);
     times(&client, &used, &there, found);
+}
+
+/// From which release on the brokers are, as far as it can be told.
+fn release(connection: &Connection, found: &mut Findings) {
+    const CHECK: &str = "version";
+    match release::ask(connection, WITHIN) {
+        Ok(Release::From(release)) => {
+            found.ok(CHECK, format!("a broker understands what came with Kafka {release}: it is that, or later"));
+        }
+        Ok(Release::Older) => found.warn(
+            CHECK,
+            format!(
+                "a broker understands nothing that came with Kafka {OLDEST}: it is older, and its topics have no ids"
+            ),
+            "upgrade it: a topic that is made again there is taken for the one before, at its offsets",
+        ),
+        Ok(Release::Unknown) => found.ok(CHECK, "the broker does not say what it understands"),
+        Err(error) => found.warn(CHECK, format!("no broker could be asked for its version ({error})"), "ask again"),
+    }
 }
 
 fn is_embedded(settings: &Settings) -> bool {

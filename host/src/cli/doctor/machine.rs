@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use super::Findings;
 use crate::deploy::manifest::Spec;
 use crate::deploy::secrets::Source;
+use crate::http::admin::tokens;
 use crate::http::secret;
 use crate::metrics::gather::disk;
 use crate::metrics::gather::status::Status;
 use crate::settings::units::{show_size, show_time};
-use crate::settings::{JwtKey, OAuth, Settings};
+use crate::settings::{JwtKey, Settings};
 
 /// Less room than this is none: SQLite's log alone takes as much.
 const ROOM_MIN: u64 = 128 << 20;
@@ -60,8 +61,9 @@ pub(super) fn check(
         None => (None, rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum),
     };
     files(open, most, found);
-    clock(crate::clock::now(), found);
+    clock(crate::clock::now(), is_kept(), found);
     secrets(settings, file, specs, found);
+    tokens(&tokens::file(settings), found);
 }
 
 /// The data folder, or the nearest one above that is there.
@@ -148,12 +150,29 @@ fn files(open: Option<u64>, most: Option<u64>, found: &mut Findings) {
     }
 }
 
-fn clock(now: i64, found: &mut Findings) {
+/// Whether something keeps this machine's clock right, as the kernel knows it (adjtimex(2)); `None` where it does not say.
+fn is_kept() -> Option<bool> {
+    // SAFETY: it is a C structure of numbers, of which zero is one.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is valid for the call, which changes nothing of the clock where `modes` is zero.
+    let state = unsafe { libc::adjtimex(&raw mut time) };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
+fn clock(now: i64, kept: Option<bool>, found: &mut Findings) {
     let saw = format!("it is {} here", show_time(now));
     if now < NOT_BEFORE {
         found.bad("clock", saw, "set this machine's clock: due times, tokens and certificates go by it");
-    } else {
-        found.ok("clock", saw);
+        return;
+    }
+    match kept {
+        Some(true) => found.ok("clock", format!("{saw}, and the clock is kept right")),
+        Some(false) => found.warn(
+            "clock",
+            format!("{saw}, and the kernel knows of nothing that keeps the clock right: it may be slow or fast"),
+            "run systemd-timesyncd, or chrony with rtcsync: due times, tokens and certificates go by it, and so does Kafka",
+        ),
+        None => found.ok("clock", format!("{saw}; whether anything keeps the clock right cannot be seen")),
     }
 }
 
@@ -168,10 +187,12 @@ fn secrets(settings: &Settings, file: Option<&Path>, specs: &[Spec], found: &mut
     }
     files.push(settings.admin.token_file.clone().unwrap_or_else(|| settings.data.join(secret::ADMIN_FILE)));
     files.extend(settings.metrics.token_file.clone());
-    files.extend(settings.http.tls.as_ref().map(|tls| tls.key.clone()));
+    files.extend(settings.listeners_tls().map(|tls| tls.key.clone()));
     files.extend(settings.kafka.security.secret_files().map(Path::to_owned));
-    files.extend(settings.kafka.security.oauth().and_then(OAuth::secret_file).map(Path::to_owned));
-    for secret in specs.iter().flat_map(|spec| spec.secrets.values()) {
+    let posts = settings.destinations.0.iter().filter_map(|destination| destination.http.as_ref());
+    let headers = posts.flat_map(|post| &post.secret_headers).chain(&settings.traces.secret_headers);
+    let of_handlers = specs.iter().flat_map(|spec| spec.secrets.values());
+    for secret in headers.map(|(_, secret)| secret).chain(of_handlers) {
         if let Source::File(path) = secret.source() {
             files.push(path.clone());
         }
@@ -193,6 +214,27 @@ fn secrets(settings: &Settings, file: Option<&Path>, specs: &[Spec], found: &mut
         }
     }
     found.else_ok("secrets", format!("{looked} files hold secrets, and their owner alone can read them"));
+}
+
+/// The tokens of the admin API: who can write their file can give himself one. It holds no token that could be read.
+fn tokens(file: &Path, found: &mut Findings) {
+    const CHECK: &str = "tokens";
+    let name = file.display();
+    if let Ok(there) = fs::metadata(file) {
+        let mode = there.mode() & 0o777;
+        let saw =
+            |who: &str| format!("{name} can be written by {who} (mode {mode:03o}), to whom the admin API is open");
+        let advice = format!("chmod 600 {name}");
+        match mode {
+            mode if mode & 0o002 != 0 => found.bad(CHECK, saw("everybody"), advice),
+            mode if mode & 0o020 != 0 => found.warn(CHECK, saw("its group"), advice),
+            _ => {}
+        }
+    }
+    match tokens::list(file) {
+        Ok(all) => found.else_ok(CHECK, format!("the admin API knows {} tokens with names", all.len())),
+        Err(error) => found.bad(CHECK, format!("{error:#}"), "put it right: no daemon starts with it"),
+    }
 }
 
 #[cfg(test)]
@@ -228,8 +270,10 @@ mod tests {
         assert_eq!(worst(|found| files(None, Some(512), found)), Verdict::Bad);
         assert_eq!(worst(|found| files(Some(10), Some(2_048), found)), Verdict::Warn);
         assert_eq!(worst(|found| files(Some(10), None, found)), Verdict::Ok);
-        assert_eq!(worst(|found| clock(0, found)), Verdict::Bad);
-        assert_eq!(worst(|found| clock(NOT_BEFORE, found)), Verdict::Ok);
+        assert_eq!(worst(|found| clock(0, Some(true), found)), Verdict::Bad);
+        assert_eq!(worst(|found| clock(NOT_BEFORE, Some(true), found)), Verdict::Ok);
+        assert_eq!(worst(|found| clock(NOT_BEFORE, Some(false), found)), Verdict::Warn);
+        assert_eq!(worst(|found| clock(NOT_BEFORE, None, found)), Verdict::Ok);
     }
 
     #[test]
