@@ -1,5 +1,8 @@
 //! S2.3 and H5: routes' tokens are checked by the keys that their issuer publishes, and goes on publishing.
 
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -133,10 +136,26 @@ fn s2_3_a_key_file_is_read_again_and_a_wrong_one_leaves_the_keys_before() {
     std::fs::write(&file, "{\"keys\": []}").unwrap();
     daemon.says(&["ERROR", "keys.json", "no key that can be used", "those that are known go on"]);
     assert!(good(&daemon, &one));
+    // It is said once, however often the file is looked at: each look takes one text out of a pipe.
+    std::fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let is_read = |pipe: &Path| std::fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(pipe).is_ok();
+    for _ in 0..3 {
+        std::fs::write(&file, "{}").unwrap();
+        eventually(LONG, "it has read to the end", || !is_read(&file));
+    }
+    assert_eq!(daemon.log().matches("those that are known go on").count(), 1);
     issuer.publish("one", false);
     issuer.publish("two", true);
+    let pipe = sandbox.root().join("pipe");
+    std::fs::rename(&file, &pipe).unwrap();
     std::fs::write(&file, issuer.set().to_string()).unwrap();
-    eventually(LONG, "the second key is good", || good(&daemon, &two));
+    eventually(LONG, "the second key is good", || {
+        // Who waits at the pipe for a text goes on without.
+        is_read(&pipe);
+        good(&daemon, &two)
+    });
     assert_eq!(asked(&daemon, &one).0, 401, "a key that is withdrawn is good no more");
     daemon.terminate();
 }

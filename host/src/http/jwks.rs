@@ -313,6 +313,7 @@ mod tests {
     fn h5_a_set_without_a_key_that_can_be_used_is_none() {
         let count = |set: Value| parse(set.to_string().as_bytes()).map(|set| set.len());
         assert_eq!(count(json!({"keys": [{"kty": "new"}, ec()]})), Ok(1));
+        assert_eq!(count(json!({"keys": vec![ec(); KEYS_MAX + 1]})), Ok(KEYS_MAX));
         for (set, wrong) in [
             (json!({"keys": []}), "empty"),
             (json!({"keys": [{"kty": "new"}]}), "key 1 is of a kind"),
