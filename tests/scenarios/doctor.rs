@@ -260,9 +260,6 @@ fn h7_the_brokers_release_is_told_by_what_it_understands() {
     let hostile = Hostile::new(Kafka::shared(), "");
     // That of the tests is a later one, and brought nothing that tells it.
     says(&hostile.sandbox, "version", "ok", &["understands what came with Kafka 4.0: it is that, or later"]);
-    let toml = fs::read_to_string(hostile.sandbox.toml()).unwrap();
-    hostile.sandbox.write_toml(&format!("{toml}[kafka.librdkafka]\n\"api.version.request\" = false\n"));
-    says(&hostile.sandbox, "version", "ok", &["does not say"]);
 }
 
 #[test]

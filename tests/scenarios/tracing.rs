@@ -279,6 +279,11 @@ fn s2_3_a_request_that_is_refused_before_a_handler_runs_has_a_span_of_its_own() 
     keyed(ORDER).send().expect_status(201);
     call("GET", "/api/orders").token(&seven).send().expect_status(200);
 
+    // One that a handler fails on is told by its executor alone.
+    let failed = RECORDED.replace('7', "9");
+    let panics = json!({ "do": "panic" }).to_string();
+    call("POST", "/hostile").body(&panics).header("traceparent", &failed).send().expect_status(500);
+
     // A request whose body does not come has the only seat, once it is asked for that.
     let mut waits = TcpStream::connect(daemon.url().strip_prefix("http://").unwrap()).unwrap();
     let mut take_the_seat = || {
@@ -340,6 +345,10 @@ fn s2_3_a_request_that_is_refused_before_a_handler_runs_has_a_span_of_its_own() 
         (servers("/api/orders", "201"), servers("/api/orders", "200"), servers("/api/orders", "429")),
         (1, 1, 1)
     );
+    let of_failed = |span: &Span| span.kind == 2 && failed.contains(&span.trace);
+    let of_failed: Vec<Span> = collector.spans().into_iter().filter(of_failed).collect();
+    let [span] = &of_failed[..] else { panic!("{of_failed:?}") };
+    assert_eq!(span.tag("tidemill.outcome"), "trap");
     assert!(collector.spans().iter().all(|span| !unrecorded.contains(&span.trace)));
 }
 

@@ -42,7 +42,7 @@ pub(crate) enum Release {
     From(&'static str),
     /// It is older than [`OLDEST`].
     Older,
-    /// The broker was not asked, as `[kafka.librdkafka]` has it, or did not say.
+    /// The broker did not say.
     Unknown,
 }
 
