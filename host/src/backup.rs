@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,16 +79,44 @@ pub struct Source {
 }
 
 /// How far it is with a file.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "BackupProgress")]
+pub struct Progress {
     /// `copy`, `check` or `restore`.
-    pub doing: &'a str,
+    pub doing: String,
     /// The file, from the backup's folder.
-    pub file: &'a str,
-    /// Bytes that are done.
+    pub file: String,
+    /// Bytes of it that are done.
     pub done: u64,
-    /// Bytes in all.
+    /// Its bytes in all.
     pub of: u64,
+    /// Which it is of those with which this is done, from 1.
+    pub number: usize,
+    /// How many those are: of `copy` the stores, else all files.
+    pub files: usize,
+}
+
+/// Told how far it is. `false` gives it up, and nothing of it is left.
+pub type Tell<'a> = &'a mut dyn FnMut(Progress) -> bool;
+
+/// Files with which the same is done, and the one at hand.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    doing: &'a str,
+    number: usize,
+    files: usize,
+}
+
+impl Round<'_> {
+    fn at(self, file: &str, done: u64, of: u64) -> Progress {
+        let Self { doing, number, files } = self;
+        Progress { doing: doing.to_owned(), file: file.to_owned(), done, of, number, files }
+    }
+}
+
+/// As [`Tell`] has asked for.
+fn given_up() -> Error {
+    anyhow!("it was given up, since the daemon stops: nothing of it is left. Take it again")
 }
 
 impl Manifest {
@@ -103,7 +131,7 @@ impl Manifest {
     }
 
     /// That of a backup, with no look at its files.
-    fn read(backup: &Path) -> Result<Self> {
+    pub(crate) fn read(backup: &Path) -> Result<Self> {
         let file = backup.join(MANIFEST);
         let text = match fs::read(&file) {
             Ok(text) => text,
@@ -144,48 +172,64 @@ impl Entry {
     }
 }
 
-/// Writes a backup into a folder that is empty or not there yet, and says how far it is.
+/// A backup that has its folder to itself, and nothing in it yet.
+pub struct Begun {
+    source: Source,
+    target: Target,
+    began: String,
+}
+
+/// Takes a folder for a backup that is empty or not there yet.
 ///
 /// # Errors
-/// There is no data folder; the folder has something in it; a file cannot be read, or not be written. Nothing of it is left then.
-pub fn take(source: &Source, to: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Result<Manifest> {
+/// There is no data folder; or the folder has something in it, or cannot be written.
+pub fn begin(source: Source, to: &Path) -> Result<Begun> {
     if !source.data.join(STORES).is_dir() {
         bail!(
             "{} is no data folder of Tidemill (`data`): it has no folder {STORES}. Name the settings with --config, or set TIDEMILL_DATA",
             source.data.display()
         );
     }
-    let mut target = Target::claim(to)?;
-    let began = units::show_time(crate::clock::now());
-    let files = write(source, &target.folder, told)?;
-    let manifest = Manifest {
-        format: FORMAT,
-        tidemill: env!("CARGO_PKG_VERSION").to_owned(),
-        began,
-        ended: units::show_time(crate::clock::now()),
-        data: absolute(&source.data),
-        settings: source.settings.as_deref().map(absolute),
-        files,
-    };
-    target.finish(&manifest)?;
-    Ok(manifest)
+    let target = Target::claim(to)?;
+    Ok(Begun { source, target, began: units::show_time(crate::clock::now()) })
+}
+
+impl Begun {
+    /// Writes it, and says how far it is.
+    ///
+    /// # Errors
+    /// A file cannot be read, or not be written; or it was given up. Nothing of it is left then.
+    pub fn finish(self, told: Tell<'_>) -> Result<Manifest> {
+        let Self { source, mut target, began } = self;
+        let files = write(&source, &target.folder, told)?;
+        let manifest = Manifest {
+            format: FORMAT,
+            tidemill: env!("CARGO_PKG_VERSION").to_owned(),
+            began,
+            ended: units::show_time(crate::clock::now()),
+            data: absolute(&source.data),
+            settings: source.settings.as_deref().map(absolute),
+            files,
+        };
+        target.finish(&manifest)?;
+        Ok(manifest)
+    }
 }
 
 fn absolute(path: &Path) -> String {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-fn write(source: &Source, to: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Result<Vec<Entry>> {
+fn write(source: &Source, to: &Path, told: Tell<'_>) -> Result<Vec<Entry>> {
     // Stores come first: of a version that is live in one, the file is there.
     let from = source.data.join(STORES);
+    let mut stores = files::names(&from)?;
+    stores.retain(|name| Path::new(name).extension().is_some_and(|extension| extension == "db"));
     let mut paths = Vec::new();
-    for name in files::names(&from)? {
-        if Path::new(&name).extension().is_some_and(|extension| extension == "db") {
-            let path = format!("{STORES}/{name}");
-            let step = |done, of| told(Progress { doing: "copy", file: &path, done, of });
-            copy_store(&from.join(&name), &files::place(to, &path)?, step)?;
-            paths.push(path);
-        }
+    for (n, name) in stores.iter().enumerate() {
+        let (path, round) = (format!("{STORES}/{name}"), Round { doing: "copy", number: n + 1, files: stores.len() });
+        copy_store(&from.join(name), &files::place(to, &path)?, |done, of| told(round.at(&path, done, of)))?;
+        paths.push(path);
     }
     for name in OWN {
         paths.extend(files::copy(&source.data.join(name), to, name)?);
@@ -193,11 +237,11 @@ fn write(source: &Source, to: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Resu
     paths.extend(files::copy_all(&source.data.join(versions::FOLDER), to, versions::FOLDER)?);
     paths.extend(files::copy_all(&source.handlers, to, HANDLERS)?);
     paths.sort();
-    let mut entries = Vec::new();
-    for path in paths {
-        let file = to.join(&path);
+    let (mut entries, files) = (Vec::new(), paths.len());
+    for (n, path) in paths.into_iter().enumerate() {
+        let (file, round) = (to.join(&path), Round { doing: "check", number: n + 1, files });
         let bytes = fs::metadata(&file).with_context(|| format!("read {}", file.display()))?.len();
-        let sha256 = files::hash(&file, |done| told(Progress { doing: "check", file: &path, done, of: bytes }))?;
+        let sha256 = files::hash(&file, |done| told(round.at(&path, done, bytes)))?;
         entries.push(Entry { path, bytes, sha256 });
     }
     files::sync_folders(to)?;
@@ -205,15 +249,18 @@ fn write(source: &Source, to: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Resu
 }
 
 /// A store as it is at one moment, in one file that needs no other.
-fn copy_store(from: &Path, to: &Path, step: impl FnMut(u64, u64)) -> Result<()> {
+fn copy_store(from: &Path, to: &Path, step: impl FnMut(u64, u64) -> bool) -> Result<()> {
     let reader = Connection::open_reader(from).with_context(|| format!("read store {}", from.display()))?;
     files::create(to)?;
     let copied = Connection::open_copy(to).and_then(|mut copy| {
-        reader.copy_in_steps(&mut copy, step)?;
+        let whole = reader.copy_in_steps(&mut copy, step)?;
         // A copy keeps the log of changes that its original has beside it; without one it can be read where nothing can be written.
-        copy.batch("PRAGMA journal_mode = DELETE")
+        copy.batch("PRAGMA journal_mode = DELETE").map(|()| whole)
     });
-    copied.map_err(|error| files::advise(&anyhow!("copy store {} to {}: {error}", from.display(), to.display())))?;
+    let copied = copied.map_err(|error| anyhow!("copy store {} to {}: {error}", from.display(), to.display()));
+    if !copied.map_err(|error| files::advise(&error))? {
+        return Err(given_up());
+    }
     File::open(to).and_then(|file| file.sync_all()).with_context(|| format!("write {}", to.display()))
 }
 
@@ -221,13 +268,13 @@ fn copy_store(from: &Path, to: &Path, step: impl FnMut(u64, u64)) -> Result<()> 
 ///
 /// # Errors
 /// It is no backup, or what is wrong with it: a line for each file.
-pub fn verify(backup: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Result<Manifest> {
+pub fn verify(backup: &Path, told: Tell<'_>) -> Result<Manifest> {
     let manifest = Manifest::read(backup)?;
     let mut wrong = Vec::new();
-    for entry in &manifest.files {
-        let file = backup.join(&entry.path);
-        let step = |done| told(Progress { doing: "check", file: &entry.path, done, of: entry.bytes });
-        match files::hash(&file, step) {
+    for (n, entry) in manifest.files.iter().enumerate() {
+        let (file, round) =
+            (backup.join(&entry.path), Round { doing: "check", number: n + 1, files: manifest.files.len() });
+        match files::hash(&file, |done| told(round.at(&entry.path, done, entry.bytes))) {
             Err(error) => wrong.push(format!("{error:#}")),
             Ok(hash) if hash != entry.sha256 => {
                 wrong.push(format!("{} is not as it was written: its SHA-256 is {hash}", file.display()));
@@ -322,6 +369,7 @@ mod tests {
             assert!(done > last && done <= of, "it goes on: {last}, {done} of {of}");
             (steps, last) = (steps + 1, done);
             writer.batch("BEGIN; UPDATE t SET x = 'changed'; INSERT INTO t VALUES ('more'); COMMIT").unwrap();
+            true
         })
         .unwrap();
         assert!(steps > 10, "{steps}");

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use anyhow::{Context as _, Result, bail};
 
 use self::artifact::Artifact;
-use self::audit::{Act, Audit, Caller};
+use self::audit::{Act, Action, Audit, Caller};
 pub use self::checks::{check_against, compile};
 use self::going_back::Tried;
 use self::manifest::Spec;
@@ -148,7 +148,7 @@ pub struct Surroundings {
     /// Keeps what went live.
     pub versions: Versions,
     /// Notes who did what.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// What can be another way while the daemon runs.
     pub control: Control,
 }
@@ -162,6 +162,7 @@ pub struct Deployer {
     settings: RwLock<Arc<Settings>>,
     /// What the file says that they are of.
     keys: Mutex<Keys>,
+    backups: backup::Desk,
 }
 
 impl Deployer {
@@ -172,13 +173,13 @@ impl Deployer {
         }
         let settings = RwLock::new(Arc::new(around.settings.clone()));
         let keys = Mutex::new(Keys::of(&around.control.text));
-        Self { around, stores, handlers: Mutex::default(), settings, keys }
+        Self { around, stores, handlers: Mutex::default(), settings, keys, backups: backup::Desk::default() }
     }
 
     /// Makes the file's version live, or the one that runs in its place. `None` if just that runs already.
     pub fn deploy(&self, file: &Path) -> Result<Option<Live>> {
         let made = self.deploy_found(file);
-        let act = Act { action: "deploy", ..Act::default() };
+        let act = Act::of(Action::Deploy);
         match &made {
             Ok(Some(Made { live, .. })) if live.new => {
                 let (handler, artifact) = (Some(live.handler.as_str()), Some(live.artifact.as_str()));
@@ -367,13 +368,7 @@ impl Deployer {
         };
         let ended = self.end(&mut handlers, &name);
         let error = ended.as_ref().err().map(|error| format!("{error:#}"));
-        let act = Act {
-            action: "undeploy",
-            handler: Some(&name),
-            ok: ended.is_ok(),
-            error: error.as_deref(),
-            ..Act::default()
-        };
+        let act = Act { handler: Some(&name), ok: ended.is_ok(), error: error.as_deref(), ..Act::of(Action::Undeploy) };
         self.note_folder(file, act);
         ended?;
         Ok(Some(name))
@@ -406,7 +401,7 @@ impl Deployer {
     }
 
     /// How often each action was done (`true`) or refused since the start.
-    pub fn acts(&self) -> BTreeMap<(String, bool), u64> {
+    pub fn acts(&self) -> BTreeMap<(Action, bool), u64> {
         self.around.audit.acts()
     }
 

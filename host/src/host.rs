@@ -135,7 +135,7 @@ pub fn run(start: Start) -> Result<()> {
         kafka: kafka.clone(),
         admin,
         versions: Versions::open(&settings.data, settings.versions.keep)?,
-        audit: Audit::new(&settings.data),
+        audit: Arc::new(Audit::new(&settings.data)),
         control: Control { read, text, levels, tracer: tracer.clone() },
     };
     let outside = Outside { outbound, sender, tracer: tracer.clone() };
@@ -191,6 +191,7 @@ pub fn run(start: Start) -> Result<()> {
     told.now.set(Stage::Stopping);
     notify.stopping(deployer.settings().stop_within);
     stopping.store(true, Ordering::Relaxed);
+    deployer.stop_backup();
     progress.at(Step::Consumers);
     let _ = watch.join();
     deployer.stop_consumers();

@@ -59,7 +59,7 @@ struct Now {
 pub struct Logged {
     /// The filter.
     pub filter: String,
-    /// The one that comes back, and after how many seconds, if it is for a while.
+    /// The one that comes back, and after how many seconds, a part of one counted as one, if it is for a while.
     // A tuple, which not every tool reads.
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
     pub then: Option<(String, u64)>,
@@ -73,7 +73,10 @@ impl Levels {
             None => Logged { filter: now.usual.clone(), then: None },
             Some((filter, until)) => {
                 let left = until.saturating_duration_since(Instant::now());
-                Logged { filter: filter.clone(), then: Some((now.usual.clone(), left.as_secs())) }
+                Logged {
+                    filter: filter.clone(),
+                    then: Some((now.usual.clone(), left.as_millis().div_ceil(1_000) as u64)),
+                }
             }
         }
     }

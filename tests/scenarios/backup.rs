@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::OFlags;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidemill_tests::sandbox::program;
 use tidemill_tests::{Client, Daemon, Kafka, LONG, Out, Sandbox, Store, eventually};
 
 use crate::deploying::{deploy, file_that_says, refused, versions, works, writes_as};
-use crate::rig::{seen, services};
+use crate::rig::{Hostile, seen, services, told};
 
 const INPUT: &str = "backup-in";
 const MIDDLE: &str = "backup-middle";
@@ -145,6 +147,17 @@ fn h2_a_backup_of_a_stopped_daemon_holds_versions_secrets_and_handlers_and_is_it
     assert_eq!(writes_as(&daemon, &store, "after"), "v1");
 }
 
+/// How a daemon elsewhere is named.
+fn there(sandbox: &Sandbox) -> [String; 4] {
+    let url = fs::read_to_string(sandbox.data().join("admin.url")).unwrap();
+    let token = sandbox.data().join("admin.token").to_str().unwrap().to_owned();
+    ["--daemon".to_owned(), url.trim().to_owned(), "--token-file".to_owned(), token]
+}
+
+fn daemon_counts(sandbox: &Sandbox, result: &str) -> Option<f64> {
+    sandbox.scrape().find("tidemill_deployments_total", &[("action", "backup"), ("result", result)])
+}
+
 fn start(sandbox: &Sandbox, arguments: &[&str]) -> std::process::Child {
     let mut command = sandbox.command(arguments);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
@@ -214,13 +227,20 @@ fn h2_a_backup_that_is_asked_for_from_elsewhere_is_on_the_daemons_machine_and_in
     let sandbox = Sandbox::new();
     let daemon = Daemon::start(&sandbox);
     deploy(&sandbox, &file_that_says(&sandbox, "v1"));
-    let url = fs::read_to_string(sandbox.data().join("admin.url")).unwrap();
-    let token = sandbox.data().join("admin.token");
-    let there = ["--daemon", url.trim(), "--token-file", token.to_str().unwrap()];
+    assert_eq!(daemon_counts(&sandbox, "done"), Some(0.0), "the series is there from the start");
+    let there = there(&sandbox);
+    let there = there.each_ref().map(String::as_str);
     let told = works(&sandbox, &[&["backup", "before-friday"], &there[..]].concat());
     let place = sandbox.data().join("backups/before-friday");
     assert!(told.contains(&format!("{} on the daemon's machine: 1 stores (hostile)", place.display())), "{told}");
     works(&sandbox, &["backup", "verify", place.to_str().unwrap()]);
+    let whole = sandbox.admin("GET", "backup/before-friday").send().expect_status(200).json();
+    assert_eq!(whole["state"], "whole");
+    let json = works(&sandbox, &[&["backup", "--json", "again"], &there[..]].concat());
+    let manifest: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(manifest["files"].as_array().unwrap().len(), whole["manifest"]["files"].as_array().unwrap().len());
+    fs::remove_dir_all(sandbox.data().join("backups/again")).unwrap();
+    sandbox.admin("GET", "backup/nobody").send().expect_status(404);
     for (name, said) in [("before-friday", "is not empty"), ("../out", "name")] {
         let line = refused(&sandbox, &[&["backup", name], &there[..]].concat());
         assert!(line.contains(said), "{name}: {line}");
@@ -228,10 +248,135 @@ fn h2_a_backup_that_is_asked_for_from_elsewhere_is_on_the_daemons_machine_and_in
     let acts = sandbox.audit();
     let noted: Vec<bool> =
         acts.iter().filter(|act| act["action"] == json!("backup")).map(|act| act["ok"].as_bool().unwrap()).collect();
-    assert_eq!(noted, [true, false], "{acts:?}");
+    assert_eq!(noted, [true, true, false], "{acts:?}");
+    let backups = |result| daemon_counts(&sandbox, result);
+    assert_eq!([backups("done"), backups("refused")], [Some(2.0), Some(1.0)]);
     // A backup of the folder does not hold the backups in it.
     let next = folder(&sandbox, "next");
     works(&sandbox, &["backup", &next]);
     assert!(!Path::new(&next).join("backups").exists());
     drop(daemon);
+}
+
+/// Stands among the versions, and holds up who reads it until somebody writes to it.
+fn gate(sandbox: &Sandbox) -> PathBuf {
+    let gate = sandbox.data().join("versions/gate.sql");
+    assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    gate
+}
+
+/// Lets who waits there go on.
+fn open_gate(gate: &Path) {
+    let nonblocking = OFlags::NONBLOCK.bits() as i32;
+    eventually(LONG, "somebody waits there", || {
+        fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(gate).is_ok()
+    });
+}
+
+#[test]
+fn h2_a_backup_tells_how_far_it_is_and_goes_on_to_its_end_without_the_client_that_asked_for_it() {
+    let sandbox = Sandbox::new();
+    let mut daemon = Daemon::start(&sandbox);
+    deploy(&sandbox, &file_that_says(&sandbox, "v1"));
+    let state = |name: &str| sandbox.admin("GET", &format!("backup/{name}")).send().expect_status(200).json();
+    let gate = gate(&sandbox);
+    let there = there(&sandbox);
+    let there = there.each_ref().map(String::as_str);
+    let mut client = start(&sandbox, &[&["backup", "monday"], &there[..]].concat());
+    let copied = |name: &str| {
+        eventually(LONG, "the stores are copied", || {
+            let answer = sandbox.admin("GET", &format!("backup/{name}")).send();
+            answer.status == 200 && {
+                let progress = &answer.json()["progress"];
+                !progress.is_null() && progress["done"] == progress["of"]
+            }
+        });
+    };
+    copied("monday");
+    let now = state("monday");
+    let progress = &now["progress"];
+    assert_eq!(
+        (&now["state"], &progress["doing"], &progress["file"]),
+        (&json!("running"), &json!("copy"), &json!("stores/hostile.db"))
+    );
+    assert_eq!((&progress["number"], &progress["files"]), (&json!(1), &json!(1)), "{now}");
+    assert!(progress["of"].as_u64().unwrap() > 4_096, "{now}");
+    // There is one at a time, and it waits for nobody.
+    let line = refused(&sandbox, &[&["backup", "another"], &there[..]].concat());
+    assert!(line.contains("the backup monday is being written"), "{line}");
+    client.kill().unwrap();
+    let said = client.wait_with_output().unwrap();
+    assert!(said.stdout.is_empty(), "{said:?}");
+    assert_eq!(state("monday")["state"], "running");
+    open_gate(&gate);
+    eventually(LONG, "it is whole", || state("monday")["state"] == "whole");
+    let place = sandbox.data().join("backups/monday");
+    works(&sandbox, &["backup", "verify", place.to_str().unwrap()]);
+
+    // A daemon that stops leaves no half of one.
+    let waits = start(&sandbox, &[&["backup", "tuesday"], &there[..]].concat());
+    copied("tuesday");
+    daemon.signal(Signal::TERM);
+    daemon.says(&["the backup that is being written is given up", "tuesday"]);
+    open_gate(&gate);
+    assert!(daemon.wait_exit().success());
+    assert!(!sandbox.data().join("backups/tuesday").exists());
+    assert!(!waits.wait_with_output().unwrap().status.success());
+    let acts: Vec<Value> = sandbox.audit().into_iter().filter(|act| act["action"] == json!("backup")).collect();
+    let noted: Vec<bool> = acts.iter().map(|act| act["ok"].as_bool().unwrap()).collect();
+    assert_eq!(noted, [false, true, false], "{acts:?}");
+    assert!(acts[2]["error"].as_str().unwrap().contains("since the daemon stops: nothing of it is left"), "{acts:?}");
+}
+
+#[test]
+fn h2_records_that_kafka_removed_since_a_backup_are_told_and_counted_and_the_rest_is_read() {
+    let kafka = Kafka::shared();
+    let hostile = Hostile::new(kafka, "");
+    let (sandbox, input) = (&hostile.sandbox, &hostile.input);
+    let produce = |ids: std::ops::Range<usize>| {
+        hostile.client.produce_all(input, ids.map(|n| told(&format!("r{n}"), "insert").partition(0)));
+    };
+    let remove_before = |offset: usize| {
+        let places = sandbox.root().join("places.json");
+        let text = json!({ "version": 1, "partitions": [{ "topic": input, "partition": 0, "offset": offset }] });
+        fs::write(&places, text.to_string()).unwrap();
+        kafka.tool("delete-records", &["--offset-json-file", places.to_str().unwrap()]);
+    };
+    let lost = || sandbox.scrape().find("tidemill_records_lost_total", &[("handler", "hostile")]);
+    let mut daemon = Daemon::start(sandbox);
+    let store = Store::open(sandbox, "hostile");
+    produce(0..10);
+    store.until("SELECT count(*) FROM seen", 10);
+    assert_eq!(lost(), Some(0.0));
+    let backup = folder(sandbox, "backup");
+    works(sandbox, &["backup", &backup]);
+    produce(10..30);
+    store.until("SELECT count(*) FROM seen", 30);
+    daemon.terminate();
+    fs::rename(sandbox.data(), sandbox.root().join("lost")).unwrap();
+    remove_before(25);
+    works(sandbox, &["restore", &backup, "--data", sandbox.data().to_str().unwrap()]);
+
+    // It is seen before the daemon goes past it.
+    let doctor = String::from_utf8(sandbox.tidemill(&["doctor"]).stdout).unwrap();
+    let place = format!("handler hostile is at {input}/0@10, and Kafka has nothing before 25: 15 records are gone");
+    assert!(doctor.contains(&place), "{doctor}");
+    let daemon = Daemon::start(sandbox);
+    let store = Store::open(sandbox, "hostile");
+    store.until("SELECT count(*) FROM seen", 15);
+    daemon.says(&["WARN", input, "15 records (10 to 24) were removed from the topic before they were read"]);
+    assert_eq!(lost(), Some(15.0));
+    assert_eq!(store.line("SELECT next_offset FROM tm_offset WHERE partition = 0"), "30");
+
+    // The same while it runs and stands still.
+    works(sandbox, &["groups", "pause", &hostile.group]);
+    produce(30..40);
+    remove_before(36);
+    works(sandbox, &["groups", "resume", &hostile.group]);
+    store.until("SELECT count(*) FROM seen", 19);
+    assert_eq!(lost(), Some(21.0));
+    daemon.says(&["WARN", input, "6 records (30 to 35) were removed"]);
+    // What somebody has kept is published again.
+    produce(10..25);
+    store.until("SELECT count(DISTINCT id) FROM seen", 34);
 }

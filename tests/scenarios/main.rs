@@ -70,6 +70,7 @@ mod resetting;
 mod pausing;
 mod dlt;
 mod stored;
+mod put_back;
 mod guard;
 mod limits;
 mod grants;

@@ -48,6 +48,13 @@ fn noted(sandbox: &Sandbox, action: &str) -> Vec<String> {
     lines.map(|line| line["detail"].as_str().unwrap().to_owned()).collect()
 }
 
+/// How many rows of the only store's table operators have dealt with so.
+fn tended(sandbox: &Sandbox, table: &str, verb: &str) -> f64 {
+    let page = sandbox.scrape();
+    assert!(!page.labels("tidemill_tended_rows_total").is_empty(), "{}", page.text);
+    page.sum("tidemill_tended_rows_total", &[("table", table), ("verb", verb)])
+}
+
 fn failing(id: &str) -> Out {
     Out::new(json!({ "do": "fail-n", "until": 99, "version": "1", "id": id }).to_string())
 }
@@ -118,6 +125,8 @@ fn h3_what_is_in_the_fallback_goes_back_to_its_handler_whole_and_never_to_a_dlt_
     assert!(back.contains("discarded"), "{back}");
     assert_eq!(morgue.lines("SELECT key FROM tm_fallback"), ["b"]);
     assert!(noted(&sandbox, "discard-fallback").last().unwrap().contains("(morgue, hostile-in.DLT/0@0)"));
+    assert_eq!(tended(&sandbox, "fallback", "discard"), 1.0);
+    assert_eq!(tended(&sandbox, "fallback", "replay"), 0.0, "since the start of the daemon");
 }
 
 #[test]
@@ -296,6 +305,10 @@ fn h3_a_record_that_waits_is_tried_now_or_given_up_and_what_waits_for_it_goes_on
             ["retry", "discarded"]
         );
         assert!(noted(&sandbox, "discard-pending")[0].contains("(hostile, hostile-in/0@2)"));
+        let left = ["done", "dead-letter", "fallback"]
+            .map(|outcome| sandbox.scrape().sum("tidemill_records_total", &[("outcome", outcome)]));
+        assert_eq!(left, [3.0, 1.0, 0.0], "each of four records is counted once");
+        assert_eq!(["retry", "discard"].map(|verb| tended(&sandbox, "pending", verb)), [2.0, 1.0]);
 
         // Under way.
         let call =

@@ -61,7 +61,7 @@ pub(super) fn copy(from: &Path, to: &Path, path: &str) -> Result<Option<String>>
         return Ok(None);
     }
     // What is appended meanwhile comes with the next backup.
-    pieces(&mut source.take(meta.len()), from, &place(to, path)?, |_| {})?;
+    pieces(&mut source.take(meta.len()), from, &place(to, path)?, |_| true)?;
     Ok(Some(path.to_owned()))
 }
 
@@ -84,7 +84,7 @@ pub(super) fn pieces(
     source: &mut impl std::io::Read,
     from: &Path,
     to: &Path,
-    mut step: impl FnMut(u64),
+    mut step: impl FnMut(u64) -> bool,
 ) -> Result<String> {
     let mut target = create(to)?;
     let write = |error: std::io::Error| advise(&anyhow!("write {}: {error}", to.display()));
@@ -96,14 +96,16 @@ pub(super) fn pieces(
         hash.update(read);
         target.write_all(read).map_err(write)?;
         done += length as u64;
-        step(done);
+        if !step(done) {
+            return Err(super::given_up());
+        }
     }
     target.sync_all().map_err(write)?;
     Ok(crate::id::hex(&hash.finalize()))
 }
 
 /// The SHA-256 of a file, in hexadecimal.
-pub(super) fn hash(file: &Path, mut step: impl FnMut(u64)) -> Result<String> {
+pub(super) fn hash(file: &Path, mut step: impl FnMut(u64) -> bool) -> Result<String> {
     let read = || format!("read {}", file.display());
     let mut source = File::open(file).with_context(read)?;
     let mut hash = Sha256::new();
@@ -113,7 +115,9 @@ pub(super) fn hash(file: &Path, mut step: impl FnMut(u64)) -> Result<String> {
         let Some(read) = piece.get(..length).filter(|read| !read.is_empty()) else { break };
         hash.update(read);
         done += length as u64;
-        step(done);
+        if !step(done) {
+            return Err(super::given_up());
+        }
     }
     Ok(crate::id::hex(&hash.finalize()))
 }

@@ -7,19 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{Entry, HANDLERS, Manifest, Progress, files, verify};
+use super::{Entry, HANDLERS, Manifest, Round, Tell, files, verify};
 use crate::host::folder::{RESTORING, hold_empty};
 
 /// Checks a backup, and makes a data folder of it; and a handlers folder, where one is named. Both are empty, or not there yet.
 ///
 /// # Errors
 /// The backup is not whole; a folder is not empty, or a daemon holds it; or something cannot be written, of which nothing is left.
-pub fn restore(
-    backup: &Path,
-    data: &Path,
-    handlers: Option<&Path>,
-    told: &mut dyn FnMut(Progress<'_>),
-) -> Result<Manifest> {
+pub fn restore(backup: &Path, data: &Path, handlers: Option<&Path>, told: Tell<'_>) -> Result<Manifest> {
     let manifest = verify(backup, told)?;
     if let Some(handlers) = handlers
         && !files::names(handlers)?.is_empty()
@@ -34,7 +29,7 @@ pub fn restore(
     }
     files::create(&data.join(RESTORING))?;
     files::sync_folders(data)?;
-    for entry in &manifest.files {
+    for (n, entry) in manifest.files.iter().enumerate() {
         let place = match entry.path.strip_prefix(HANDLERS).and_then(|path| path.strip_prefix('/')) {
             None => files::place(data, &entry.path)?,
             Some(path) => match handlers {
@@ -42,17 +37,17 @@ pub fn restore(
                 None => continue,
             },
         };
-        copy(backup, entry, &place, told)?;
+        let round = Round { doing: "restore", number: n + 1, files: manifest.files.len() };
+        copy(backup, entry, &place, |done| told(round.at(&entry.path, done, entry.bytes)))?;
     }
     restored.finish()?;
     drop(lock);
     Ok(manifest)
 }
 
-fn copy(backup: &Path, entry: &Entry, place: &Path, told: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
+fn copy(backup: &Path, entry: &Entry, place: &Path, step: impl FnMut(u64) -> bool) -> Result<()> {
     let from = backup.join(&entry.path);
     let mut source = File::open(&from).with_context(|| format!("read {}", from.display()))?;
-    let step = |done| told(Progress { doing: "restore", file: &entry.path, done, of: entry.bytes });
     let hash = files::pieces(&mut source, &from, place, step)?;
     if hash != entry.sha256 {
         bail!("{} has changed since it was checked: nothing was restored", from.display());

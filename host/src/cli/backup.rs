@@ -3,18 +3,22 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
 use super::remote::{Remote, print_json};
 use super::say;
 use crate::backup::{self, Manifest, Progress, Source};
-use crate::deploy::backup::{BackedUp, Wanted};
+use crate::deploy::backup::{Backup, State, Wanted};
 use crate::host;
 
 /// How often a file that takes its time says how far it is.
 const SAY_AFTER: Duration = Duration::from_secs(1);
+/// How long a daemon is left, at most, until it is asked again how far it is.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Questions without an answer, one after the other, after which it is not asked again.
+const QUESTIONS: u32 = 10;
 
 /// `tidemill backup`
 #[derive(Debug, Args)]
@@ -68,16 +72,50 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let file = config.config.clone().unwrap_or_else(|| "tidemill.toml".into());
     let source =
         Source { data: settings.data, handlers: settings.handlers, settings: Some(file).filter(|file| file.exists()) };
-    let manifest = backup::take(&source, &folder, &mut teller())?;
-    tell(&manifest, arguments.json, &format!("a backup of {} is in {}", source.data.display(), folder.display()))
+    let what = format!("a backup of {} is in {}", source.data.display(), folder.display());
+    let manifest = backup::begin(source, &folder)?.finish(&mut teller())?;
+    tell(&manifest, arguments.json, &what)
 }
 
-/// Lets a daemon elsewhere take one.
+/// Lets a daemon elsewhere take one, and waits until it is whole: by short questions, so that nobody's time-out ends it.
 fn ask(arguments: &Arguments, name: &str) -> Result<()> {
     let body = serde_json::to_vec(&Wanted { name: name.to_owned() }).context("write JSON")?;
-    let taken: BackedUp = arguments.remote.daemon()?.ask(Method::POST, "backup", Some(("application/json", body)))?;
-    let what = format!("a backup is in {} on the daemon's machine", taken.folder.display());
-    tell(&taken.manifest, arguments.json, &what)
+    let daemon = arguments.remote.daemon()?;
+    let mut backup: Backup = daemon.ask(Method::POST, "backup", Some(("application/json", body)))?;
+    let (mut told, mut shown, mut unanswered, mut wait) = (teller(), None, 0, ASK_AGAIN / 10);
+    loop {
+        match backup.state {
+            State::Running { progress } => {
+                if let Some(progress) = progress.filter(|progress| shown.as_ref() != Some(progress)) {
+                    told(progress.clone());
+                    shown = Some(progress);
+                }
+            }
+            State::Failed { error } => bail!("{error}"),
+            State::Whole { manifest } => {
+                let what = format!("a backup is in {} on the daemon's machine", backup.folder.display());
+                return tell(&manifest, arguments.json, &what);
+            }
+        }
+        std::thread::sleep(wait);
+        wait = (wait * 2).min(ASK_AGAIN);
+        backup = match daemon.ask(Method::GET, &format!("backup/{name}"), None) {
+            Ok(backup) => {
+                unanswered = 0;
+                backup
+            }
+            Err(error) => {
+                unanswered += 1;
+                if unanswered >= QUESTIONS {
+                    let folder = backup.folder.display();
+                    return Err(error.context(format!(
+                        "the backup goes on if the daemon does, and is whole once backup.json is in {folder}"
+                    )));
+                }
+                Backup { state: State::Running { progress: None }, ..backup }
+            }
+        };
+    }
 }
 
 /// Says what a backup holds.
@@ -97,14 +135,15 @@ pub(super) fn tell(manifest: &Manifest, json: bool, what: &str) -> Result<()> {
 }
 
 /// Says on standard error how far it is: once for each store, and each second of a file that takes longer.
-pub(super) fn teller() -> impl FnMut(Progress<'_>) {
+pub(super) fn teller() -> impl FnMut(Progress) -> bool {
     let mut said = Instant::now();
-    move |progress: Progress<'_>| {
-        let Progress { doing, file, done, of } = progress;
+    move |progress: Progress| {
+        let Progress { doing, file, done, of, number, files } = progress;
         let ends = done == of && doing != "check" && file.ends_with(".db");
         if ends || said.elapsed() >= SAY_AFTER {
             said = Instant::now();
-            eprintln!("{doing} {file}: {done} of {of} bytes");
+            eprintln!("{doing} {file}: {done} of {of} bytes (file {number} of {files})");
         }
+        true
     }
 }

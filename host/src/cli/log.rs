@@ -1,5 +1,7 @@
 //! `tidemill log`: what a daemon logs.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
@@ -48,6 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     say(&match logged.then {
         None => logged.filter,
-        Some((usual, seconds)) => format!("{} (for {seconds} s, then {usual})", logged.filter),
+        Some((usual, seconds)) => {
+            let left = units::show_duration(Duration::from_secs(seconds));
+            format!("{} (for {left}, then {usual})", logged.filter)
+        }
     })
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
@@ -47,31 +48,60 @@ impl Caller {
     }
 }
 
-/// What [`Act::action`] can be.
-pub const ACTIONS: [&str; 16] = [
-    "deploy",
-    "rollback",
-    "undeploy",
-    "reset-group",
-    "pause-group",
-    "resume-group",
-    "replay-dead-letters",
-    "discard-dead-letters",
-    "replay-fallback",
-    "discard-fallback",
-    "retry-outbox",
-    "discard-outbox",
-    "retry-pending",
-    "discard-pending",
-    "go-back",
-    "reload",
-];
+macro_rules! actions {
+    ($($action:ident = $name:literal),* $(,)?) => {
+        /// What the log has lines of, under the names that it has there.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        pub enum Action {
+            $(#[doc = concat!("`", $name, "`")] #[serde(rename = $name)] $action,)*
+        }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$action),*];
+
+            /// As the log and the metrics have it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$action => $name,)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    Deploy = "deploy",
+    Rollback = "rollback",
+    Undeploy = "undeploy",
+    ResetGroup = "reset-group",
+    PauseGroup = "pause-group",
+    ResumeGroup = "resume-group",
+    Publish = "publish",
+    ReplayDeadLetters = "replay-dead-letters",
+    DiscardDeadLetters = "discard-dead-letters",
+    ReplayFallback = "replay-fallback",
+    DiscardFallback = "discard-fallback",
+    RetryOutbox = "retry-outbox",
+    DiscardOutbox = "discard-outbox",
+    RetryPending = "retry-pending",
+    DiscardPending = "discard-pending",
+    Backup = "backup",
+    GoBack = "go-back",
+    Reload = "reload",
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// What was done, or refused.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Act<'a> {
-    /// `publish`, or one of [`ACTIONS`], of which the host does `go-back` by itself.
-    pub action: &'a str,
+    /// What it was. The host does [`Action::GoBack`] by itself.
+    pub action: Action,
     /// The handler's name, as far as it is known.
     pub handler: Option<&'a str>,
     /// The number of the version that is live now.
@@ -87,6 +117,14 @@ pub struct Act<'a> {
     /// What was done, where the rest does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'a str>,
+}
+
+impl Act<'_> {
+    /// One that was refused, of which nothing else is told yet.
+    pub fn of(action: Action) -> Self {
+        let (handler, version, artifact, file, error, detail) = (None, None, None, None, None, None);
+        Self { action, handler, version, artifact, file, ok: false, error, detail }
+    }
 }
 
 /// What the one who acts has to tell for the line.
@@ -124,7 +162,7 @@ struct Line<'a> {
 pub struct Audit {
     path: PathBuf,
     writing: Mutex<()>,
-    acts: Mutex<BTreeMap<(String, bool), u64>>,
+    acts: Mutex<BTreeMap<(Action, bool), u64>>,
 }
 
 impl Audit {
@@ -144,7 +182,7 @@ impl Audit {
     /// It is not known to be on disk.
     pub fn write(&self, caller: &Caller, act: Act<'_>) -> Result<()> {
         let time = units::show_time(crate::clock::now());
-        let act_of = (act.action.to_owned(), act.ok);
+        let act_of = (act.action, act.ok);
         *self.acts.lock().unwrap_or_else(PoisonError::into_inner).entry(act_of).or_default() += 1;
         let line = Line { time, who: &caller.who, claimed: caller.claimed.as_deref(), peer: caller.peer, act };
         let mut line = serde_json::to_string(&line).context("write the audit log")?;
@@ -167,7 +205,7 @@ impl Audit {
     pub(super) fn noted<T>(
         &self,
         caller: &Caller,
-        action: &str,
+        action: Action,
         mut told: Told,
         act: impl FnOnce(&mut Told) -> Result<T>,
     ) -> Result<T> {
@@ -198,7 +236,7 @@ impl Audit {
     }
 
     /// How often each action was done (`true`) or refused since the start.
-    pub fn acts(&self) -> BTreeMap<(String, bool), u64> {
+    pub fn acts(&self) -> BTreeMap<(Action, bool), u64> {
         self.acts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -230,7 +268,7 @@ mod tests {
         let audit = Audit::new(folder.path());
         let caller =
             Caller { who: "token".into(), claimed: Some("a\n@b".into()), peer: Some("127.0.0.1:5".parse().unwrap()) };
-        let act = Act { action: "deploy", handler: Some("h"), ok: true, ..Act::default() };
+        let act = Act { handler: Some("h"), ok: true, ..Act::of(Action::Deploy) };
         audit.write(&caller, act.clone()).unwrap();
         let path = folder.path().join(FILE);
         std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"time\":").unwrap();
@@ -243,5 +281,16 @@ mod tests {
             (&"a\n@b".into(), &"127.0.0.1:5".into(), &true.into())
         );
         assert_eq!((&last["who"], &last["claimed"], &last["version"]), (&"folder".into(), &().into(), &().into()));
+        assert_eq!(last["action"], Action::Deploy.name());
+    }
+
+    #[test]
+    fn s2_10_the_documentation_names_each_action() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let named = text.split("`action` and `result` are those of the audit log: ").nth(1).unwrap();
+        let named = named.split("; ").next().unwrap();
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, Action::ALL.iter().map(|action| action.name()).collect::<Vec<_>>());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::artifact::{Artifact, Parts};
-use super::audit::{Caller, Told};
+use super::audit::{Action, Caller, Told};
 use super::page::{self, Page, Window};
 use super::report::{Description, Done, Entry, Listed, Report};
 use super::versions::{Staged, remove, sync};
@@ -34,7 +34,7 @@ impl Deployer {
     /// # Errors
     /// It was refused, and nothing was changed; or it is live, and its file could not be put in its place.
     pub fn upload(&self, parts: Parts, smoke: Option<usize>, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "deploy", Told::default(), |told| {
+        self.audit(caller, Action::Deploy, Told::default(), |told| {
             let artifact = Artifact::from_parts(parts, Path::new("handler.wasm"))?;
             (told.handler, told.artifact) = (Some(artifact.name().to_owned()), Some(artifact.version.clone()));
             self.try_upload(artifact, smoke, caller)
@@ -87,7 +87,7 @@ impl Deployer {
     /// # Errors
     /// There is no such version, or it cannot go live; nothing was changed.
     pub fn rollback(&self, name: &str, version: Option<i64>, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "rollback", Told::of(name), |told| {
+        self.audit(caller, Action::Rollback, Told::of(name), |told| {
             let mut handlers = self.lock();
             let store = self.store(name)?;
             let row = choose(deployment::history(&store, name)?, version, handlers.contains_key(name), name)?;
@@ -184,7 +184,7 @@ impl Deployer {
     /// # Errors
     /// It does not run; or its file cannot be taken away, and it runs on.
     pub fn undeploy(&self, name: &str, caller: &Caller) -> Result<Done> {
-        self.audit(caller, "undeploy", Told::of(name), |told| {
+        self.audit(caller, Action::Undeploy, Told::of(name), |told| {
             let mut handlers = self.lock();
             let Some(running) = handlers.get(name) else {
                 self.store(name)?;
@@ -327,7 +327,7 @@ impl Deployer {
     fn audit(
         &self,
         caller: &Caller,
-        action: &str,
+        action: Action,
         told: Told,
         act: impl FnOnce(&mut Told) -> Result<Done>,
     ) -> Result<Done> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use super::artifact::Artifact;
-use super::audit::{Act, Caller};
+use super::audit::{Act, Action, Caller};
 use super::command::Denied;
 use super::manifest::Spec;
 use super::report::Done;
@@ -117,13 +117,12 @@ impl Deployer {
             let file = handlers.get(&name).map(|running| running.file.clone()).unwrap_or_default();
             let done = done.ok();
             let act = Act {
-                action: "go-back",
                 handler: Some(&name),
                 version: done.as_ref().and_then(|done| done.version).or(Some(number)),
                 artifact: done.as_ref().map(|done| done.artifact.as_str()),
                 ok: done.is_some(),
                 error: Some(&told),
-                ..Act::default()
+                ..Act::of(Action::GoBack)
             };
             self.note_by(&Caller::HOST, &file, act);
         }

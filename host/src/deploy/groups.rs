@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::audit::{Caller, Told};
+use super::audit::{Action, Caller, Told};
 use super::command::Denied;
 use super::manifest::{EventId, Spec};
 use super::page::{Page, Window};
@@ -239,7 +239,7 @@ impl Deployer {
         if reset.dry_run {
             return self.moves(running, reset).map(|(done, _)| done);
         }
-        self.note_group(running, "reset-group", caller, |told| {
+        self.note_group(running, Action::ResetGroup, caller, |told| {
             let done = self.try_reset(running, reset)?;
             told.detail = Some(done.to_string());
             Ok(done)
@@ -250,7 +250,7 @@ impl Deployer {
     pub(super) fn note_group<T>(
         &self,
         running: &Deployed,
-        action: &str,
+        action: Action,
         caller: &Caller,
         act: impl FnOnce(&mut Told) -> Result<T>,
     ) -> Result<T> {

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::Deployer;
-use super::audit::{Caller, Told};
+use super::audit::{Action, Caller, Told};
 
 /// Those that are named in one request at most.
 pub const NAMED_MAX: usize = 1_000;
@@ -18,7 +18,7 @@ impl Deployer {
     /// It was not done; or it was, and could not be noted.
     pub(super) fn note_many<T>(
         &self,
-        action: &str,
+        action: Action,
         handler: Option<&str>,
         caller: &Caller,
         act: impl FnOnce() -> Result<T>,

@@ -10,7 +10,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::audit::Caller;
+use super::audit::{Action, Caller};
 use super::command::Denied;
 use super::groups::of_group;
 use super::{Deployed, Deployer};
@@ -57,7 +57,7 @@ impl Deployer {
     pub fn pause(&self, name: &str, asked: &Pausing, caller: &Caller) -> Result<Paused> {
         let handlers = self.lock();
         let running = of_group(&handlers, name)?;
-        self.note_group(running, "pause-group", caller, |told| {
+        self.note_group(running, Action::PauseGroup, caller, |told| {
             let scope = self.scope(running, asked)?;
             let since = clock::now();
             let time = asked.time.as_deref().map(units::duration).transpose().map_err(Denied::Conflict)?;
@@ -76,7 +76,7 @@ impl Deployer {
     pub fn resume(&self, name: &str, asked: &Pausing, caller: &Caller) -> Result<Paused> {
         let handlers = self.lock();
         let running = of_group(&handlers, name)?;
-        self.note_group(running, "resume-group", caller, |told| {
+        self.note_group(running, Action::ResumeGroup, caller, |told| {
             if asked.time.is_some() {
                 return Err(Denied::Conflict("a group goes on for good: leave `for` out".into()).into());
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Deployer;
-use super::audit::{Caller, Told};
+use super::audit::{Action, Caller, Told};
 use super::command::{Denied, unknown};
 use super::report::{Enqueued, Published};
 use crate::executor::Publication;
@@ -27,7 +27,7 @@ impl Deployer {
     /// # Errors
     /// The handler does not run; one of the events was refused; or its store takes none. Nothing was published.
     pub fn publish(&self, name: &str, events: Vec<Event>, caller: &Caller) -> Result<Published> {
-        self.around.audit.noted(caller, "publish", Told::of(name), |told| {
+        self.around.audit.noted(caller, Action::Publish, Told::of(name), |told| {
             let published = self.try_publish(name, events, caller)?;
             let ids: Vec<&str> = published.events.iter().map(|event| event.event_id.as_str()).collect();
             told.detail = Some(ids.join(" "));

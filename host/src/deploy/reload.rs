@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::artifact::Artifact;
-use super::audit::{Act, Caller};
+use super::audit::{Act, Action, Caller};
 use super::{Deployer, may_pass};
 use crate::settings::{Problems, Settings};
 use crate::telemetry::Levels;
@@ -136,7 +136,7 @@ impl Deployer {
         let reloaded = self.try_reload();
         let error = reloaded.as_ref().err().map(|error| format!("{error:#}"));
         let detail = reloaded.as_ref().ok().map(|reloaded| reloaded.lines().join("; "));
-        let act = Act { action: "reload", ok: error.is_none(), error: error.as_deref(), ..Act::default() };
+        let act = Act { ok: error.is_none(), error: error.as_deref(), ..Act::of(Action::Reload) };
         if let Err(error) = self.around.audit.write(caller, Act { detail: detail.as_deref(), ..act }) {
             tracing::error!(by = &*caller.who, error = format!("{error:#}"), "a change is not in the audit log");
         }

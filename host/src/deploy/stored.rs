@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Deployer;
-use super::audit::Caller;
+use super::audit::{Action, Caller};
 use super::command::{Denied, unknown};
 use super::many::NAMED_MAX;
 use super::page::{self, Foreign, Page};
@@ -185,13 +185,15 @@ impl Deployer {
         if order.dry_run {
             return self.try_tend(table, verb, order, caller);
         }
-        let action = match verb {
-            Verb::Replay | Verb::Publish => "replay",
-            Verb::Retry => "retry",
-            Verb::Discard => "discard",
+        let action = match (verb, table) {
+            (Verb::Replay | Verb::Publish, _) => Action::ReplayFallback,
+            (Verb::Retry, Table::Outbox) => Action::RetryOutbox,
+            (Verb::Retry, _) => Action::RetryPending,
+            (Verb::Discard, Table::Fallback) => Action::DiscardFallback,
+            (Verb::Discard, Table::Outbox) => Action::DiscardOutbox,
+            (Verb::Discard, Table::Pending) => Action::DiscardPending,
         };
-        let action = format!("{action}-{}", table.name());
-        self.note_many(&action, None, caller, || self.try_tend(table, verb, order, caller), Handled::summary)
+        self.note_many(action, None, caller, || self.try_tend(table, verb, order, caller), Handled::summary)
     }
 
     fn try_tend(&self, table: Table, verb: Verb, order: &Order, caller: &Caller) -> Result<Handled> {
@@ -237,6 +239,10 @@ impl Deployer {
             // Another store may have done its own already.
             let disposed = self.tend_store(shelf, table, verb, rows, order.dry_run, caller.name());
             let disposed = disposed.unwrap_or_else(|error| vec![Err(format!("{error:#}")); numbers.len()]);
+            if !order.dry_run {
+                let done = disposed.iter().filter(|disposed| disposed.is_ok()).count();
+                shelf.handle.meter().tend(table, verb, done as u64);
+            }
             for (number, disposed) in numbers.into_iter().zip(disposed) {
                 let Some(outcome) = handled.rows.get_mut(number) else { continue };
                 match disposed {

@@ -17,6 +17,7 @@ use crate::lane::{Token, stands};
 use crate::ledger::letter::{self, Done, Fate, Letter};
 use crate::ledger::pending::{Pending, Purpose, Rows, TIMERS, Waiting};
 use crate::ledger::{offset, outbox};
+use crate::metrics::meters::{self, Left};
 use crate::policy::Order;
 use crate::record::Record;
 use crate::settings::units;
@@ -53,6 +54,8 @@ pub(super) struct Draft {
     pub(super) next_outbox_id: i64,
     /// Rows of the outbox that wait no more.
     pub(super) removed: u64,
+    /// What became of records that handlers have left behind.
+    pub(super) left: Vec<(Arc<meters::Handler>, Left)>,
 }
 
 /// A record that goes back to its handler.
@@ -71,7 +74,8 @@ impl Executor {
         dry: bool,
         run: impl Fn(&Self, T, &mut Draft) -> Result<Disposed, Error>,
     ) -> Result<Vec<Disposed>> {
-        let mut draft = Draft { lanes: HashMap::new(), next_outbox_id: self.next_outbox_id, removed: 0 };
+        let mut draft =
+            Draft { lanes: HashMap::new(), next_outbox_id: self.next_outbox_id, removed: 0, left: Vec::new() };
         self.connection().execute("BEGIN IMMEDIATE", &[])?;
         let disposed = errands.into_iter().map(|errand| run(self, errand, &mut draft)).collect::<Result<_, _>>();
         let disposed = disposed.and_then(|disposed: Vec<Disposed>| {
@@ -89,6 +93,7 @@ impl Executor {
     }
 
     fn settle_letters(&mut self, draft: Draft) {
+        draft.left.iter().for_each(|(meter, left)| meter.left(*left, 1));
         for ((handler, topic, partition), (token, waiting)) in draft.lanes {
             // A handler's own lane is opened with the first that waits on it.
             let token = match token {

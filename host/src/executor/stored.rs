@@ -15,6 +15,7 @@ use crate::ledger::outbox::EventKind;
 use crate::ledger::pending::{Attempt, NO_PARTITION, Pending, Purpose, Rows};
 use crate::ledger::stored::{self, Table};
 use crate::ledger::{crash, fallback, outbox, pending};
+use crate::metrics::meters::Left;
 use crate::policy::{Failure, Outcome};
 use crate::record::{Record, Timestamp};
 use crate::store::Error;
@@ -44,6 +45,30 @@ pub enum Verb {
     Retry,
     /// It is taken out: what waits is kept elsewhere, and what is in the fallback is gone.
     Discard,
+}
+
+impl Verb {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Replay, Self::Publish, Self::Retry, Self::Discard];
+
+    /// As the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::Publish => "publish",
+            Self::Retry => "retry",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Whether a row of this table can become that.
+    pub fn is_of(self, table: Table) -> bool {
+        match self {
+            Self::Replay | Self::Publish => table == Table::Fallback,
+            Self::Retry => table != Table::Fallback,
+            Self::Discard => true,
+        }
+    }
 }
 
 impl Executor {
@@ -216,17 +241,17 @@ impl Executor {
         let attempt = Attempt { number, at: now, clock: None, outcome: "discarded", message: &why, answers: None };
         let errors = pending::push_error(&pending.errors, attempt);
         let mut event = delivery.letter(record, &Failure::new(Outcome::Reject, why.as_str()), &errors);
-        let mut cause = None;
+        let (mut cause, is_record) = (None, !delivery.is_timer() && delivery.input.reason().is_none());
         if let Purpose::Compensate { reason, .. } = &pending.purpose {
             (event.kind, event.topic) = (EventKind::Compensation, record.topic.to_string());
             cause = Some(uncompensated(&why, reason));
         } else if delivery.is_timer() || dead_letter::is_dead_letter(record) {
             cause = Some(why);
         }
-        let note = match cause {
+        let (left, note) = match cause {
             Some(cause) => {
                 fallback::insert(connection, &event, handler, &delivery.source, &cause, now)?;
-                "it is in the fallback"
+                (Left::Fallback, "it is in the fallback")
             }
             None if self.backlog.is_full() => {
                 let why =
@@ -236,9 +261,10 @@ impl Executor {
             None => {
                 outbox::insert(connection, draft.next_outbox_id, &event, handler, &delivery.source, now)?;
                 draft.next_outbox_id += 1;
-                "it is a dead letter"
+                (Left::DeadLetter, "it is a dead letter")
             }
         };
+        draft.left.extend(is_record.then(|| (member.meter.clone(), left)));
         let rows = Rows { connection, handler, topic: &record.topic, partition: record.partition };
         rows.remove(pending, now, &mut waiting)?;
         crash::forget(connection, handler, &pending.topic_id, record)?;

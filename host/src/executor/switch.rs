@@ -4,6 +4,7 @@
 //! leaves the old one running, with the old tables.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -57,7 +58,7 @@ impl Executor {
         lanes: Vec<Open>,
         start: Start,
         policy: &Policy,
-    ) -> Result<Vec<Option<Lane>>, Error> {
+    ) -> Result<Vec<Option<(Lane, u64)>>, Error> {
         let fresh = !offset::any(self.connection(), handler)?;
         let adopted = offset::take_adopted(self.connection(), handler)?;
         let owner = (!adopted).then_some(self.identity.store_id.as_str());
@@ -68,12 +69,12 @@ impl Executor {
                 let (topic, partition) = (open.topic.clone(), open.partition);
                 let stored = offset::find(self.connection(), handler, &topic, partition)?;
                 let decided = opening::decide(stored.as_ref(), &open.seen, start, fresh, owner);
-                let next = match decided {
-                    Opening::At { next, warning } => {
+                let (next, lost) = match decided {
+                    Opening::At { next, lost, warning } => {
                         if let Some(warning) = warning {
                             tracing::warn!(%handler, %topic, partition, "{warning}");
                         }
-                        next
+                        (next, lost)
                     }
                     Opening::Shut { reason } => {
                         tracing::error!(%handler, %topic, partition, "the partition is not read: {reason}");
@@ -110,13 +111,14 @@ impl Executor {
                     alarm: None,
                 };
                 lane.note_standing(policy);
-                Ok(Some(lane))
+                Ok(Some((lane, lost)))
             })
             .collect()
     }
 
-    fn admit(&mut self, lane: Option<Lane>) -> Opened {
-        let Some(lane) = lane else { return Opened::Shut };
+    /// Takes a lane up before which so many records were lost.
+    fn admit(&mut self, lane: Option<(Lane, u64)>) -> Opened {
+        let Some((lane, lost)) = lane else { return Opened::Shut };
         self.next_token += 1;
         let (token, next) = (Token(self.next_token), lane.next);
         // Kafka is told at once: a kill may have kept the last offset from it, and whose group it is must be known
@@ -124,6 +126,7 @@ impl Executor {
         if let Some(member) = self.members.get(&lane.handler) {
             member.positions.set(&lane.topic, lane.partition, next);
             member.meter.add_lane(token, lane.meter.clone());
+            member.meter.lost.fetch_add(lost, Ordering::Relaxed);
         }
         self.lanes.insert(token, lane);
         self.set_alarm(token);

@@ -32,6 +32,8 @@ pub enum Opening {
     At {
         /// The next offset.
         next: i64,
+        /// How many records were removed before they were read.
+        lost: u64,
         /// What the operator should know.
         warning: Option<String>,
     },
@@ -53,18 +55,22 @@ pub fn metadata(store_id: &str) -> String {
 /// records; partitions and topics that appear later start at the earliest (KAFKA-12261).
 /// `owner` is this store's id, or `None` once the operator has said that the group is its own whoever committed.
 pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, owner: Option<&str>) -> Opening {
-    let at = |next| Opening::At { next, warning: None };
+    let at = |next| Opening::At { next, lost: 0, warning: None };
+    let removed = |next: i64, what: &str| Opening::At {
+        next: seen.low,
+        lost: u64::try_from(seen.low - next).unwrap_or(0),
+        warning: Some(format!(
+            "{} records ({next} to {}) were removed from the topic before they were read: {what}. Reading goes on with the first that is left",
+            seen.low - next,
+            seen.low - 1
+        )),
+    };
     let shut = |reason: String| Opening::Shut { reason };
     match stored {
         Some(stored) if stored.topic_id == seen.topic_id => {
             let next = stored.next_offset;
             if next < seen.low {
-                let warning = format!(
-                    "{} records ({next} to {}) were removed from the topic before they were read: its retention is shorter than the lag",
-                    seen.low - next,
-                    seen.low - 1
-                );
-                Opening::At { next: seen.low, warning: Some(warning) }
+                removed(next, "its retention is shorter than the lag, or a backup was restored that is older")
             } else if next > seen.high {
                 shut(format!(
                     "the store stands at offset {next}, but the partition ends at {}: the topic has lost records. Restore it, or run `tidemill adopt` to start again",
@@ -76,6 +82,7 @@ pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, o
         }
         Some(_) if seen.embedded => Opening::At {
             next: apply(start, seen),
+            lost: 0,
             warning: Some("the embedded broker was started anew and has forgotten its records".into()),
         },
         Some(stored) => shut(format!(
@@ -89,12 +96,9 @@ pub fn decide(stored: Option<&Stored>, seen: &Seen, start: Start, fresh: bool, o
                     by.trim_start_matches(PREFIX)
                 ))
             }
-            Some((offset, _)) if *offset < seen.low => Opening::At {
-                next: seen.low,
-                warning: Some(format!(
-                    "the group's committed offset {offset} is older than the topic's first record: records were removed before they were read"
-                )),
-            },
+            Some((offset, _)) if *offset < seen.low => {
+                removed(*offset, "the group's committed offset is older than the topic's first record")
+            }
             Some((offset, _)) if *offset <= seen.high => at(*offset),
             _ if fresh => at(apply(start, seen)),
             _ => at(seen.low),
@@ -158,7 +162,7 @@ mod tests {
     fn records_lost_to_retention_are_said() {
         let opening = decide(Some(&stored(4)), &seen(), Start::Earliest, false, Some("me"));
         assert!(
-            matches!(&opening, Opening::At { next: 10, warning: Some(w) } if w.contains("6 records (4 to 9)")),
+            matches!(&opening, Opening::At { next: 10, lost: 6, warning: Some(w) } if w.contains("6 records (4 to 9)")),
             "{opening:?}"
         );
     }

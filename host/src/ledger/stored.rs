@@ -24,6 +24,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Fallback, Self::Outbox, Self::Pending];
+
     /// As the operator knows it.
     pub fn name(self) -> &'static str {
         match self {

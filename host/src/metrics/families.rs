@@ -50,6 +50,7 @@ families! {
     MEMORY_LIMIT = gauge("tidemill_guest_memory_limit_bytes", ["handler"], "Linear memory that a delivery may have (limits.memory)");
     INSTANCES = counter("tidemill_instances_made_total", ["handler"], "Instances that were made for deliveries that came to an end");
 
+    LOST = counter("tidemill_records_lost_total", ["handler"], "Records that Kafka had removed before the handler read them");
     LAG = gauge("tidemill_consumer_lag", ["handler", "group", "topic", "partition"], "Records of a partition that the handler has not left behind");
     GROUP_LAG = gauge("kafka_consumergroup_lag", ["consumergroup", "topic", "partition"], "The same, under the name that Kafka's exporters give it");
     NEXT_OFFSET = gauge("tidemill_consumer_next_offset", ["handler", "group", "topic", "partition"], "Offset of the first record that the handler has not left behind");
@@ -73,10 +74,11 @@ families! {
     PUBLISHED = counter("tidemill_published_total", ["store", "by"], "Events that were acknowledged");
     REFUSED = counter("tidemill_refused_total", ["store", "by"], "Events that were refused for good");
     RELAY_TIME = histogram("tidemill_relay_seconds", ["store", "by"], "Time from an event's delivery, or from when it was due, to its acknowledgement");
+    TENDED = counter("tidemill_tended_rows_total", ["store", "table", "verb"], "Rows that operators put back, published again, tried now or took out");
     FALLBACK = gauge("tidemill_fallback_rows", ["store", "handler"], "What is kept in tm_fallback, for a person to look at");
 
     TRACE_SPANS = counter("tidemill_trace_spans_total", ["result"], "Spans of traces, by what became of them: exported, dropped since the queue was full, failed since the collector took none");
-    DEPLOYMENTS = counter("tidemill_deployments_total", ["action", "result"], "Changes of what runs, as in the audit log");
+    DEPLOYMENTS = counter("tidemill_deployments_total", ["action", "result"], "Lines of the audit log: what operators, the handlers folder and the host itself have done, or were refused");
     HTTP_REQUESTS = counter("tidemill_http_requests_total", ["handler", "method", "route", "status"], "Requests that were answered; those without a route have no handler either");
     HTTP_LIMITED = counter("tidemill_http_limited_total", ["by"], "Requests that were answered 429, since their address or user calls too often or an address has shown too many bad tokens");
     HTTP_TIME = histogram("tidemill_http_request_seconds", ["handler", "method", "route"], "Time from a request's head to its answer");

@@ -19,11 +19,12 @@ use super::meters::{self, Input, Left, Undone, endings};
 use super::page::{Format, Page};
 use super::{families, process};
 use crate::deploy::Deployer;
-use crate::deploy::audit::ACTIONS;
-use crate::executor;
+use crate::deploy::audit::Action;
+use crate::executor::{self, Verb};
 use crate::http::routes::Routes;
 use crate::kafka::config::Connection as Kafka;
 use crate::ledger::offset::{self, Stored};
+use crate::ledger::stored::Table;
 use crate::ledger::{fallback, outbox, pending};
 use crate::relay;
 use crate::store::{Connection, Error};
@@ -115,10 +116,10 @@ impl Gatherer {
             page.put(&families::END_OFFSET, &[topic, &partition.to_string()], *end as f64);
         }
         let acts = self.parts.deployer.acts();
-        for action in ACTIONS {
+        for action in Action::ALL {
             for (ok, result) in [(true, "done"), (false, "refused")] {
-                let count = acts.get(&(action.to_owned(), ok)).copied().unwrap_or(0);
-                page.count(&families::DEPLOYMENTS, &[action, result], count);
+                let count = acts.get(&(*action, ok)).copied().unwrap_or(0);
+                page.count(&families::DEPLOYMENTS, &[action.name(), result], count);
             }
         }
         let spans = self.parts.tracer.count();
@@ -272,6 +273,11 @@ fn put_store(page: &mut Page, store: &Store, now: i64) {
         page.count(&families::REFUSED, &[name, by], refused.load(Ordering::Relaxed));
         page.histogram(&families::RELAY_TIME, &[name, by], &relayed.time);
     }
+    for table in Table::ALL {
+        for verb in Verb::ALL.into_iter().filter(|verb| verb.is_of(table)) {
+            page.count(&families::TENDED, &[name, table.name(), verb.name()], meter.has_tended(table, verb));
+        }
+    }
     for (file, size) in store.sizes() {
         page.count(&families::STORE_BYTES, &[name, file], size);
     }
@@ -354,6 +360,7 @@ fn put_handler(page: &mut Page, store: &Store, handler: &meters::Handler, known:
     for left in Left::ALL {
         page.count(&families::RECORDS, &[name, left.name()], handler.has_left(left));
     }
+    page.count(&families::LOST, &[name], handler.lost.load(Ordering::Relaxed));
     page.histogram(&families::END_TO_END, &[name], &handler.end_to_end);
     let lanes = handler.lanes();
     page.count(&families::LANE_RECORDS, &[name], lanes.iter().map(|lane| lane.records() as u64).sum());

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::histogram::{Histogram, LONG, NUMBERS, SHORT};
 use super::statistics::Statistics;
+use crate::executor::Verb;
 use crate::lane::{Meter, Token};
+use crate::ledger::stored::Table;
 use crate::policy::{Circuit, Outcome};
 
 /// What a delivery was for.
@@ -121,6 +123,8 @@ pub struct Handler {
     pub name: Arc<str>,
     facts: Mutex<Facts>,
     left: [AtomicU64; Left::ALL.len()],
+    /// Records that Kafka had removed before they were read.
+    pub lost: AtomicU64,
     deliveries: [Deliveries; Input::ALL.len()],
     /// From a record's timestamp to its commit.
     pub end_to_end: Histogram,
@@ -142,6 +146,7 @@ impl Handler {
             name,
             facts: Mutex::default(),
             left: Default::default(),
+            lost: AtomicU64::new(0),
             deliveries: std::array::from_fn(|_| deliveries()),
             end_to_end: Histogram::new(&LONG),
             circuit: AtomicU8::new(0),
@@ -320,6 +325,7 @@ pub struct Store {
     /// Checkpoints of the log.
     pub checkpoint_time: Arc<Histogram>,
     undone: [AtomicU64; Undone::ALL.len()],
+    tended: [[AtomicU64; Verb::ALL.len()]; Table::ALL.len()],
     /// Rows that wait in the outbox.
     pub outbox_rows: AtomicU64,
     /// Whether the outbox is full.
@@ -344,6 +350,7 @@ impl Store {
             commit_time: Histogram::new(&SHORT),
             checkpoint_time,
             undone: Default::default(),
+            tended: Default::default(),
             outbox_rows: AtomicU64::new(0),
             outbox_full: AtomicBool::new(false),
             unwell: AtomicBool::new(false),
@@ -364,6 +371,19 @@ impl Store {
     /// How many groups were undone so.
     pub fn has_undone(&self, why: Undone) -> u64 {
         self.undone.get(why as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// So many rows of a table were dealt with so by an operator.
+    pub fn tend(&self, table: Table, verb: Verb, rows: u64) {
+        if let Some(count) = self.tended.get(table as usize).and_then(|verbs| verbs.get(verb as usize)) {
+            count.fetch_add(rows, Ordering::Relaxed);
+        }
+    }
+
+    /// How many rows of a table operators have dealt with so.
+    pub fn has_tended(&self, table: Table, verb: Verb) -> u64 {
+        let count = self.tended.get(table as usize).and_then(|verbs| verbs.get(verb as usize));
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// The meter of a handler, which is made for one that is new.
@@ -470,6 +490,12 @@ mod tests {
         }
         for (n, why) in Undone::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, n, "{why:?}");
+        }
+        for (n, table) in Table::ALL.into_iter().enumerate() {
+            assert_eq!(table as usize, n, "{table:?}");
+        }
+        for (n, verb) in Verb::ALL.into_iter().enumerate() {
+            assert_eq!(verb as usize, n, "{verb:?}");
         }
         let names: Vec<&str> = endings().map(|(_, name)| name).collect();
         for outcome in Outcome::ALL {

@@ -97,7 +97,7 @@ impl Connection {
 
     /// Makes `copy` what this database is at the moment of the call, piece by piece, and says after each how many bytes of how many
     /// are there. Who writes to this one meanwhile is not held up; its write-ahead log only grows until the end.
-    pub fn copy_in_steps(&self, copy: &mut Self, mut told: impl FnMut(u64, u64)) -> Result<(), Error> {
+    pub fn copy_in_steps(&self, copy: &mut Self, mut told: impl FnMut(u64, u64) -> bool) -> Result<bool, Error> {
         // A backup that finds the database changed begins anew. It does not look while a transaction holds it at one snapshot.
         self.batch("BEGIN")?;
         let copied = self.first("SELECT count(*) FROM main.sqlite_schema", &[], |row| row.integer(0)).and_then(|_| {
@@ -107,10 +107,11 @@ impl Connection {
                 let step = backup.step(COPY_PAGES)?;
                 let progress = backup.progress();
                 let pages = |count: i32| u64::try_from(count).unwrap_or(0) * page;
-                told(pages(progress.pagecount - progress.remaining), pages(progress.pagecount));
+                let goes_on = told(pages(progress.pagecount - progress.remaining), pages(progress.pagecount));
                 match step {
-                    StepResult::Done => return Ok(()),
-                    StepResult::More => {}
+                    StepResult::Done => return Ok(true),
+                    StepResult::More if goes_on => {}
+                    StepResult::More => return Ok(false),
                     _ => return Err(Error::new(Kind::Store, "the store is locked by another process: end that one")),
                 }
             }

@@ -405,7 +405,8 @@ fn retention(
             let (Some(old), Some(half)) = (old.get(&key), half.get(&key)) else { continue };
             let place = format!("handler {handler} is at {topic}/{partition}@{next}");
             if next < old.low {
-                let saw = format!("{place}, and Kafka has nothing before {}", old.low);
+                let saw =
+                    format!("{place}, and Kafka has nothing before {}: {} records are gone", old.low, old.low - next);
                 found.bad(
                     CHECK,
                     saw,

@@ -13,7 +13,7 @@ use super::finding::{Found, Sources};
 use super::telling::Fates;
 use super::{Handled, Order, Outcome, Search};
 use crate::deploy::Deployer;
-use crate::deploy::audit::Caller;
+use crate::deploy::audit::{Action, Caller};
 use crate::deploy::command::{Denied, unknown};
 use crate::deploy::many::NAMED_MAX;
 use crate::executor::{self, Errand};
@@ -28,7 +28,7 @@ impl Deployer {
     /// The order makes no sense; Kafka or a store fails. What cannot be done with one letter is told of that one.
     pub fn replay(&self, order: &Order, caller: &Caller) -> Result<Handled> {
         let fate = if order.to_topic { Fate::Published } else { Fate::Replayed };
-        self.handle("replay-dead-letters", fate, order, caller)
+        self.handle(Action::ReplayDeadLetters, fate, order, caller)
     }
 
     /// Notes that nothing is to be done with dead letters any more.
@@ -39,10 +39,10 @@ impl Deployer {
         if order.on.is_some() || order.to_topic {
             return Err(Denied::Conflict("what is discarded goes nowhere: leave `on` and `to-topic` out".into()).into());
         }
-        self.handle("discard-dead-letters", Fate::Discarded, order, caller)
+        self.handle(Action::DiscardDeadLetters, Fate::Discarded, order, caller)
     }
 
-    fn handle(&self, action: &str, fate: Fate, order: &Order, caller: &Caller) -> Result<Handled> {
+    fn handle(&self, action: Action, fate: Fate, order: &Order, caller: &Caller) -> Result<Handled> {
         if order.dry_run {
             return self.try_handle(fate, order, caller);
         }

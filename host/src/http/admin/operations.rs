@@ -10,7 +10,7 @@ use super::body::{Filter, Publish, Reload, Rollback, Upload};
 use super::openapi::{self, Shape, of};
 use super::operation::{Body, CURSOR, LIMIT, Operation, Parameter, Role, seen, told};
 use super::running::{deploy, log, pausing, publish, reload, rollback, rows, search, status};
-use crate::deploy::backup::{BackedUp, Wanted};
+use crate::deploy::backup::{Backup, Wanted};
 use crate::deploy::dead_letters::{Detail, Handled, Letter, Order};
 use crate::deploy::groups::{Done as Moved, Group, Reset};
 use crate::deploy::page::{self, Page};
@@ -334,11 +334,21 @@ pub static OPERATIONS: &[Operation] = &[
         path: "backup",
         // Its files hold every secret of the data folder.
         role: Role::Deploy,
-        summary: "Write a backup of the data folder into a folder of it",
+        summary: "Begin to write a backup of the data folder into a folder of it",
         query: &[],
         body: Some(words(of::<Wanted>)),
-        answer: of::<BackedUp>,
+        answer: of::<Backup>,
         run: |deployer, call| told(deployer.back_up(&call.json::<Wanted>()?, &call.caller)),
+    },
+    Operation {
+        method: Method::GET,
+        path: "backup/{name}",
+        role: Role::Read,
+        summary: "Say how far a backup is, or what is in it",
+        query: &[],
+        body: None,
+        answer: of::<Backup>,
+        run: |deployer, call| seen(deployer.backup(call.param("name"))),
     },
     Operation {
         method: Method::GET,

@@ -94,7 +94,8 @@ fn run(record: &Record, commands: &[Command]) -> Result<(), Failure> {
     commands.iter().try_for_each(|command| command.run(&input))
 }
 
-/// Runs what the record's commands say under `undo`. An event or a timer that was lost is noted in `once`.
+/// Runs what the record's commands say under `undo`. An event or a timer that was lost is noted in `once`, an event after what the
+/// setting `lost` says.
 fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
     match input {
         Lost::Record(record) => {
@@ -114,6 +115,10 @@ fn make_good(input: &Lost, reason: &str) -> Result<(), Failure> {
         Lost::Event(event) => {
             let key = event.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             let lost = format!("lost {key} {} {}: {reason}", event.event_type, event.source);
+            if let Some(commands) = config::get("lost") {
+                let input = Input { id: event.id.clone(), key: event.key.clone() };
+                serde_json::from_str::<Commands>(&commands)?.into_vec().iter().try_for_each(|c| c.run(&input))?;
+            }
             sql::execute("INSERT INTO once (id) VALUES (?1)", params![lost])?;
             Ok(())
         }
