@@ -99,7 +99,10 @@ fn h3_a_compensation_that_was_given_up_on_runs_once_when_two_operators_put_it_ba
     store.until("SELECT count(*) FROM tm_pending", 0);
     assert_eq!(store.lines("SELECT id FROM seen ORDER BY seq"), ["next", "made-good"], "and no record again");
     assert_eq!(store.count("SELECT count(*) FROM tm_fallback"), 0);
-    // The record's dead letter is the one of before, or the broker has forgotten it.
+    let tried = [("kind", "record"), ("outcome", "retry")];
+    assert_eq!(sandbox.scrape().sum("tidemill_attempts_total", &tried), 0.0, "its record is not tried again");
+    store.until("SELECT count(*) FROM tm_outbox", 0);
+    // The broker has forgotten the first dead letter of the record.
     assert!(client.consume_all("hostile-in.DLT").is_empty());
     daemon.terminate();
 }
