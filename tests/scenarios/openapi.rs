@@ -22,7 +22,7 @@ fn h1_the_description_of_the_admin_api_is_the_committed_one() {
     assert_eq!(served, serde_json::from_str::<Value>(&committed).unwrap());
 }
 
-/// Schemathesis makes requests of the description, good ones and bad ones, and holds the answers up to it.
+/// Schemathesis makes requests of the description, good ones and bad ones, and holds the answers up to it, with all checks but one.
 #[test]
 fn h1_the_admin_api_keeps_to_its_description_whatever_it_is_asked() {
     const RECORDS: usize = 50;
@@ -50,6 +50,8 @@ fn h1_the_admin_api_keeps_to_its_description_whatever_it_is_asked() {
         .arg("--config-file")
         .arg(repository().join("tests/openapi/schemathesis.toml"))
         .args(["run", "--no-color", "--checks", "all", "--workers", "1", "--seed", &seed, "--max-examples", examples])
+        // A handler that was undeployed is told as stopped: a rollback brings it back.
+        .args(["--exclude-checks", "use_after_free"])
         .args(["--url", &format!("{}/admin/v1", read("admin.url"))])
         .args(["--header", &format!("Authorization: Bearer {}", read("admin.token"))])
         .arg(repository().join("docs/openapi.json"))
