@@ -28,7 +28,7 @@ fn refused(sandbox: &Sandbox, arguments: &[&str]) -> String {
 /// The rows that are kept, as the list names them.
 fn rows(sandbox: &Sandbox) -> Vec<String> {
     let listed: serde_json::Value = serde_json::from_str(&fallback(sandbox, &["list", "--json"])).unwrap();
-    listed["rows"].as_array().unwrap().iter().map(|row| row["row"].as_str().unwrap().to_owned()).collect()
+    listed["items"].as_array().unwrap().iter().map(|row| row["row"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
