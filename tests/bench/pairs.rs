@@ -64,7 +64,7 @@ fn compare(kafka: &Kafka, plan: &Plan, title: &str, contenders: &[Contender<'_>]
         ("processor time a record, us", &|run| run.processor() * 1e6 / plan.records as f64),
         ("records/s", &|run| run.rate(plan.records)),
     ];
-    let first = &runs[0];
+    let first = runs.first().context("nothing is compared")?;
     for (name, figure) in figures {
         for (contender, runs) in contenders.iter().zip(&runs) {
             let ratios: Vec<_> = runs.iter().zip(first).map(|(run, first)| figure(run) / figure(first)).collect();
