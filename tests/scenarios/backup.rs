@@ -155,7 +155,7 @@ fn there(sandbox: &Sandbox) -> [String; 4] {
 }
 
 fn daemon_counts(sandbox: &Sandbox, result: &str) -> Option<f64> {
-    sandbox.scrape().find("tidemill_deployments_total", &[("action", "backup"), ("result", result)])
+    sandbox.scrape().find("tidemill_audited_actions_total", &[("action", "backup"), ("result", result)])
 }
 
 fn start(sandbox: &Sandbox, arguments: &[&str]) -> std::process::Child {

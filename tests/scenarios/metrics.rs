@@ -97,7 +97,7 @@ fn s2_10_after_known_traffic_each_series_has_the_number_that_it_must_have() {
     assert_eq!(page.sum("tidemill_consumer_next_offset", &[("group", "hostile"), ("partition", "0")]), 41.0);
     assert_eq!(page.sum("tidemill_partition_end_offset", &[("topic", "hostile-in"), ("partition", "0")]), 41.0);
     assert_eq!(page.labels("tidemill_handler_info")[0]["version"], "2");
-    assert_eq!(page.sum("tidemill_deployments_total", &[("action", "deploy"), ("result", "done")]), 2.0);
+    assert_eq!(page.sum("tidemill_audited_actions_total", &[("action", "deploy"), ("result", "done")]), 2.0);
     let seen = [OF_HOSTILE, ("method", "GET"), ("route", "/hostile/seen")];
     assert_eq!(page.sum("tidemill_http_requests_total", &[&seen[..], &[("status", "200")]].concat()), 3.0);
     assert_eq!(count("tidemill_http_request_seconds", &seen), 3.0);

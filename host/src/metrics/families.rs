@@ -78,7 +78,7 @@ families! {
     FALLBACK = gauge("tidemill_fallback_rows", ["store", "handler"], "What is kept in tm_fallback, for a person to look at");
 
     TRACE_SPANS = counter("tidemill_trace_spans_total", ["result"], "Spans of traces, by what became of them: exported, dropped since the queue was full, failed since the collector took none");
-    DEPLOYMENTS = counter("tidemill_deployments_total", ["action", "result"], "Lines of the audit log: what operators, the handlers folder and the host itself have done, or were refused");
+    AUDITED_ACTIONS = counter("tidemill_audited_actions_total", ["action", "result"], "Lines of the audit log: what operators, the handlers folder and the host itself have done, or were refused");
     HTTP_REQUESTS = counter("tidemill_http_requests_total", ["handler", "method", "route", "status"], "Requests that were answered; those without a route have no handler either");
     HTTP_LIMITED = counter("tidemill_http_limited_total", ["by"], "Requests that were answered 429, since their address or user calls too often or an address has shown too many bad tokens");
     HTTP_TIME = histogram("tidemill_http_request_seconds", ["handler", "method", "route"], "Time from a request's head to its answer");

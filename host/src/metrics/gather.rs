@@ -119,7 +119,7 @@ impl Gatherer {
         for action in Action::ALL {
             for (ok, result) in [(true, "done"), (false, "refused")] {
                 let count = acts.get(&(*action, ok)).copied().unwrap_or(0);
-                page.count(&families::DEPLOYMENTS, &[action.name(), result], count);
+                page.count(&families::AUDITED_ACTIONS, &[action.name(), result], count);
             }
         }
         let spans = self.parts.tracer.count();
